@@ -1,0 +1,74 @@
+"""accelsim: bit-accurate, cycle-level, energy-aware simulation of quantized neural-network accelerators.
+
+The public API; other programs are written against these names::
+
+    config = accelsim.load_config("configs/int8_ws.yaml")
+    trace = accelsim.load_trace("traces/digits_cnn_int8.npz")
+    report = accelsim.simulate(config, trace)
+    report.layers[0].cycles.total, report.layers[0].energy_pj, report.layers[0].overflow
+
+Importing it is cheap: each name is loaded when it is first used.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from accelsim._version import __version__
+
+if TYPE_CHECKING:
+    from accelsim import formats
+    from accelsim.config.loader import load_config
+    from accelsim.config.model import HardwareConfig
+    from accelsim.errors import AccelsimError
+    from accelsim.formats.spec import QTensor
+    from accelsim.ppu.requantize import requantize
+    from accelsim.report.values import LayerReport, RunReport
+    from accelsim.simulate import simulate
+    from accelsim.trace.builder import TraceBuilder
+    from accelsim.trace.reader import Trace, load_trace
+
+_HOME = {
+    "AccelsimError": "accelsim.errors",
+    "HardwareConfig": "accelsim.config.model",
+    "LayerReport": "accelsim.report.values",
+    "QTensor": "accelsim.formats.spec",
+    "RunReport": "accelsim.report.values",
+    "Trace": "accelsim.trace.reader",
+    "TraceBuilder": "accelsim.trace.builder",
+    "formats": "accelsim.formats",
+    "load_config": "accelsim.config.loader",
+    "load_trace": "accelsim.trace.reader",
+    "requantize": "accelsim.ppu.requantize",
+    "simulate": "accelsim.simulate",
+}
+
+__all__ = [
+    "AccelsimError",
+    "HardwareConfig",
+    "LayerReport",
+    "QTensor",
+    "RunReport",
+    "Trace",
+    "TraceBuilder",
+    "__version__",
+    "formats",
+    "load_config",
+    "load_trace",
+    "requantize",
+    "simulate",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'accelsim' has no attribute {name!r}")
+    module = importlib.import_module(_HOME[name])
+    value = module if name == "formats" else getattr(module, name)
+    globals()[name] = value  # the submodule of the same name must not hide the function
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

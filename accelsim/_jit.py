@@ -1,0 +1,53 @@
+"""The only import of numba: one set of compile options, and where compiled kernels are kept.
+
+The cache folder's name holds a digest of every kernel's source, so that arithmetic compiled from another version of a
+kernel can never be run: a changed file means another folder. Only `*_kernels.py` modules import this one.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeVar
+
+import numba
+
+F = TypeVar("F", bound=Callable[..., object])
+
+
+def _kernel_digest() -> str:
+    digest = hashlib.sha256()
+    for path in sorted(Path(__file__).parent.rglob("*_kernels.py")):
+        digest.update(path.name.encode())
+        digest.update(path.read_bytes())
+    return digest.hexdigest()[:16]
+
+
+def _cache_folder() -> Path:
+    """Return a folder that can be written: the user's cache, or a temporary one where there is no home."""
+    base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    folder = base / "accelsim" / f"kernels-{_kernel_digest()}"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe = tempfile.TemporaryFile(dir=folder)
+    except OSError:
+        return Path(tempfile.gettempdir()) / f"accelsim-{os.getuid()}" / folder.name
+    probe.close()
+    return folder
+
+
+if not os.environ.get("NUMBA_CACHE_DIR"):  # a user's own choice of folder stands
+    numba.config.CACHE_DIR = str(_cache_folder())
+
+
+def njit(function: F) -> F:
+    """Compile `function` on its first call and keep the result on disk.
+
+    Kernels trust their arguments: no bounds checks, NumPy's rules for division, no fast-math (float rounding is part
+    of the result). They release the interpreter lock, so that threads can share a layer.
+    """
+    compiled: F = numba.njit(cache=True, nogil=True, boundscheck=False, error_model="numpy", fastmath=False)(function)
+    return compiled

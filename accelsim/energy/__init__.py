@@ -1,0 +1,1 @@
+"""Energy: priced tables with provenance, and the account of a run."""

@@ -1,0 +1,82 @@
+"""What an engine takes and gives. Both engines give equal results; one test suite runs over the list of them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from accelsim.actions import Actions
+from accelsim.mapping.contract import CycleCounts, GemmOperands, LayerPlan
+
+
+@dataclass(frozen=True)
+class OverflowEvent:
+    """The first addition whose exact result did not fit, in the order of the outputs, then of K.
+
+    index : (batch, m, n) of the GEMM output
+    k : first element of K in the addend (a lane group for the psum, a fold for the accumulator); -1: the bias preload
+    value : the exact sum that did not fit (register content + addend)
+    """
+
+    index: tuple[int, int, int]
+    k: int
+    value: int
+
+
+@dataclass(frozen=True)
+class RegisterWatch:
+    """What one kind of register (psum or accumulator) went through in a layer.
+
+    overflows : additions whose exact result did not fit the register
+    first : the first of them, or None
+    low, high : smallest and largest value that a register of unlimited width would have held after any addition (0
+        included: registers start empty; for the accumulator the bias preload counts)
+    exact : False where `low` and `high` are only proved bounds (the fast engine with ``watch=False``)
+    """
+
+    overflows: int
+    first: OverflowEvent | None
+    low: int
+    high: int
+    exact: bool = True
+
+    @property
+    def peak(self) -> int:
+        """Largest magnitude seen (or bounded)."""
+        return max(-self.low, self.high)
+
+    @property
+    def sufficient_bits(self) -> int:
+        """Width of the two's-complement register that would have held every value."""
+        return 1 + max(max(self.high, 0).bit_length(), (-min(self.low, 0) - 1).bit_length() if self.low < 0 else 0)
+
+
+@dataclass(frozen=True, eq=False)
+class ComputeResult:
+    """What the array did with one layer.
+
+    acc : int64 [batch, M, N], the accumulators after the last fold
+    cycles : by cause; `ppu` is what the plan says (the PPU is outside the array)
+    actions : counted in the array and its accumulators
+    psum, accumulator : overflow watch of the two registers
+    """
+
+    acc: NDArray[np.int64]
+    cycles: CycleCounts
+    actions: Actions
+    psum: RegisterWatch
+    accumulator: RegisterWatch
+
+
+class Engine(Protocol):
+    """An engine computes a layer's GEMMs as the plan orders them."""
+
+    @property
+    def name(self) -> str: ...
+
+    def run(self, operands: GemmOperands, plan: LayerPlan, *, watch: bool = True) -> ComputeResult:
+        """Compute; with ``watch=False`` an engine may prove overflow impossible instead of watching every addition."""
+        ...

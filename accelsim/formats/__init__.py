@@ -1,0 +1,1 @@
+"""Number formats, by name: ``formats.get("int8").quantize(array)``."""

@@ -1,0 +1,132 @@
+"""The data types that describe a number format, and the tensor of codes that every stage exchanges.
+
+A format is data (DESIGN: "formats are data"): its description, what it costs to store, and the names of the pieces of
+arithmetic that encode and decode it. Nothing outside this package asks which format it has; everything else works on
+*lanes*: integers, and block scales where there are blocks.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+Codes = NDArray[np.int32]
+
+
+@dataclass(frozen=True)
+class Blocks:
+    """How a format shares scales: one unsigned `scale_bits` integer for each `size` elements along the block axis."""
+
+    size: int
+    scale_bits: int
+
+
+@dataclass(frozen=True)
+class Lanes:
+    """A tensor decoded for the array: what the multipliers and the scale units see.
+
+    values : int32, the tensor's shape; what enters a multiplier port, in [low, high] of the format
+    block_scales : int32, the tensor's shape with the block axis divided by the block size (rounded up), or None
+    """
+
+    values: NDArray[np.int32]
+    block_scales: NDArray[np.int32] | None
+
+
+@runtime_checkable
+class Format(Protocol):
+    """What every number format offers. `low` and `high` bound the integers that enter a multiplier port."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def low(self) -> int: ...
+    @property
+    def high(self) -> int: ...
+    @property
+    def lane_bits(self) -> int:
+        """Bits of one element at a multiplier port (an int4 lane has 4, signed or not)."""
+        ...
+
+    @property
+    def blocks(self) -> Blocks | None: ...
+    @property
+    def bits_per_element(self) -> float:
+        """Stored bits an element, shared scales included (coarse float scales, a few a tensor, are not)."""
+        ...
+
+    def quantize(
+        self,
+        array: ArrayLike,
+        axis: int | None = None,
+        *,
+        channel_axis: int | None = None,
+        scale: ArrayLike | None = None,
+        zero_point: ArrayLike | None = None,
+        asymmetric: bool = False,
+    ) -> QTensor: ...
+
+    def dequantize(self, tensor: QTensor) -> NDArray[np.float64]: ...
+
+    def lanes(self, tensor: QTensor) -> Lanes: ...
+
+
+@dataclass(frozen=True, eq=False)
+class QTensor:
+    """A quantized tensor: integer codes and what they mean. ``value = (code - zero_point) * scale``, times the
+    block's integer scale where the format has blocks.
+
+    codes : int32, any shape; every code lies in the format's range
+    format : the number format
+    scale : float64, shape () per tensor or (C,) per channel along `channel_axis`; the coarse scale (VSQ: gamma)
+    zero_point : int64, shape () or (C,); zeros for formats without zero points
+    channel_axis : the axis that per-channel scales and zero points run along, or None
+    block_axis : the axis that blocks run along, or None
+    block_scales : int32, `codes`' shape with the block axis divided by the block size (rounded up), or None
+    """
+
+    codes: Codes
+    format: Format
+    scale: NDArray[np.float64]
+    zero_point: NDArray[np.int64]
+    channel_axis: int | None = None
+    block_axis: int | None = None
+    block_scales: NDArray[np.int32] | None = None
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.codes.shape
+
+    @property
+    def scales(self) -> NDArray[np.float64]:
+        """The effective scale: () per tensor, (C,) per channel; with blocks, one a block (shape of `block_scales`)."""
+        if self.block_scales is None:
+            return self.scale
+        return self.block_scales * self.per_channel(self.scale)
+
+    def per_channel(self, array: NDArray[np.generic]) -> NDArray[np.generic]:
+        """Reshape a () or (C,) array so that it broadcasts along the channel axis of the codes."""
+        if array.ndim == 0 or self.channel_axis is None:
+            return array
+        shape = [1] * self.codes.ndim
+        shape[self.channel_axis] = array.size
+        return array.reshape(shape)
+
+    def dequantize(self) -> NDArray[np.float64]:
+        """Return the real values, float64, the shape of the codes."""
+        return self.format.dequantize(self)
+
+    def lanes(self) -> Lanes:
+        """Return what the multiplier ports and scale units see."""
+        return self.format.lanes(self)
+
+    @property
+    def size_bits(self) -> int:
+        """Packed size in bits: the codes, and the block scales with ragged tails counted as whole blocks."""
+        bits = self.codes.size * self.format.lane_bits
+        if self.block_scales is not None and self.format.blocks is not None:
+            bits += self.block_scales.size * self.format.blocks.scale_bits
+        return bits

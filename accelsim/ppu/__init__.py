@@ -1,0 +1,1 @@
+"""The post-processing unit: accumulators become output codes."""

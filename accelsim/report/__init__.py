@@ -1,0 +1,1 @@
+"""Reports: what a run found, as values, tables and JSON."""

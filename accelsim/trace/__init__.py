@@ -1,0 +1,1 @@
+"""Traces: quantized layers or networks in one `.npz` file."""
