@@ -11,7 +11,7 @@ import os
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import TypeVar
+from typing import TypeVar, cast
 
 import numba
 
@@ -40,7 +40,7 @@ def _cache_folder() -> Path:
 
 
 if not os.environ.get("NUMBA_CACHE_DIR"):  # a user's own choice of folder stands
-    numba.config.CACHE_DIR = str(_cache_folder())
+    numba.config.CACHE_DIR = str(_cache_folder())  # type: ignore[attr-defined]
 
 
 def njit(function: F) -> F:
@@ -49,5 +49,5 @@ def njit(function: F) -> F:
     Kernels trust their arguments: no bounds checks, NumPy's rules for division, no fast-math (float rounding is part
     of the result). They release the interpreter lock, so that threads can share a layer.
     """
-    compiled: F = numba.njit(cache=True, nogil=True, boundscheck=False, error_model="numpy", fastmath=False)(function)
-    return compiled
+    options = {"cache": True, "nogil": True, "boundscheck": False, "error_model": "numpy", "fastmath": False}
+    return cast(F, numba.njit(**options)(function))

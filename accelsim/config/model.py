@@ -31,7 +31,7 @@ class Port(Section):
     def accepts(self, low: int, high: int) -> bool:
         """Return whether every integer in [low, high] can enter this port."""
         signed = -(1 << (self.bits - 1)) <= low and high < 1 << (self.bits - 1)
-        unsigned = 0 <= low and high < 1 << self.bits
+        unsigned = low >= 0 and high < 1 << self.bits
         return {"signed": signed, "unsigned": unsigned, "either": signed or unsigned}[self.sign]
 
 
