@@ -32,11 +32,10 @@ def _cache_folder() -> Path:
     folder = base / "accelsim" / f"kernels-{_kernel_digest()}"
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        probe = tempfile.TemporaryFile(dir=folder)
+        with tempfile.TemporaryFile(dir=folder):
+            return folder
     except OSError:
         return Path(tempfile.gettempdir()) / f"accelsim-{os.getuid()}" / folder.name
-    probe.close()
-    return folder
 
 
 if not os.environ.get("NUMBA_CACHE_DIR"):  # a user's own choice of folder stands
@@ -49,5 +48,5 @@ def njit(function: F) -> F:
     Kernels trust their arguments: no bounds checks, NumPy's rules for division, no fast-math (float rounding is part
     of the result). They release the interpreter lock, so that threads can share a layer.
     """
-    options = {"cache": True, "nogil": True, "boundscheck": False, "error_model": "numpy", "fastmath": False}
-    return cast(F, numba.njit(**options)(function))
+    compiled = numba.njit(cache=True, nogil=True, boundscheck=False, error_model="numpy", fastmath=False)(function)
+    return cast(F, compiled)
