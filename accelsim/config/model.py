@@ -1,19 +1,41 @@
 """The hardware, typed and frozen: every box of the machine is a section, every section a page of the YAML file.
 
-Widths are in bits, sizes in bytes, times in cycles of the one array clock unless the name says otherwise.
+Widths are in bits, sizes in bytes, times in cycles of the one array clock unless the name says otherwise. The
+descriptions below are what `accelsim show` prints beside each value and what editors show from the JSON Schema.
 """
 
 from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+
+from accelsim.errors import did_you_mean
+from accelsim.rounding import RULES
+
+ROUNDINGS: tuple[str, ...] = ("trace", *RULES)
+
+
+def _one_printable_line(text: str) -> str:
+    # The text goes into tables on terminals and into file names: a stray control character would garble both.
+    if not text.isprintable():
+        raise ValueError(f"{text!r} has characters that cannot be printed; use one line of plain text")
+    return text
+
+
+def _is_rounding(name: str) -> str:
+    if name not in ROUNDINGS:
+        raise ValueError(f"{name!r} is not one of {', '.join(ROUNDINGS)}{did_you_mean(name, ROUNDINGS)}")
+    return name
+
 
 Dataflow = Literal["os", "ws", "is"]
 Overflow = Literal["wrap", "saturate"]
 Sign = Literal["signed", "unsigned", "either"]
 RegisterBits = Annotated[int, Field(ge=8, le=64)]
 MultiplierBits = Annotated[int, Field(ge=2, le=16)]
+Line = Annotated[str, AfterValidator(_one_printable_line)]
+Rounding = Annotated[str, AfterValidator(_is_rounding), Field(json_schema_extra={"enum": list(ROUNDINGS)})]
 
 
 class Section(BaseModel):
@@ -59,6 +81,16 @@ class ScaleUnit(Section):
         None, ge=1, le=24, description="width that the scale product is rounded to (half up); null: the full product"
     )
 
+    @model_validator(mode="after")
+    def _rounding_narrows_the_product(self) -> ScaleUnit:
+        full = self.weight_scale_bits + self.activation_scale_bits
+        if self.product_bits is not None and self.product_bits > full:
+            raise ValueError(
+                f"product_bits={self.product_bits} is wider than the full product of {self.weight_scale_bits} + "
+                f"{self.activation_scale_bits} bits; use 1 to {full}, or null for the full product"
+            )
+        return self
+
 
 class Array(Section):
     """The grid of processing elements (PEs)."""
@@ -91,7 +123,7 @@ class Ppu(Section):
 
     lanes: int = Field(16, ge=1, le=4096, description="results a cycle")
     latency_cycles: int = Field(4, ge=0, le=1000, description="pipeline depth")
-    rounding: str = Field(
+    rounding: Rounding = Field(
         "trace", description="requantization rule of the silicon; 'trace': the one each layer asks for"
     )
     multiplier_bits: int = Field(32, ge=2, le=32, description="width of the requantization multiplier, sign included")
@@ -99,19 +131,6 @@ class Ppu(Section):
     vsq_scale_rounding: Literal["nearest", "up"] = Field(
         "nearest", description="how the PPU rounds a vector's integer scale"
     )
-
-    @model_validator(mode="after")
-    def _rounding_is_a_rule(self) -> Ppu:
-        from accelsim.errors import did_you_mean
-        from accelsim.rounding import RULES
-
-        accepted = ["trace", *RULES]
-        if self.rounding not in accepted:
-            raise ValueError(
-                f"rounding={self.rounding!r} is not a rule{did_you_mean(self.rounding, accepted)}; use one of "
-                + ", ".join(accepted)
-            )
-        return self
 
 
 class Buffer(Section):
@@ -140,15 +159,17 @@ class Dram(Section):
 class Energy(Section):
     """Which prices apply."""
 
-    table: str = Field("horowitz45", description="a shipped table's name, or a path to a YAML file")
+    table: Line = Field(
+        "horowitz45", min_length=1, max_length=1000, description="a shipped table's name, or a path to a YAML file"
+    )
 
 
 class HardwareConfig(Section):
     """A whole accelerator: the root of the configuration file."""
 
-    name: str = Field(min_length=1, max_length=100, description="shown in reports")
-    clock_mhz: float = Field(gt=0, le=100_000, description="the array clock")
-    array: Array
+    name: Line = Field(min_length=1, max_length=100, description="shown in reports")
+    clock_mhz: float = Field(gt=0, le=100_000, allow_inf_nan=False, description="the array clock")
+    array: Array = Field(description="the grid of processing elements (PEs)")
     accumulator: Register = Field(default_factory=lambda: Register(), description="accumulators below the array")
     ppu: Ppu = Field(default_factory=lambda: Ppu(), description="post-processing unit")
     buffers: Buffers = Field(default_factory=lambda: Buffers(), description="on-chip SRAM")
