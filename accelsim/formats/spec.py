@@ -8,12 +8,15 @@ arithmetic that encode and decode it. Nothing outside this package asks which fo
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-Codes = NDArray[np.int32]
+Codes = NDArray[Any]
+"""Integer codes: int32, or int64 for the accumulator formats wider than 32 bits."""
+
+Scalar = TypeVar("Scalar", bound=np.generic)
 
 
 @dataclass(frozen=True)
@@ -58,6 +61,11 @@ class Format(Protocol):
         """Stored bits an element, shared scales included (coarse float scales, a few a tensor, are not)."""
         ...
 
+    @property
+    def zero_points(self) -> tuple[int, int]:
+        """Smallest and largest zero point; (0, 0) for a format without zero points."""
+        ...
+
     def quantize(
         self,
         array: ArrayLike,
@@ -67,11 +75,23 @@ class Format(Protocol):
         scale: ArrayLike | None = None,
         zero_point: ArrayLike | None = None,
         asymmetric: bool = False,
-    ) -> QTensor: ...
+    ) -> QTensor:
+        """Quantize real numbers; `scale` and `zero_point` are chosen from the data where they are not given.
 
-    def dequantize(self, tensor: QTensor) -> NDArray[np.float64]: ...
+        axis : plain formats: the axis of per-channel scales (None: per tensor); formats with blocks: the block axis
+            (None: the last axis)
+        channel_axis : the axis of per-channel scales
+        asymmetric : choose a zero point too, so that the codes span [min(x, 0), max(x, 0)]
+        """
+        ...
 
-    def lanes(self, tensor: QTensor) -> Lanes: ...
+    def dequantize(self, tensor: QTensor) -> NDArray[np.float64]:
+        """Return the real values, float64, the shape of the codes."""
+        ...
+
+    def lanes(self, tensor: QTensor) -> Lanes:
+        """Return what the multiplier ports and scale units see. Zero points stay with the layer's correction terms."""
+        ...
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,7 +99,9 @@ class QTensor:
     """A quantized tensor: integer codes and what they mean. ``value = (code - zero_point) * scale``, times the
     block's integer scale where the format has blocks.
 
-    codes : int32, any shape; every code lies in the format's range
+    Build one with :func:`accelsim.formats.make_qtensor`, which checks all of the following.
+
+    codes : int32 (int64 for accumulator formats wider than 32 bits), any shape; every code lies in the format's range
     format : the number format
     scale : float64, shape () per tensor or (C,) per channel along `channel_axis`; the coarse scale (VSQ: gamma)
     zero_point : int64, shape () or (C,); zeros for formats without zero points
@@ -107,7 +129,7 @@ class QTensor:
             return self.scale
         return self.block_scales * self.per_channel(self.scale)
 
-    def per_channel(self, array: NDArray[np.generic]) -> NDArray[np.generic]:
+    def per_channel(self, array: NDArray[Scalar]) -> NDArray[Scalar]:
         """Reshape a () or (C,) array so that it broadcasts along the channel axis of the codes."""
         if array.ndim == 0 or self.channel_axis is None:
             return array

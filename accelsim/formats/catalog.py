@@ -1,0 +1,89 @@
+"""The catalog: one line per format (or family of widths), and the grammar of names that describe further ones."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache
+
+from accelsim.errors import FormatError, did_you_mean
+from accelsim.formats.integer import MAX_ACCUMULATOR_BITS, MAX_OPERAND_BITS, IntegerFormat
+from accelsim.formats.spec import Format
+from accelsim.formats.vsq import MAX_ELEMENT_BITS, MAX_SCALE_BITS, MAX_VECTOR_SIZE, VsqFormat
+
+_OPERAND_BITS = range(2, MAX_OPERAND_BITS + 1)
+
+CATALOG: dict[str, Format] = {
+    **{f"int{bits}": IntegerFormat(bits) for bits in _OPERAND_BITS},
+    **{f"uint{bits}": IntegerFormat(bits, signed=False) for bits in _OPERAND_BITS},
+    **{f"int{bits}n": IntegerFormat(bits, narrow=True) for bits in _OPERAND_BITS},
+    "vsq4": VsqFormat(4, signed=True, vector_size=16, scale_bits=4),
+    "vsq6": VsqFormat(6, signed=True, vector_size=16, scale_bits=4),
+    "vsq8": VsqFormat(8, signed=True, vector_size=16, scale_bits=4),
+    "uvsq4": VsqFormat(4, signed=False, vector_size=16, scale_bits=4),
+    "uvsq6": VsqFormat(6, signed=False, vector_size=16, scale_bits=4),
+    "uvsq8": VsqFormat(8, signed=False, vector_size=16, scale_bits=4),
+}
+"""Every operand format that has a short name. The tests run over all of it."""
+
+
+@dataclass(frozen=True)
+class _Rule:
+    """A pattern of names, how messages describe it, and what builds the format from the pattern's groups."""
+
+    pattern: re.Pattern[str]
+    description: str
+    build: Callable[[re.Match[str]], Format]
+
+
+_NUMBER = r"([1-9][0-9]*)"  # no leading zeros: a format has one spelling
+_GRAMMAR = (
+    _Rule(
+        re.compile(rf"(u?)int{_NUMBER}(n?)"),
+        f"int2..int{MAX_OPERAND_BITS}, uint2..uint{MAX_OPERAND_BITS}, int2n..int{MAX_OPERAND_BITS}n (symmetric range), "
+        f"int{MAX_OPERAND_BITS + 1}..int{MAX_ACCUMULATOR_BITS} (raw accumulators)",
+        lambda found: IntegerFormat(int(found[2]), signed=not found[1], narrow=bool(found[3])),
+    ),
+    _Rule(
+        re.compile(rf"vsq_(u?)int{_NUMBER}_v{_NUMBER}_s{_NUMBER}"),
+        f"vsq_[u]int<2..{MAX_ELEMENT_BITS}>_v<vector size 1..{MAX_VECTOR_SIZE}>_s<scale bits 1..{MAX_SCALE_BITS}>",
+        lambda found: VsqFormat(int(found[2]), not found[1], int(found[3]), int(found[4])),
+    ),
+)
+
+
+def names() -> list[str]:
+    """Return the names of the catalog: operand formats, in a fixed order; :func:`get` accepts more."""
+    return list(CATALOG)
+
+
+@lru_cache(maxsize=1024)
+def _from_grammar(name: str) -> Format | None:
+    for rule in _GRAMMAR:
+        found = rule.pattern.fullmatch(name)
+        if found:
+            return rule.build(found)
+    return None
+
+
+def get(name: str) -> Format:
+    """Return the number format called `name`.
+
+    Accepted: the names of :func:`names`; ``int17`` to ``int64`` (raw accumulators, not operands); and the grammar
+    ``vsq_[u]int<element bits>_v<vector size>_s<scale bits>``. A short name and the long one give equal formats, whose
+    ``name`` is the long one.
+
+    Raises FormatError, which says what is accepted.
+    """
+    if not isinstance(name, str):
+        raise FormatError(f"a number format is named by a string, such as 'int8'; found {name!r}")
+    found = CATALOG.get(name) or _from_grammar(name)
+    if found is None:
+        short = ", ".join(known for known in CATALOG if not _from_grammar(known))
+        spelled = [*CATALOG, *(known.name for known in CATALOG.values())]
+        grammar = "; ".join(rule.description for rule in _GRAMMAR)
+        raise FormatError(
+            f"unknown number format {name!r}{did_you_mean(name, spelled)}; accepted: {grammar}; short names {short}"
+        )
+    return found

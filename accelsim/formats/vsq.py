@@ -1,0 +1,196 @@
+"""VSQ: per-vector scaled quantization (VS-Quant, Dai et al., MLSys 2021).
+
+Each vector of V elements shares an unsigned M-bit integer scale; one float scale gamma, per tensor or per channel,
+stands above all of them: ``x ~ code * vector_scale * gamma``. The array multiplies integers only; gamma waits for the
+post-processing unit.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Literal
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from accelsim.errors import FormatError
+from accelsim.formats.integer import IntegerFormat, usable_scale
+from accelsim.formats.spec import Blocks, Lanes, QTensor
+from accelsim.formats.tensor import (
+    along,
+    as_reals,
+    block_count,
+    check_block_axis,
+    check_scale,
+    clamp_codes,
+    make_qtensor,
+    normalize_axis,
+    other_axes,
+    spread_blocks,
+)
+
+ScaleRounding = Literal["nearest", "up"]
+ElementScale = Literal["quantized", "exact"]
+
+MAX_ELEMENT_BITS = 8
+MAX_VECTOR_SIZE = 256
+MAX_SCALE_BITS = 12
+
+
+@dataclass(frozen=True)
+class VsqFormat:
+    """Elements of `element_bits` bits in vectors of `vector_size`, each with an unsigned scale of `scale_bits` bits.
+
+    Signed elements are symmetric, [-(2**(b-1) - 1), 2**(b-1) - 1]; unsigned ones [0, 2**b - 1]. There are no zero
+    points. Sizes outside 2..8 element bits, 1..256 elements and 1..12 scale bits raise FormatError.
+    """
+
+    element_bits: int
+    signed: bool = True
+    vector_size: int = 16
+    scale_bits: int = 4
+
+    def __post_init__(self) -> None:
+        for what, value, low, high in (
+            ("element width", self.element_bits, 2, MAX_ELEMENT_BITS),
+            ("vector size", self.vector_size, 1, MAX_VECTOR_SIZE),
+            ("scale width", self.scale_bits, 1, MAX_SCALE_BITS),
+        ):
+            if not low <= value <= high:
+                raise FormatError(f"{self.name}: {what} {value} is outside {low}..{high}")
+
+    @property
+    def name(self) -> str:
+        sign = "" if self.signed else "u"
+        return f"vsq_{sign}int{self.element_bits}_v{self.vector_size}_s{self.scale_bits}"
+
+    @cached_property
+    def element(self) -> IntegerFormat:
+        """The format of one element."""
+        return IntegerFormat(self.element_bits, self.signed, narrow=self.signed)
+
+    @property
+    def low(self) -> int:
+        return self.element.low
+
+    @property
+    def high(self) -> int:
+        return self.element.high
+
+    @property
+    def lane_bits(self) -> int:
+        return self.element_bits
+
+    @property
+    def blocks(self) -> Blocks | None:
+        return Blocks(self.vector_size, self.scale_bits)
+
+    @property
+    def bits_per_element(self) -> float:
+        return self.element_bits + self.scale_bits / self.vector_size
+
+    @property
+    def zero_points(self) -> tuple[int, int]:
+        return (0, 0)
+
+    def quantize(
+        self,
+        array: ArrayLike,
+        axis: int | None = -1,
+        *,
+        channel_axis: int | None = None,
+        scale: ArrayLike | None = None,
+        zero_point: ArrayLike | None = None,
+        asymmetric: bool = False,
+        scale_rounding: ScaleRounding = "nearest",
+        element_scale: ElementScale = "quantized",
+    ) -> QTensor:
+        """Quantize real numbers in two levels, all in float64::
+
+            s     = max|x| / high of each vector (unsigned elements: max(x, 0) / high)
+            gamma = max of s over the tensor (or channel) / (2**M - 1)
+            sq    = clamp(round(s / gamma), 0, 2**M - 1), halves up
+            code  = clamp(rint(x / (sq * gamma)), low, high), halves to even; 0 where sq is 0
+
+        array : real numbers with at least one dimension; the last vector of an axis may be shorter
+        axis : the axis that vectors run along (None: the last)
+        channel_axis : the axis of per-channel gamma, another than `axis`; None: one gamma for the tensor
+        scale : gamma, () or (C,), positive; None: from the data; 1 where all is zero, and never below 2**-1022
+        zero_point, asymmetric : refused unless 0 and False: the format has no zero points
+        scale_rounding : "nearest", or "up": sq = ceil(s / gamma), so that no element clamps
+        element_scale : "quantized": elements are divided by sq * gamma, the scale that decoding uses; "exact": by s
+            as in the paper, which ignores the rounding of sq
+
+        A vector that is small beside the largest one (s < gamma / 2) gets sq = 0 and becomes zeros.
+
+        Raises:
+        FormatError : NaN or infinity (how many, and the first), a bad gamma, a zero point, an unknown option
+        ShapeError : an axis that `array` lacks, `channel_axis` equal to `axis`, shapes that do not fit
+        """
+        for what, option, accepted in (
+            ("scale_rounding", scale_rounding, ("nearest", "up")),
+            ("element_scale", element_scale, ("quantized", "exact")),
+        ):
+            if option not in accepted:
+                raise FormatError(f"{what}={option!r} is not one of {', '.join(map(repr, accepted))}")
+        if asymmetric or (zero_point is not None and np.any(np.asarray(zero_point))):
+            raise FormatError(f"{self.name} has no zero points; leave out zero_point and asymmetric")
+        reals = as_reals(array)
+        channel = normalize_axis(channel_axis, reals.ndim, "channel_axis")
+        block = check_block_axis(axis, reals.shape, channel, "quantize")
+        exact_scales = self._vector_scales(reals, block)
+        if scale is None:
+            largest = np.asarray(exact_scales.max(axis=other_axes(reals.ndim, channel)))
+            magnitude = np.abs(reals) if self.signed else np.maximum(reals, 0.0)
+            any_value = np.asarray(magnitude.max(axis=other_axes(reals.ndim, channel)))
+            gamma = usable_scale(largest / self._largest_scale, any_value)
+        else:
+            gamma = check_scale(scale, reals.shape, channel, "quantize")
+        spread_gamma = along(gamma, reals.ndim, channel)
+        with np.errstate(over="ignore"):  # a quotient too large for float64 is infinite, and clamps
+            ratio = exact_scales / spread_gamma
+            rounded = np.ceil(ratio) if scale_rounding == "up" else round_half_up(ratio)
+            vector_scales = clamp_codes(rounded, 0, self._largest_scale).astype(np.int32)
+            decoded_scales = np.minimum(vector_scales * spread_gamma, np.finfo(np.float64).max)
+            steps = exact_scales if element_scale == "exact" else decoded_scales
+            # Vectors whose scale is 0 have only zero codes; any divisor but 0 will do for them.
+            divisors = np.where((vector_scales > 0) & (steps > 0), steps, np.inf)
+            codes = np.rint(reals / spread_blocks(divisors, block, self.vector_size, reals.shape[block]))
+        return make_qtensor(
+            clamp_codes(codes, self.low, self.high),
+            self,
+            gamma,
+            channel_axis=channel,
+            block_axis=block,
+            block_scales=vector_scales,
+        )
+
+    def dequantize(self, tensor: QTensor) -> NDArray[np.float64]:
+        """Return ``(code * vector scale) * gamma``, float64; the integer product is exact, so it rounds once."""
+        lanes = self.lanes(tensor)
+        assert lanes.block_scales is not None  # make_qtensor saw to both
+        assert tensor.block_axis is not None
+        axis = tensor.block_axis
+        spread = spread_blocks(lanes.block_scales, axis, self.vector_size, tensor.shape[axis])
+        return np.asarray((lanes.values * spread) * tensor.per_channel(tensor.scale))
+
+    def lanes(self, tensor: QTensor) -> Lanes:
+        """Return the codes and the integer vector scales."""
+        return Lanes(tensor.codes.astype(np.int32), tensor.block_scales)
+
+    @property
+    def _largest_scale(self) -> int:
+        return (1 << self.scale_bits) - 1
+
+    def _vector_scales(self, reals: NDArray[np.float64], axis: int) -> NDArray[np.float64]:
+        magnitude = np.abs(reals) if self.signed else np.maximum(reals, 0.0)
+        starts = np.arange(block_count(reals.shape[axis], self.vector_size)) * self.vector_size
+        return np.asarray(np.maximum.reduceat(magnitude, starts, axis=axis) / self.high)
+
+
+def round_half_up(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Round non-negative numbers to the nearest integer, halves up; exact (adding 0.5 first would not be)."""
+    whole = np.floor(values)
+    with np.errstate(invalid="ignore"):  # infinity has no fraction
+        return np.asarray(whole + (values - whole >= 0.5))
