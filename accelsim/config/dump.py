@@ -24,7 +24,7 @@ def dump_config(config: HardwareConfig) -> str:
 
 
 def config_schema() -> str:
-    """Return the JSON Schema (draft 2020-12) of configuration files, as JSON text that ends with a newline."""
+    """Return the JSON Schema (draft 2020-12) of configuration files, as JSON text."""
     schema = HardwareConfig.model_json_schema()
     head = {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
@@ -32,7 +32,7 @@ def config_schema() -> str:
         "description": schema.pop("description"),
     }
     schema.pop("title")
-    return json.dumps(head | schema, indent=2, ensure_ascii=False) + "\n"
+    return json.dumps(head | schema, indent=2, ensure_ascii=False)
 
 
 def _section_lines(section: Section, indent: int) -> list[tuple[str, str]]:

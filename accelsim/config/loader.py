@@ -1,4 +1,7 @@
-"""Read a configuration: from a file, from YAML text, or from a dictionary, with every problem reported at once."""
+"""Read a configuration: from a file, from YAML text, or from a dictionary, with every problem reported at once.
+
+What writes one out again (`dump_config`, `config_schema`) can be imported from here too.
+"""
 
 from __future__ import annotations
 
@@ -8,10 +11,13 @@ from pathlib import Path
 from pydantic import BaseModel, ValidationError
 
 from accelsim.config.accepted import KeyPath
+from accelsim.config.dump import config_schema, dump_config
 from accelsim.config.model import HardwareConfig
 from accelsim.config.problems import Problem, explain, found, message
 from accelsim.config.yaml_text import MAX_DEPTH, read_yaml
 from accelsim.errors import ConfigError, did_you_mean
+
+__all__ = ["config_schema", "dump_config", "load_config", "parse_config"]
 
 MAX_BYTES = 1 << 20
 

@@ -25,7 +25,7 @@ def _one_printable_line(text: str) -> str:
 
 def _is_rounding(name: str) -> str:
     if name not in ROUNDINGS:
-        raise ValueError(f"{name!r} is not one of {', '.join(ROUNDINGS)}{did_you_mean(name, ROUNDINGS)}")
+        raise ValueError(f"{name!r} is not one of {', '.join(ROUNDINGS)}{did_you_mean(name.lower(), ROUNDINGS)}")
     return name
 
 

@@ -112,7 +112,7 @@ def _wrong_type(field: FieldInfo, value: object) -> str:
     kinds = alternatives(field)
     words = choices(field)
     if words:
-        hint = did_you_mean(value, words) if isinstance(value, str) else ""
+        hint = did_you_mean(value.lower(), words) if isinstance(value, str) else ""
         return f"{found(value)} is not one of {', '.join(words)}{hint}"
     if bool in kinds:
         return f"{found(value)} is not true or false"
@@ -142,8 +142,10 @@ def _sections_keys(path: KeyPath) -> str:
 def _unknown_key(path: KeyPath) -> str:
     section = section_at(path[:-1])
     name = path[-1]
-    homes = [".".join(home[:-1]) or "the top level" for home, _ in walk_keys() if home[-1] == name]
+    homes = [
+        f"in {'.'.join(home[:-1])}" if home[:-1] else "at the top level" for home, _ in walk_keys() if home[-1] == name
+    ]
     if 1 <= len(homes) <= 3:
-        return f"unknown key here; {name!r} belongs in {' or '.join(homes)}"
+        return f"unknown key here; {name!r} belongs {' or '.join(homes)}"
     keys = list(section.model_fields) if section else []
     return f"unknown key{did_you_mean(name, keys) or '; use ' + ', '.join(keys)}"

@@ -1,0 +1,217 @@
+"""Laws over random configurations: what is written can be read back; a mistake is reported where it was made."""
+
+import re
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from accelsim.config.accepted import accepted, alternatives, choices, section_of, walk_keys
+from accelsim.config.dump import dump_config
+from accelsim.config.loader import parse_config
+from accelsim.config.model import ROUNDINGS, HardwareConfig
+from accelsim.errors import ConfigError
+from accelsim.rounding import RULES
+
+printable = st.characters(exclude_categories=("C", "Z")) | st.just(" ")
+
+
+def section(required, **optional):
+    return st.fixed_dictionaries(required, optional=optional)
+
+
+def registers():
+    return section({}, bits=st.integers(8, 64), overflow=st.sampled_from(["wrap", "saturate"]))
+
+
+def ports():
+    return section({}, bits=st.integers(2, 16), sign=st.sampled_from(["signed", "unsigned", "either"]))
+
+
+@st.composite
+def scale_units(draw):
+    weight, activation = draw(st.integers(1, 12)), draw(st.integers(1, 12))
+    product = draw(st.none() | st.integers(1, weight + activation))
+    return {"weight_scale_bits": weight, "activation_scale_bits": activation, "product_bits": product}
+
+
+@st.composite
+def arrays(draw):
+    dataflow = draw(st.sampled_from(["os", "ws", "is"]))
+    only_os = {"drain_overlap": st.booleans()} if dataflow == "os" else {"double_buffered": st.booleans()}
+    return draw(
+        section(
+            {"rows": st.integers(1, 4096), "cols": st.integers(1, 4096), "dataflow": st.just(dataflow)},
+            lanes=st.integers(1, 256),
+            weight=ports(),
+            activation=ports(),
+            psum=registers(),
+            skip_unused=st.booleans(),
+            scale_unit=st.none() | scale_units(),
+            **only_os,
+        )
+    )
+
+
+def buffers():
+    return section({"size_bytes": st.integers(64, 1 << 30)})
+
+
+configs = section(
+    {
+        "name": st.text(printable, min_size=1, max_size=100),
+        "clock_mhz": st.floats(0, 100_000, exclude_min=True) | st.integers(1, 100_000),
+        "array": arrays(),
+    },
+    accumulator=registers(),
+    ppu=section(
+        {},
+        lanes=st.integers(1, 4096),
+        latency_cycles=st.integers(0, 1000),
+        rounding=st.sampled_from(ROUNDINGS),
+        multiplier_bits=st.integers(2, 32),
+        vsq_guard_bits=st.integers(0, 8),
+        vsq_scale_rounding=st.sampled_from(["nearest", "up"]),
+    ),
+    buffers=section({}, weight=buffers(), activation=buffers(), output=buffers(), accumulator=buffers()),
+    dram=section({}, kind=st.sampled_from(["ddr3", "lpddr4", "hbm2", "hbm2_board"])),
+    energy=section({}, table=st.text(printable, min_size=1, max_size=50)),
+).map(parse_config)
+
+
+@given(configs)
+def test_what_is_dumped_can_be_loaded(config):
+    again = parse_config(dump_config(config))
+    assert again == config
+    assert again.digest == config.digest
+    assert dump_config(again) == dump_config(config)
+
+
+@pytest.mark.parametrize(
+    "name", ["null", "true", "Yes", "1e3", "0x1F", "~", "- a", "a: b", "#a", "é", "'", '"', "a\\b"]
+)
+def test_texts_that_look_like_something_else_survive(name):
+    config = parse_config({"name": name, "clock_mhz": 1, "array": {"rows": 1, "cols": 1, "dataflow": "is"}})
+    assert parse_config(dump_config(config)).name == name
+
+
+@given(configs)
+def test_a_dump_says_everything_once_in_order_with_its_description(config):
+    lines = dump_config(config).splitlines()
+    shown = [line.split(":")[0].strip() for line in lines]
+    expected = [path[-1] for path, _ in walk_keys() if path[:2] != ("array", "scale_unit") or len(path) == 2]
+    if config.array.scale_unit is not None:
+        expected = [path[-1] for path, _ in walk_keys()]
+    assert shown == expected
+    assert all("  # " in line for line in lines)
+
+
+def value_lines(text):
+    """Return (line number, dotted key, whether it holds a plain value) of each line of a dump."""
+    path = []
+    for number, line in enumerate(text.splitlines(), start=1):
+        indent, key, value = re.match(r"( *)(\w+):(.*?)  # ", line).groups()
+        path = [*path[: len(indent) // 2], key]
+        yield number, tuple(path), bool(value.strip())
+
+
+FIELDS = dict(walk_keys())
+WRONG = "{surely: wrong}"
+
+
+@given(configs, st.data())
+def test_one_corrupted_value_is_reported_at_its_line(config, data):
+    lines = dump_config(config).splitlines()
+    plain = [(number, path) for number, path, is_value in value_lines(dump_config(config)) if is_value]
+    number, path = data.draw(st.sampled_from(plain))
+    field = FIELDS[path]
+    scale_unit_is_off = section_of(field) is not None  # then any section is judged by its own keys
+    wrong = data.draw(st.sampled_from(["[1]", "''", "-1", "1e9"])) if scale_unit_is_off else WRONG
+    key = lines[number - 1].split(":")[0]
+    lines[number - 1] = f"{key}: {wrong}  # corrupted"
+    with pytest.raises(ConfigError) as caught:
+        parse_config("\n".join(lines), "c.yaml")
+    assert str(caught.value).startswith(f"c.yaml: line {number}: {'.'.join(path)}: ")
+    assert "\n" not in str(caught.value)
+
+
+@given(configs, st.data())
+def test_one_unknown_key_is_reported_at_its_line(config, data):
+    lines = dump_config(config).splitlines()
+    number = data.draw(st.integers(0, len(lines) - 1))
+    indent = re.match(" *", lines[number]).group()
+    lines.insert(number, f"{indent}zzz: 1")
+    with pytest.raises(ConfigError, match=rf"^c\.yaml: line {number + 1}: (\w+\.)*zzz: unknown key; use ") as caught:
+        parse_config("\n".join(lines), "c.yaml")
+    assert "\n" not in str(caught.value)
+
+
+@given(configs, st.data())
+def test_one_removed_key_is_reported_at_its_section(config, data):
+    required = [path for path, field in walk_keys() if field.is_required() and not section_of(field)]
+    path = data.draw(st.sampled_from(required))
+    lines = dump_config(config).splitlines()
+    number_of = {path: number for number, path, _ in value_lines(dump_config(config))}
+    del lines[number_of[path] - 1]
+    with pytest.raises(ConfigError) as caught:
+        parse_config("\n".join(lines), "c.yaml")
+    alone = path[:-1] in [("buffers", name) for name in ("weight", "activation", "output", "accumulator")]
+    line = number_of[path[:-1]] if len(path) > 1 else 1
+    if alone:  # the section's only key: what is left of it has no value
+        assert str(caught.value).startswith(f"c.yaml: line {line}: {'.'.join(path[:-1])}: it has no value; write its")
+    else:
+        assert str(caught.value) == f"c.yaml: line {line}: {'.'.join(path)}: required key is missing"
+
+
+JARGON = re.compile(r"Input should|valid (dictionary|integer|string|number)|pydantic|Extra inputs|Value error|type=")
+MISFITS = [None, True, -1, 0, 10**30, 8.5, float("nan"), "", "x" * 2000, "8", [], [1], {}, {"zz": 1}, {1: 2}, object()]
+
+
+def refusal_of(config):
+    """Return the message with which a configuration is refused, or None."""
+    try:
+        parse_config(config, "x")
+    except ConfigError as error:
+        return str(error)
+    return None
+
+
+@pytest.mark.parametrize("path", FIELDS, ids=".".join)
+@pytest.mark.parametrize("misfit", MISFITS, ids=lambda value: repr(value)[:12])
+def test_no_message_speaks_the_librarys_language(path, misfit):
+    config = {"name": "a", "clock_mhz": 1, "array": {"rows": 1, "cols": 1, "dataflow": "ws"}}
+    inner = config
+    for key in path[:-1]:
+        inner = inner.setdefault(key, {})
+    inner[path[-1]] = misfit
+    refusal = refusal_of(config)
+    if refusal is None:
+        fits = accepted(FIELDS[path])
+        assert fits.startswith(("a section", "true", "1 to", "0 to", "more than")) or "null" in fits, fits
+    else:
+        assert not JARGON.search(refusal)
+        assert path[-1] in refusal
+
+
+def test_the_rounding_rules_are_those_of_the_whole_project():
+    assert ROUNDINGS[0] == "trace"
+    assert list(ROUNDINGS[1:]) == list(RULES)
+
+
+def test_what_is_accepted_is_said_in_words():
+    said = {".".join(path): accepted(field) for path, field in walk_keys()}
+    assert said["array.rows"] == "1 to 4096"
+    assert said["array.dataflow"] == "os, ws, is"
+    assert said["array.scale_unit"] == "a section, or null"
+    assert said["array.scale_unit.product_bits"] == "1 to 24, or null"
+    assert said["array.skip_unused"] == "true or false"
+    assert said["clock_mhz"] == "more than 0, up to 100000"
+    assert said["name"] == "1 to 100 characters"
+    assert said["ppu.rounding"] == ", ".join(ROUNDINGS)
+    assert all(said.values()), "a field without a stated range"
+
+
+def test_every_key_has_a_description():
+    assert [".".join(path) for path, field in walk_keys() if not field.description] == []
+    assert all(alternatives(field) for _, field in walk_keys())
+    assert choices(HardwareConfig.model_fields["name"]) == ()
