@@ -83,7 +83,6 @@ def get(name: str) -> Format:
         short = ", ".join(known for known in CATALOG if not _from_grammar(known))
         spelled = [*CATALOG, *(known.name for known in CATALOG.values())]
         grammar = "; ".join(rule.description for rule in _GRAMMAR)
-        raise FormatError(
-            f"unknown number format {name!r}{did_you_mean(name, spelled)}; accepted: {grammar}; short names {short}"
-        )
+        hint = did_you_mean(name, spelled) or "."
+        raise FormatError(f"unknown number format {name!r}{hint} Accepted: {grammar}; short names {short}")
     return found

@@ -51,7 +51,7 @@ class IntegerFormat:
             raise FormatError(f"{self.name}: an unsigned range has no symmetric form; use uint{self.bits}")
         if not 2 <= self.bits <= limit:
             raise FormatError(
-                f"{self.name}: {self.bits} bits; operands have 2 to {MAX_OPERAND_BITS} bits, "
+                f"{self.name}: operands have 2 to {MAX_OPERAND_BITS} bits, "
                 f"accumulators (int only) up to {MAX_ACCUMULATOR_BITS}"
             )
 
