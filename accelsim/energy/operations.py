@@ -1,0 +1,49 @@
+"""What can be priced: every operation by name, the numbers its price depends on, and the unit of its price.
+
+The unit is part of the vocabulary, and a table that says another one is refused: memory is counted in bits and priced
+per bit. (A popular tool prices SRAM per bit and multiplies by words: 64 times too low.)
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+Unit = Literal["pJ", "pJ/bit"]
+
+
+@dataclass(frozen=True)
+class Operation:
+    """One kind of event.
+
+    params : the numbers that a price depends on, in the order of ``Action.params``
+    happened : completes "<count> ..." in messages
+    unit : "pJ" for each event, or "pJ/bit" where bits are counted
+    """
+
+    name: str
+    params: tuple[str, ...]
+    happened: str
+    unit: Unit = "pJ"
+
+
+DRAM_KINDS = ("ddr3", "lpddr4", "hbm2", "hbm2_board")
+
+_TABLE = (
+    Operation("add", ("bits",), "additions were made"),
+    Operation("mult", ("a_bits", "b_bits"), "multiplications were made"),
+    Operation("register_write", ("bits",), "registers were written"),
+    Operation("sram_read", ("capacity_bytes",), "bits were read", "pJ/bit"),
+    Operation("sram_write", ("capacity_bytes",), "bits were written", "pJ/bit"),
+    *(Operation(f"dram_read_{kind}", (), "bits were read", "pJ/bit") for kind in DRAM_KINDS),
+    *(Operation(f"dram_write_{kind}", (), "bits were written", "pJ/bit") for kind in DRAM_KINDS),
+    Operation("shift_clamp", (), "values were shifted and clamped"),
+    Operation("compare", ("bits",), "comparisons were made"),
+    Operation("fp32_mult", (), "float32 multiplications were made"),
+    Operation("fp32_from_int", (), "integers were converted to float32"),
+    Operation("fp64_mult", (), "float64 multiplications were made"),
+    Operation("divide", ("a_bits", "b_bits"), "divisions were made"),
+    Operation("array_cycle", (), "array cycles passed"),
+    Operation("leakage_per_pe_cycle", (), "PE cycles passed"),
+)
+OPERATIONS: dict[str, Operation] = {operation.name: operation for operation in _TABLE}

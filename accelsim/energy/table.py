@@ -1,0 +1,133 @@
+"""Energy tables: a price for each operation, with its source, read from YAML and checked as a whole."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from accelsim.energy.forms import FORMS
+from accelsim.energy.operations import OPERATIONS
+from accelsim.errors import EnergyTableError, did_you_mean
+
+SHIPPED = Path(__file__).with_name("tables")
+
+MARKS = {
+    "published": "printed in a primary source that was read for the table",
+    "secondary": "printed in a primary source, read in a publication that quotes it",
+    "recalled": "known to be published, but not looked up",
+    "fit": "a law drawn through published points",
+    "synthesis": "from gate-level netlists synthesized and simulated for this project",
+    "structural": "composed of other entries, the way such a unit is built",
+    "assumption": "chosen by the table's author; nothing published stands behind it",
+}
+
+
+@dataclass(frozen=True)
+class Entry:
+    """The price of one operation.
+
+    form, coefficients : the formula (accelsim.energy.forms), and its coefficients as (name, value)
+    unit : "pJ" an event, or "pJ/bit"
+    mark : how the number is known, one of `MARKS`
+    source : who says so
+    notes : where it holds
+    reason : why it is zero, if it is
+    """
+
+    operation: str
+    form: str
+    coefficients: tuple[tuple[str, float], ...]
+    unit: str
+    mark: str
+    source: str
+    notes: str = ""
+    reason: str = ""
+
+    def price_pj(self, params: tuple[int, ...] = ()) -> float:
+        """Return the price in pJ of one event (or bit). Raises ValueError where `params` are not the operation's."""
+        names = OPERATIONS[self.operation].params
+        if len(params) != len(names) or any(value < 1 for value in params):
+            wanted = f"{', '.join(names)} (each at least 1)" if names else "no numbers"
+            raise ValueError(f"{self.operation} is priced by {wanted}; got {params}")
+        form = FORMS[self.form]
+        return form.function(*params[: form.takes], **dict(self.coefficients))
+
+
+@dataclass(frozen=True)
+class EnergyTable:
+    """A whole table. Find prices with `price_pj`; `entries` has the provenance, in the file's order."""
+
+    name: str
+    technology: str
+    description: str
+    entries: tuple[Entry, ...]
+
+    def __contains__(self, operation: str) -> bool:
+        return any(entry.operation == operation for entry in self.entries)
+
+    def __getitem__(self, operation: str) -> Entry:
+        """Return the entry of an operation. Raises EnergyTableError where the table has none."""
+        for entry in self.entries:
+            if entry.operation == operation:
+                return entry
+        hint = did_you_mean(operation, OPERATIONS) if operation not in OPERATIONS else ""
+        raise EnergyTableError(f"energy table {self.name!r}: no price for {operation}{hint}")
+
+    def price_pj(self, operation: str, params: tuple[int, ...] = ()) -> float:
+        """Return the price in pJ of one event, or of one bit where the operation counts bits.
+
+        params : the operation's numbers, in the order of ``OPERATIONS[operation].params``
+
+        Raises EnergyTableError where the table has no such entry, or where its formula gives no usable price for
+        these numbers (negative, or not finite); ValueError where `params` are not the operation's.
+        """
+        price = self[operation].price_pj(params)
+        if not (math.isfinite(price) and price >= 0):
+            arguments = ", ".join(str(value) for value in params)
+            raise EnergyTableError(
+                f"energy table {self.name!r}: {operation}({arguments}) comes to {price!r} pJ; a price must be a finite "
+                f"number that is not negative: change the entry's coefficients"
+            )
+        return price
+
+    @property
+    def digest(self) -> str:
+        """Hex digest (16 digits) of everything that the table says."""
+        return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()[:16]
+
+
+def shipped_tables() -> list[str]:
+    """Return the names of the tables that come with accelsim."""
+    return sorted(path.stem for path in SHIPPED.glob("*.yaml"))
+
+
+def load_table(name_or_path: str | Path) -> EnergyTable:
+    """Return a shipped table by its name, or the user's own by the path of its YAML file (docs/energy.md).
+
+    Anything with a folder or a ``.yaml`` / ``.yml`` ending is a path. Raises EnergyTableError with every problem of the
+    file at once, or where there is no such table.
+    """
+    from accelsim.energy.table_file import read_table  # pydantic and yaml are loaded only when a table is read
+
+    text = str(name_or_path)
+    is_path = isinstance(name_or_path, Path) or Path(text).name != text or text.endswith((".yaml", ".yml"))
+    if not is_path and text not in shipped_tables():
+        raise EnergyTableError(
+            f"energy table {text!r} is not shipped{did_you_mean(text, shipped_tables())}; "
+            f"use one of {', '.join(shipped_tables())}, or the path of a YAML file"
+        )
+    path = Path(text) if is_path else SHIPPED / f"{text}.yaml"
+    try:
+        content = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise EnergyTableError(
+            f"energy table {path}: no such file; the shipped tables are {', '.join(shipped_tables())}"
+        ) from None
+    except OSError as error:
+        raise EnergyTableError(f"energy table {path}: cannot be read: {error.strerror}") from None
+    except UnicodeDecodeError as error:
+        raise EnergyTableError(f"energy table {path}: not UTF-8 text (byte {error.start})") from None
+    return read_table(content, str(path) if is_path else path.name)

@@ -1,0 +1,165 @@
+import copy
+import math
+import pickle
+from fractions import Fraction
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from accelsim.actions import Action, Actions
+from accelsim.energy.account import COMPONENTS, ComponentEnergy, energy_account, on_grid
+from accelsim.energy.operations import OPERATIONS
+from accelsim.energy.table import EnergyTable, load_table
+from accelsim.errors import EnergyTableError
+
+TABLE = load_table("horowitz45")
+
+
+def any_action():
+    operation = st.sampled_from(list(OPERATIONS.values()))
+    return st.tuples(st.sampled_from(list(COMPONENTS)), operation).flatmap(
+        lambda pair: st.tuples(*[st.integers(1, 64)] * len(pair[1].params)).map(
+            lambda params: Action(pair[0], pair[1].name, params)
+        )
+    )
+
+
+work = st.dictionaries(any_action(), st.integers(0, 10**7), max_size=12).map(Actions)
+
+
+# docs/energy.md, "With a pocket calculator": a GEMM of M = 4, K = 8, N = 4 on a 4 x 4 output-stationary array, int8.
+def test_the_worked_example_of_the_documentation():
+    actions = Actions(
+        {
+            Action("mac", "mult", (8, 8)): 128,
+            Action("mac", "add", (32,)): 128,
+            Action("accumulator", "add", (32,)): 16,
+            Action("register", "register_write", (8,)): 256,
+            Action("register", "register_write", (32,)): 128,
+            Action("ppu", "mult", (32, 32)): 16,
+            Action("ppu", "add", (64,)): 16,
+            Action("ppu", "shift_clamp"): 16,
+            Action("buffer", "sram_write", (8192,)): 640,
+            Action("buffer", "sram_read", (8192,)): 640,
+            Action("dram", "dram_read_ddr3"): 512,
+            Action("dram", "dram_write_ddr3"): 128,
+            Action("control", "array_cycle"): 14,
+            Action("leakage", "leakage_per_pe_cycle"): 224,
+        }
+    )
+    energy = energy_account(actions, TABLE).by_component
+    expected = {
+        "mac": 38.4,  # 128 x (0.2 + 0.1)
+        "register": 18.432,  # 256 x 8 x 0.003 + 128 x 32 x 0.003
+        "accumulator": 1.6,  # 16 x 0.1
+        "scale_unit": 0.0,
+        "ppu": 56.0,  # 16 x (3.1 + 0.2 + 0.2)
+        "buffer": 200.0,  # 1280 x 0.15625
+        "dram": 12992.0,  # 640 x 20.3
+        "control": 0.0,
+        "leakage": 10.2816,  # 224 x 0.0459
+    }
+    assert list(energy) == list(expected)
+    assert dict(energy) == pytest.approx(expected, abs=1e-5)
+    assert energy.total_pj == pytest.approx(13316.7136, abs=1e-5)
+
+
+@given(work)
+def test_rows_components_and_total_add_up_exactly_in_any_order(actions):
+    account = energy_account(actions, TABLE)
+    exact = sum((Fraction(row.energy_pj) for row in account.rows), Fraction())
+    energy = account.by_component
+    assert Fraction(account.total_pj) == exact
+    assert Fraction(energy.total_pj) == exact
+    assert sum(energy.values()) == sum(reversed(list(energy.values()))) == account.total_pj
+    for name in COMPONENTS:
+        assert sum(row.energy_pj for row in account.rows if row.component == name) == energy[name]
+
+
+@given(work)
+def test_each_row_is_its_count_times_its_price(actions):
+    account = energy_account(actions, TABLE)
+    assert {(row.component, row.operation, row.params): row.count for row in account.rows} == {
+        tuple(action): count for action, count in actions.items()
+    }
+    for row in account.rows:
+        assert row.price_pj == TABLE.price_pj(row.operation, row.params)
+        assert row.energy_pj == pytest.approx(row.count * row.price_pj, rel=1e-12, abs=2**-21)
+
+
+@given(st.lists(work, max_size=5))
+def test_layers_add_up_to_the_run_by_component_and_in_total(layers):
+    parts = [energy_account(actions, TABLE).by_component for actions in layers]
+    run = ComponentEnergy.sum(parts)
+    assert run.total_pj == sum(part.total_pj for part in parts)
+    for name in COMPONENTS:
+        assert run[name] == sum(part[name] for part in parts)
+
+
+def test_components_are_listed_in_their_fixed_order_even_when_nothing_happened():
+    energy = energy_account(Actions(), TABLE).by_component
+    assert list(energy.items()) == [
+        (name, 0.0)
+        for name in ["mac", "register", "accumulator", "scale_unit", "ppu", "buffer", "dram", "control", "leakage"]
+    ]
+    assert energy.total_pj == 0.0
+
+
+def without(*operations):
+    kept = tuple(entry for entry in TABLE.entries if entry.operation not in operations)
+    return EnergyTable(TABLE.name, TABLE.technology, TABLE.description, kept)
+
+
+def test_an_action_without_a_price_is_an_error_that_says_how_often_it_happened():
+    actions = Actions(
+        {
+            Action("buffer", "sram_read", (8192,)): 1_204_000,
+            Action("buffer", "sram_read", (65536,)): 224,
+            Action("mac", "mult", (8, 8)): 5,
+        }
+    )
+    with pytest.raises(EnergyTableError) as caught:
+        energy_account(actions, without("sram_read"))
+    assert str(caught.value) == "energy table 'horowitz45': no price for sram_read; 1,204,224 bits were read"
+
+
+def test_every_missing_price_is_named_at_once():
+    actions = Actions(
+        {Action("mac", "mult", (8, 8)): 5, Action("ppu", "look_up"): 1_000, Action("ppu", "compare", (8,)): 1}
+    )
+    with pytest.raises(EnergyTableError) as caught:
+        energy_account(actions, without("mult"))
+    assert str(caught.value).splitlines() == [
+        "energy table 'horowitz45': 2 problems",
+        "  no price for mult; 5 multiplications were made",
+        "  no price for look_up; 1,000 of them were counted",
+    ]
+
+
+def test_a_component_that_does_not_exist_is_our_own_mistake():
+    with pytest.raises(ValueError, match="belongs to no component; use one of mac, register"):
+        energy_account(Actions({Action("multiplier", "mult", (8, 8)): 1}), TABLE)
+
+
+def test_component_energy_is_a_frozen_value():
+    energy = ComponentEnergy({"mac": 1.5, "dram": 2.0})
+    assert energy == {**dict.fromkeys(COMPONENTS, 0.0), "mac": 1.5, "dram": 2.0}
+    assert energy != ComponentEnergy({"mac": 1.5})
+    assert pickle.loads(pickle.dumps(energy)) == copy.deepcopy(energy) == energy
+    assert hash(copy.copy(energy)) == hash(energy)
+    with pytest.raises(TypeError):
+        energy["mac"] = 2.0
+    with pytest.raises(KeyError):
+        energy["sram"]
+    with pytest.raises(ValueError, match="unknown component 'sram'; use one of mac"):
+        ComponentEnergy({"sram": 1.0})
+    for wrong in (-1.0, math.nan, math.inf):
+        with pytest.raises(ValueError, match=r"energy of mac is .* pJ; it must be finite and not negative"):
+            ComponentEnergy({"mac": wrong})
+
+
+@given(st.floats(0, 1e12))
+def test_the_grid_moves_a_value_by_less_than_an_attojoule(energy_pj):
+    assert abs(Fraction(on_grid(energy_pj)) - Fraction(energy_pj)) <= Fraction(1, 2**21)
+    assert (Fraction(on_grid(energy_pj)) * 2**20).denominator == 1
