@@ -1,0 +1,210 @@
+"""The command line: one thin function per command; results go to stdout, progress and errors to stderr.
+
+Exit codes: 0 done; 1 our fault (a traceback: please report it); 2 the user's (one message, nothing written); 3 with
+``--strict``, overflow or a mismatch was found; 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from accelsim._version import __version__
+from accelsim.errors import AccelsimError
+
+if TYPE_CHECKING:
+    from accelsim.mapping.contract import GemmOperands, LayerPlan
+    from accelsim.report.values import RunReport
+
+app = typer.Typer(
+    help="Bit-accurate, cycle-level, energy-aware simulation of quantized neural-network accelerators.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+USER_ERROR, STRICT_FAILURE = 2, 3
+
+ConfigPath = Annotated[Path, typer.Argument(metavar="CONFIG", help="The hardware, YAML.", show_default=False)]
+TracePath = Annotated[Path, typer.Argument(metavar="TRACE", help="The quantized layers, .npz.", show_default=False)]
+
+
+class EngineName(StrEnum):
+    """The engines by name; all give the same numbers."""
+
+    auto = "auto"
+    fast = "fast"
+    stepped = "stepped"
+
+
+@contextmanager
+def user_errors() -> Iterator[None]:
+    """Turn the user's mistakes into one message on stderr and exit code 2."""
+    try:
+        yield
+    except AccelsimError as error:
+        typer.echo(f"error: {error}", err=True)
+        raise typer.Exit(USER_ERROR) from None
+    except OSError as error:  # a file that cannot be read or written, a full disk
+        place = f"{error.filename}: " if error.filename else ""
+        typer.echo(f"error: {place}{error.strerror or error}", err=True)
+        raise typer.Exit(USER_ERROR) from None
+
+
+class Progress:
+    """Says on stderr which layer runs: a line that rewrites itself on a terminal, else a plain one now and then."""
+
+    def __init__(self, *, seconds_between_lines: float = 5.0) -> None:
+        self._terminal = sys.stderr.isatty()
+        self._pause = seconds_between_lines
+        self._last = time.monotonic()
+
+    def __call__(self, done: int, total: int, layer: str) -> None:
+        """Take note that `done` of `total` layers are finished and that `layer` runs now (empty: none does)."""
+        now = time.monotonic()
+        if self._terminal:
+            text = f"[{done}/{total}] {layer}" if layer else ""
+            sys.stderr.write(f"\r\x1b[K{text}")
+            sys.stderr.flush()
+        elif layer and now - self._last > self._pause:
+            self._last = now
+            typer.echo(f"[{done}/{total}] {layer}", err=True)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"accelsim {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _common(
+    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print it.")] = False,
+) -> None:
+    pass
+
+
+@app.command()
+def run(
+    config: ConfigPath,
+    trace: TracePath,
+    engine: Annotated[EngineName, typer.Option(help="All engines give the same numbers.")] = EngineName.auto,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document only.")] = False,
+    out: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Write report.json and outputs.npz into this folder.")
+    ] = None,
+    verify: Annotated[bool, typer.Option(help="Compare with an independent, slow integer reference.")] = False,
+    strict: Annotated[bool, typer.Option(help="Exit with 3 on overflow or a mismatch.")] = False,
+    watch: Annotated[
+        bool, typer.Option(help="Watch every addition; --no-watch proves overflow impossible where it can (faster).")
+    ] = True,
+    inputs: Annotated[
+        int | None, typer.Option(min=1, metavar="N", help="Run only the first N inputs of the batch.")
+    ] = None,
+    vcd: Annotated[Path | None, typer.Option(metavar="FILE", help="Write one layer's waveforms (small runs).")] = None,
+    vcd_layer: Annotated[
+        str | None, typer.Option(metavar="NAME", help="The layer for --vcd; default: the first.")
+    ] = None,
+) -> None:
+    """Run TRACE on CONFIG; report latency, energy, overflow and outputs."""
+    with user_errors():
+        from accelsim.config.loader import load_config
+        from accelsim.trace.reader import load_trace
+
+        hardware = load_config(config)
+        network = load_trace(trace)
+        if inputs is not None:
+            network = network.head(inputs)
+        if vcd_layer is not None and vcd is None:
+            raise AccelsimError("--vcd-layer names a layer, but no --vcd FILE was given")
+        if vcd is not None:
+            vcd_layer = vcd_layer or network.layers[0].name
+            known = [layer.name for layer in network.layers]
+            if vcd_layer not in known:
+                raise AccelsimError(f"--vcd-layer {vcd_layer!r} is not a layer of {trace}; use one of {', '.join(known)}")
+
+        def waveforms(layer: str, operands: GemmOperands, plan: LayerPlan) -> None:
+            if vcd is not None and layer == vcd_layer:
+                from accelsim.engine.vcd import write_vcd
+
+                write_vcd(vcd, operands, plan, hardware.clock_mhz)
+
+        from accelsim.simulate import simulate
+
+        report = simulate(
+            hardware,
+            network,
+            engine.value,
+            watch=watch,
+            verify=verify,
+            progress=Progress(),
+            inspect=waveforms if vcd is not None else None,
+        )
+        if out is not None:
+            from accelsim.report.files import save_report
+
+            save_report(report, out)
+        if as_json:
+            typer.echo(report.to_json(indent=2))
+        else:
+            from accelsim.report.render import print_report
+
+            print_report(report)
+    if strict and _is_wrong(report):
+        raise typer.Exit(STRICT_FAILURE)
+
+
+def _is_wrong(report: RunReport) -> bool:
+    """Say whether any register overflowed or any code differs from what was expected."""
+    return any(
+        layer.overflow.psum.count or layer.overflow.accumulator.count or layer.mismatches or layer.verified
+        for layer in report.layers
+    )
+
+
+@app.command()
+def show(config: ConfigPath) -> None:
+    """Print CONFIG fully resolved, every default written out."""
+    with user_errors():
+        from accelsim.config.loader import dump_config, load_config
+
+        typer.echo(dump_config(load_config(config)), nl=False)
+
+
+@app.command()
+def schema() -> None:
+    """Print the JSON Schema of configurations, with which editors complete and check them."""
+    from accelsim.config.loader import config_schema
+
+    typer.echo(config_schema())
+
+
+@app.command()
+def check(trace: TracePath) -> None:
+    """Validate TRACE, every array included, and list its layers."""
+    with user_errors():
+        from accelsim.report.render import print_trace
+        from accelsim.trace.reader import load_trace
+
+        network = load_trace(trace)
+        network.check_arrays()
+        print_trace(network)
+
+
+def main() -> None:
+    """Run the command line (the ``accelsim`` command)."""
+    try:
+        app()
+    except KeyboardInterrupt:
+        typer.echo("interrupted", err=True)
+        sys.exit(130)
+    except BrokenPipeError:  # the reader of our output (head, less) has left: that is no error
+        sys.stderr.close()
+        sys.exit(0)
