@@ -114,7 +114,9 @@ def test_wide_accumulators_keep_every_bit():
     assert tensor.codes.dtype == np.int64
     assert tensor.codes.tolist() == codes
     assert tensor.dequantize().tolist() == [-(2.0**64), 2.0**64, 2.0**54]  # rounded to float64
-    assert int64.quantize([1e30, -1e30, 2.0**62], scale=1.0).codes.tolist() == [2**63 - 1, -(2**63), 2**62]
+    # 2**63 is what 2**63 - 1 becomes as a double: it clamps, and must not wrap around.
+    clamped = int64.quantize([1e30, -1e30, 2.0**63, -(2.0**63), 2.0**62], scale=1.0)
+    assert clamped.codes.tolist() == [2**63 - 1, -(2**63), 2**63 - 1, -(2**63), 2**62]
     int32 = formats.make_qtensor([-(2**31), 2**31 - 1], formats.get("int32"))
     assert int32.codes.dtype == np.int32
     assert int32.codes.tolist() == [-(2**31), 2**31 - 1]
@@ -201,6 +203,13 @@ def test_a_vector_beside_a_far_larger_one_vanishes():
     tensor = formats.get("vsq_int4_v2_s4").quantize([15.0, 0.0, 0.07, -0.07])
     assert tensor.block_scales.tolist() == [15, 0]
     assert tensor.codes.tolist() == [7, 0, 0, 0]
+
+
+def test_a_vsq_step_beyond_float64():
+    # s / gamma = 1.5 rounds to 2, and 2 * 1.19e308 is infinite: the step becomes the largest double, the code 1, not 0.
+    tensor = formats.get("vsq_int2_v1_s4").quantize([1.79e308], scale=1.19e308)
+    assert tensor.block_scales.tolist() == [2]
+    assert tensor.codes.tolist() == [1]
 
 
 def test_half_up_is_exact_just_below_a_half():
