@@ -1,0 +1,570 @@
+"""Every register of every PE, every cycle: two schedules (output-stationary, stationary operand) for three dataflows.
+
+`advance_os` and `advance_stationary` carry out one cycle, the controller's decisions included; `run_os` and
+`run_stationary` repeat them until the controller has nothing left to do. Nothing here knows a formula for cycles: a
+pass ends when no token is left to move, a load when the last row has entered, a drain when the chain is empty.
+
+Within a cycle every register is written from what its neighbours held before it (two buffers, `cur` and `new`), then
+the PEs compute on what their operand registers hold now, and psums latch. A *token* is the controller's mark that
+travels with the operands (a bubble has -1); lanes without data travel too, marked not `ok`.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from accelsim._jit import njit
+
+I32 = NDArray[np.int32]
+I64 = NDArray[np.int64]
+U8 = NDArray[np.uint8]
+
+# Log.counts: events as they happen in the registers; the first thirteen are the fields of tally.Tally.
+MULT, TREE_ADD, BLOCK_ADD, BLOCK_SUM_ADD, SCALED_BLOCK, PSUM_ADD = 0, 1, 2, 3, 4, 5
+HOP, SCALE_HOP = 6, 8  # + side
+PSUM_LATCH, BLOCK_LATCH, ACC_ADD, PSUM_OVERFLOW, ACC_OVERFLOW, PSUM_LOW, PSUM_HIGH = 10, 11, 12, 13, 14, 15, 16
+COUNTS = 17
+# Log.cycles.
+LOAD, FILL, COMPUTE, DRAIN = 0, 1, 2, 3
+# ctrl, the controller's own registers. CHAIN_BUSY: os: the drain chain holds psums. CHAIN_TIME: ws, is: rows loaded.
+# LAST: cause of the last cycle, for waveforms.
+PHASE, PASS, TIME, CUR, CHAIN_PASS, CHAIN_BUSY, CHAIN_TIME, PENDING, LAST = 0, 1, 2, 3, 4, 5, 6, 7, 8
+CTRL = 9
+DONE = 9  # a PHASE besides LOAD, COMPUTE and DRAIN
+
+# Job.passes.
+BATCH, ROW0, ROWS, COL0, COLS = 0, 1, 2, 3, 4
+# State.value, .ok, .tag, first axis: the operand that moves right, and the one that moves down (os) or stays (ws, is).
+X, Y = 0, 1
+# Second axis there, for Y of the stationary schedule, and first of State.sums in the output-stationary one: the PE's
+# own register, and the one of the chain that loads or drains. Everything else alternates between cur and new.
+HELD, CHAIN = 0, 1
+# State.tag, last axis: lane step (os; Y of ws, is) or streamed row (X of ws, is); row or column of the data. -1: none.
+TOKEN, INDEX = 0, 1
+# State.sums, last axis: psum register, its companion of unlimited width, whose output it is (-1: nobody's), block
+# register and whether that holds any product.
+PSUM, EXACT, ROW, COL, PART, PART_OK = 0, 1, 2, 3, 4, 5
+# State.acc, first axis: accumulators; their unlimited companions less the bias, and the extremes of these.
+ACC, DELTA, LOWEST, HIGHEST = 0, 1, 2, 3
+
+
+class Job(NamedTuple):
+    """What does not change while a layer runs. Rows and cols are the GEMM's as the array sees it (`is`: transposed).
+
+    stream [batch, rows, K] moves right; other [batch, cols, K] moves down (os) or stays (ws, is); their block scales
+    are [batch, rows, blocks] and [batch, cols, blocks]. passes [5, passes]. block is 0 without block scales.
+    """
+
+    stream: I32
+    other: I32
+    stream_scales: I32
+    other_scales: I32
+    k_valid: U8
+    block_valid: U8
+    passes: I64
+    array_rows: int
+    array_cols: int
+    lanes: int
+    block: int
+    steps_per_group: int
+    steps: int
+    product_shift: int
+    psum_bits: int
+    psum_saturates: bool
+    acc_bits: int
+    acc_saturates: bool
+    double_buffered: bool
+    drain_overlap: bool
+    skip_unused: bool
+    transposed: bool
+
+
+class State(NamedTuple):
+    """Every register.
+
+    value, ok : int32, uint8 [side, buffer, row, col, lanes + scales], operand registers: elements, then block scales
+    tag : int64 [side, buffer, row, col, 2], what travels with them
+    sums : int64 [buffer, row, col, 6], psum and block registers
+    acc : int64 [4, batch, rows, cols], accumulators
+    """
+
+    value: I32
+    ok: U8
+    tag: I64
+    sums: I64
+    acc: I64
+
+
+class Log(NamedTuple):
+    """What happened: event counts, cycles by cause, first overflow of either register (key, k, before, addend)."""
+
+    counts: I64
+    cycles: I64
+    psum_first: I64
+    acc_first: I64
+
+
+@njit
+def add_limited(held: int, addend: int, bits: int, saturates: bool) -> tuple[int, bool]:
+    """Return (new content, whether the exact sum did not fit); |addend| < 2^62.
+
+    A register of 63 bits or fewer cannot overflow the int64 sum; one of 64 bits overflows exactly where int64 does,
+    which shows in the signs.
+    """
+    high = np.int64((np.uint64(1) << np.uint64(bits - 1)) - np.uint64(1))
+    low = -high - 1
+    total = held + addend
+    if ((held ^ total) & (addend ^ total)) < 0:
+        if saturates:
+            return (high if addend > 0 else low), True
+        return total, True
+    if low <= total <= high:
+        return total, False
+    if saturates:
+        return (high if total > high else low), True
+    unused = 64 - bits
+    return (total << unused) >> unused, True
+
+
+@njit
+def note_first(first: I64, key: int, k: int, before: int, addend: int) -> None:
+    """Keep the overflow that comes first in the order of outputs, then of k."""
+    if first[0] < 0 or key < first[0] or (key == first[0] and k < first[1]):
+        first[0], first[1], first[2], first[3] = key, k, before, addend
+
+
+@njit
+def output_key(job: Job, batch: int, row: int, col: int) -> int:
+    """Return the index of an output in the order (batch, m, n)."""
+    rows, cols = job.stream.shape[1], job.other.shape[1]
+    if job.transposed:
+        return (batch * cols + col) * rows + row
+    return (batch * rows + row) * cols + col
+
+
+@njit
+def extent(job: Job, p: int) -> tuple[int, int]:
+    """Return the rows and columns that a pass travels: the whole array, or only what it uses."""
+    if job.skip_unused:
+        return job.passes[ROWS, p], job.passes[COLS, p]
+    return job.array_rows, job.array_cols
+
+
+@njit
+def scaled_block(job: Job, step: int, q: int) -> int:
+    """Return the block whose scale comes with lane step `step` as its q-th, or -1: a block's last step brings it."""
+    if job.block <= job.lanes:
+        block = step * (job.lanes // job.block) + q
+    else:
+        block = step // job.steps_per_group if step % job.steps_per_group == job.steps_per_group - 1 else -1
+    if block < 0 or block >= job.block_valid.size or job.block_valid[block] == 0:
+        return -1
+    return block
+
+
+@njit
+def fetch(job: Job, values: I32, scales: I32, step: int, value: I32, ok: U8) -> None:
+    """Put one lane step of an operand's K vector, and its block scales, into a register; step -1: no data."""
+    for lane in range(job.lanes):
+        k = step * job.lanes + lane
+        there = step >= 0 and k < job.k_valid.size and job.k_valid[k] != 0
+        ok[lane] = there
+        value[lane] = values[k] if there else 0
+    for q in range(ok.size - job.lanes):
+        block = scaled_block(job, step, q) if step >= 0 else -1
+        ok[job.lanes + q] = block >= 0
+        value[job.lanes + q] = scales[block] if block >= 0 else 0
+
+
+@njit
+def latch(
+    job: Job, s: State, counts: I64, side: int, old: int, new: int, i: int, j: int,
+    batch: int, index: int, step: int, token: int,
+) -> None:  # fmt: skip
+    """Write an operand register of PE(i, j): at the edge from the feeder, else from the neighbour's old content.
+
+    The feeder sends row or column `index` (-1: no data), lane step `step` (-1: no data), marked `token`.
+    """
+    ok = s.ok[side, new, i, j]
+    value = s.value[side, new, i, j]
+    if (side == X and j == 0) or (side == Y and i == 0):
+        there = max(index, 0)
+        if index < 0:
+            step = -1
+        if side == X:
+            fetch(job, job.stream[batch, there], job.stream_scales[batch, there], step, value, ok)
+        else:
+            fetch(job, job.other[batch, there], job.other_scales[batch, there], step, value, ok)
+        s.tag[side, new, i, j, TOKEN] = token
+        s.tag[side, new, i, j, INDEX] = index
+    else:
+        from_i, from_j = (i, j - 1) if side == X else (i - 1, j)
+        for lane in range(ok.size):
+            value[lane] = s.value[side, old, from_i, from_j, lane]
+            ok[lane] = s.ok[side, old, from_i, from_j, lane]
+        s.tag[side, new, i, j, TOKEN] = s.tag[side, old, from_i, from_j, TOKEN]
+        s.tag[side, new, i, j, INDEX] = s.tag[side, old, from_i, from_j, INDEX]
+    for lane in range(job.lanes):
+        counts[HOP + side] += ok[lane]
+    for q in range(job.lanes, ok.size):
+        counts[SCALE_HOP + side] += ok[q]
+
+
+@njit
+def scale_product(job: Job, stream_scale: int, other_scale: int) -> int:
+    """Multiply two block scales and round the product half up."""
+    product = np.int64(stream_scale) * np.int64(other_scale)
+    if job.product_shift == 0:
+        return product
+    return (product + (np.int64(1) << (job.product_shift - 1))) >> job.product_shift
+
+
+@njit
+def lane_step(
+    job: Job, counts: I64, x: I32, x_ok: U8, y: I32, y_ok: U8, part: int, part_ok: int
+) -> tuple[int, int]:
+    """Multiply and add the lanes of one PE: return the block register's new content and whether it holds data.
+
+    Plain: one dot product. Blocks within the step: each dot product is scaled, then they are summed. A block over
+    several steps: the register collects the dot product, and the block's last step, which has the scales, scales it.
+    """
+    size = job.lanes if job.block == 0 or job.block > job.lanes else job.block
+    for q in range(job.lanes // size):
+        dot, products = np.int64(0), np.int64(0)
+        for lane in range(q * size, q * size + size):
+            if x_ok[lane] and y_ok[lane]:
+                dot += np.int64(x[lane]) * np.int64(y[lane])
+                products += 1
+        if products:
+            counts[MULT] += products
+            counts[TREE_ADD] += products - 1
+            if 0 < job.block <= job.lanes:
+                dot *= scale_product(job, x[job.lanes + q], y[job.lanes + q])
+                counts[SCALED_BLOCK] += 1
+                counts[BLOCK_SUM_ADD] += part_ok
+            elif job.block > 0:
+                counts[BLOCK_ADD] += part_ok
+            part += dot
+            part_ok = 1
+    if job.block > job.lanes and x_ok[job.lanes] and y_ok[job.lanes]:
+        part *= scale_product(job, x[job.lanes], y[job.lanes])
+        counts[SCALED_BLOCK] += 1
+    return part, part_ok
+
+
+@njit
+def step_pe(
+    job: Job, s: State, log: Log, i: int, j: int, x_buffer: int, y_buffer: int, to: int, batch: int, step: int
+) -> None:
+    """Carry out lane step `step` in PE(i, j) on the sums that it has in buffer `to`; a group's last step adds to psum."""
+    sums, counts = s.sums[to, i, j], log.counts
+    x, y = s.value[X, x_buffer, i, j], s.value[Y, y_buffer, i, j]
+    part, part_ok = lane_step(
+        job, counts, x, s.ok[X, x_buffer, i, j], y, s.ok[Y, y_buffer, i, j], sums[PART], sums[PART_OK]
+    )
+    if step % job.steps_per_group != job.steps_per_group - 1:
+        sums[PART], sums[PART_OK] = part, part_ok
+        counts[BLOCK_LATCH] += 1
+        return
+    before = sums[PSUM]
+    sums[PSUM], overflow = add_limited(before, part, job.psum_bits, job.psum_saturates)
+    if overflow:
+        counts[PSUM_OVERFLOW] += 1
+        k = (step - job.steps_per_group + 1) * job.lanes
+        note_first(log.psum_first, output_key(job, batch, sums[ROW], sums[COL]), k, before, part)
+    sums[EXACT] += part
+    sums[PART], sums[PART_OK] = 0, 0
+    counts[PSUM_ADD] += 1
+    counts[PSUM_LOW] = min(counts[PSUM_LOW], sums[EXACT])
+    counts[PSUM_HIGH] = max(counts[PSUM_HIGH], sums[EXACT])
+
+
+@njit
+def add_to_accumulator(job: Job, s: State, log: Log, batch: int, sums: I64, k: int) -> None:
+    """Add a psum that left the array at its bottom to its accumulator."""
+    row, col = sums[ROW], sums[COL]
+    acc = s.acc[:, batch, row, col]
+    before = acc[ACC]
+    acc[ACC], overflow = add_limited(before, sums[PSUM], job.acc_bits, job.acc_saturates)
+    log.counts[ACC_ADD] += 1
+    if overflow:
+        log.counts[ACC_OVERFLOW] += 1
+        note_first(log.acc_first, output_key(job, batch, row, col), k, before, sums[PSUM])
+    acc[DELTA] += sums[EXACT]
+    acc[LOWEST] = min(acc[LOWEST], acc[DELTA])
+    acc[HIGHEST] = max(acc[HIGHEST], acc[DELTA])
+
+
+@njit
+def flush(s: State, side: int) -> None:
+    """Empty the operand registers that move, between passes: a pass may travel further than the one before it."""
+    s.tag[side] = -1
+    s.ok[side] = 0
+
+
+@njit
+def copy(source: I64, to: I64) -> None:
+    """Copy an array of two axes or more, element by element (an assignment of slices compiles ten times slower)."""
+    flat_to = to.reshape(to.size)
+    flat = source.reshape(source.size)
+    for e in range(flat.size):
+        flat_to[e] = flat[e]
+
+
+@njit
+def clear_sums(s: State, buffer: int) -> None:
+    """Empty the psum and block registers."""
+    _, r, c, fields = s.sums.shape
+    for i in range(r):
+        for j in range(c):
+            for field in range(fields):
+                s.sums[buffer, i, j, field] = -1 if field == ROW or field == COL else 0
+
+
+# ------------------------------------------------------------------------------------------- output-stationary
+
+
+@njit
+def os_array_cycle(job: Job, s: State, ctrl: I64, log: Log) -> tuple[bool, bool]:
+    """One cycle of all PEs; return (did the far corner perform a step, is any token left to move)."""
+    p, t, cur = ctrl[PASS], ctrl[TIME], ctrl[CUR]
+    new = 1 - cur
+    r, c = extent(job, p)
+    batch, row0, rows, col0, cols = job.passes[:, p]
+    live = False
+    for i in range(r):
+        for j in range(c):
+            step = t - i if 0 <= t - i < job.steps else -1
+            row = row0 + i if step >= 0 and i < rows else -1
+            live = live or (j == 0 and t - i + 1 < job.steps)
+            latch(job, s, log.counts, X, cur, new, i, j, batch, row, step, step)
+            step = t - j if 0 <= t - j < job.steps else -1
+            col = col0 + j if step >= 0 and j < cols else -1
+            live = live or (i == 0 and t - j + 1 < job.steps)
+            latch(job, s, log.counts, Y, cur, new, i, j, batch, col, step, step)
+            step = s.tag[X, new, i, j, TOKEN]
+            y_step = s.tag[Y, new, i, j, TOKEN]
+            live = live or (step >= 0 and j < c - 1) or (y_step >= 0 and i < r - 1)
+            row, col = s.tag[X, new, i, j, INDEX], s.tag[Y, new, i, j, INDEX]
+            if step >= 0 and y_step >= 0 and row >= 0 and col >= 0:
+                s.sums[HELD, i, j, ROW], s.sums[HELD, i, j, COL] = row, col
+                before = log.counts[PSUM_ADD]
+                step_pe(job, s, log, i, j, new, new, HELD, batch, step)
+                log.counts[PSUM_LATCH] += log.counts[PSUM_ADD] - before
+    ctrl[CUR] = new
+    return s.tag[X, new, r - 1, c - 1, TOKEN] >= 0 and s.tag[Y, new, r - 1, c - 1, TOKEN] >= 0, live
+
+
+@njit
+def os_shift_chain(job: Job, s: State, ctrl: I64, log: Log) -> bool:
+    """Shift the drain chain down one row, the bottom row into the accumulators; return whether it is empty now.
+
+    Rows are written from the bottom up, so that each still reads what the row above held before.
+    """
+    p = ctrl[CHAIN_PASS]
+    r, c = extent(job, p)
+    chain = s.sums[CHAIN]
+    empty = True
+    for i in range(r - 1, -1, -1):
+        for j in range(c):
+            if i == r - 1 and chain[i, j, COL] >= 0:
+                add_to_accumulator(job, s, log, job.passes[BATCH, p], chain[i, j], 0)
+            if i > 0:
+                for field in range(PART_OK + 1):
+                    chain[i, j, field] = chain[i - 1, j, field]
+                log.counts[PSUM_LATCH] += chain[i, j, COL] >= 0
+            else:
+                for field in range(PART_OK + 1):
+                    chain[i, j, field] = 0
+                chain[i, j, ROW], chain[i, j, COL] = -1, -1
+            empty = empty and chain[i, j, COL] < 0
+    return empty
+
+
+@njit
+def os_next_pass(job: Job, s: State, ctrl: I64) -> None:
+    """Start the next pass on empty psums, or stop."""
+    ctrl[PASS] += 1
+    ctrl[TIME] = 0
+    flush(s, X)
+    flush(s, Y)
+    clear_sums(s, HELD)
+    ctrl[PHASE] = COMPUTE if ctrl[PASS] < job.passes.shape[1] else DONE
+
+
+@njit
+def os_hand_over(job: Job, s: State, ctrl: I64) -> None:
+    """Give the finished pass's psums to the drain chain, which is empty."""
+    copy(s.sums[HELD], s.sums[CHAIN])
+    ctrl[CHAIN_PASS] = ctrl[PASS]
+    ctrl[PENDING] = 0
+    if job.drain_overlap and ctrl[PASS] + 1 < job.passes.shape[1]:
+        ctrl[CHAIN_BUSY] = 1
+        os_next_pass(job, s, ctrl)
+    else:
+        ctrl[PHASE] = DRAIN
+
+
+@njit
+def advance_os(job: Job, s: State, ctrl: I64, log: Log) -> bool:
+    """Carry out one cycle; return whether there is another.
+
+    With drain_overlap the chain is a second set of registers, which shifts while the next pass computes. Without, the
+    chain is the psum registers themselves, so what it holds is copied back after each shift.
+    """
+    if ctrl[PHASE] == COMPUTE:
+        worked, live = os_array_cycle(job, s, ctrl, log)
+        ctrl[LAST] = COMPUTE if worked else FILL
+        ctrl[TIME] += 1
+        if ctrl[CHAIN_BUSY] and os_shift_chain(job, s, ctrl, log):
+            ctrl[CHAIN_BUSY] = 0
+        if not live:
+            if ctrl[CHAIN_BUSY]:
+                ctrl[PENDING] = 1
+                ctrl[PHASE] = DRAIN
+            else:
+                os_hand_over(job, s, ctrl)
+    else:
+        ctrl[LAST] = DRAIN
+        empty = os_shift_chain(job, s, ctrl, log)
+        if not job.drain_overlap:
+            copy(s.sums[CHAIN], s.sums[HELD])
+        if empty:
+            ctrl[CHAIN_BUSY] = 0
+            if ctrl[PENDING]:
+                os_hand_over(job, s, ctrl)
+            else:
+                os_next_pass(job, s, ctrl)
+    log.cycles[ctrl[LAST]] += 1
+    return ctrl[PHASE] != DONE
+
+
+@njit
+def run_os(job: Job, s: State, ctrl: I64, log: Log, max_cycles: int) -> bool:
+    """Run to the end; return False where the safety cap stopped it."""
+    for _ in range(max_cycles):
+        if not advance_os(job, s, ctrl, log):
+            return True
+    return False
+
+
+# ------------------------------------------------------------------------------------------- stationary operand
+
+
+@njit
+def load_row(job: Job, s: State, ctrl: I64, log: Log) -> None:
+    """Shift the load chain down one row; the stationary rows enter at the top, the bottom one first.
+
+    Rows are written from the bottom up, so that each still reads what the row above held before. Without double
+    buffering the chain is the held registers themselves, so these follow it.
+    """
+    p = ctrl[CHAIN_PASS]
+    r, c = extent(job, p)
+    batch, row0, rows, col0, cols = job.passes[:, p]
+    entering = r - 1 - ctrl[CHAIN_TIME]
+    for i in range(r - 1, -1, -1):
+        for j in range(c):
+            used = j < cols and entering < rows
+            step = row0 + entering if used else -1
+            latch(job, s, log.counts, Y, CHAIN, CHAIN, i, j, batch, col0 + j if used else -1, step, step)
+    ctrl[CHAIN_TIME] += 1
+    if not job.double_buffered:
+        hold(s)
+
+
+@njit
+def hold(s: State) -> None:
+    """Take the load chain's content into the registers that the multipliers see."""
+    copy(s.value[Y, CHAIN], s.value[Y, HELD])
+    copy(s.ok[Y, CHAIN], s.ok[Y, HELD])
+    copy(s.tag[Y, CHAIN], s.tag[Y, HELD])
+
+
+@njit
+def stationary_array_cycle(job: Job, s: State, ctrl: I64, log: Log) -> tuple[bool, bool]:
+    """One cycle of all PEs; return (did the far corner perform a step, is any token left to move)."""
+    p, t, cur = ctrl[PASS], ctrl[TIME], ctrl[CUR]
+    new = 1 - cur
+    r, c = extent(job, p)
+    batch, row0, rows = job.passes[BATCH, p], job.passes[ROW0, p], job.passes[ROWS, p]
+    streamed = job.stream.shape[1]
+    live = False
+    for i in range(r):
+        for j in range(c):
+            row = t - i if 0 <= t - i < streamed else -1
+            live = live or (j == 0 and t - i + 1 < streamed)
+            latch(job, s, log.counts, X, cur, new, i, j, batch, row, row0 + i if i < rows else -1, row)
+            row = s.tag[X, new, i, j, TOKEN]
+            live = live or (row >= 0 and j < c - 1)
+            sums = s.sums[new, i, j]
+            if i > 0:
+                for field in range(PART_OK + 1):
+                    sums[field] = s.sums[cur, i - 1, j, field]
+            else:  # a psum begins empty at the top of a column in use
+                for field in range(PART_OK + 1):
+                    sums[field] = 0
+                sums[COL] = s.tag[Y, HELD, 0, j, INDEX] if row >= 0 else -1
+                sums[ROW] = row if sums[COL] >= 0 else -1
+            step = s.tag[Y, HELD, i, j, TOKEN]
+            if row >= 0 and step >= 0 and sums[COL] >= 0:
+                step_pe(job, s, log, i, j, new, HELD, new, batch, step)
+            if sums[COL] >= 0:
+                log.counts[PSUM_LATCH] += 1
+                if i == r - 1:  # the accumulators lie below the array: they cost it no cycle
+                    add_to_accumulator(job, s, log, batch, sums, row0 * job.lanes)
+    ctrl[CUR] = new
+    return s.tag[X, new, r - 1, c - 1, TOKEN] >= 0, live
+
+
+@njit
+def stationary_start_pass(s: State, ctrl: I64, p: int) -> None:
+    """The operand is in the chain: hold it, compute, and let the chain begin the next load if it can."""
+    hold(s)
+    flush(s, X)
+    clear_sums(s, 0)
+    clear_sums(s, 1)
+    ctrl[PASS], ctrl[TIME], ctrl[PHASE] = p, 0, COMPUTE
+    ctrl[CHAIN_PASS], ctrl[CHAIN_TIME] = p + 1, 0
+
+
+@njit
+def advance_stationary(job: Job, s: State, ctrl: I64, log: Log) -> bool:
+    """Carry out one cycle; return whether there is another.
+
+    When double-buffered, the load chain is a second set of registers and shifts while the present pass computes.
+    """
+    passes = job.passes.shape[1]
+    if ctrl[PHASE] == LOAD:
+        ctrl[LAST] = LOAD
+        load_row(job, s, ctrl, log)
+        if ctrl[CHAIN_TIME] == extent(job, ctrl[CHAIN_PASS])[0]:
+            stationary_start_pass(s, ctrl, ctrl[CHAIN_PASS])
+    else:
+        worked, live = stationary_array_cycle(job, s, ctrl, log)
+        ctrl[LAST] = COMPUTE if worked else FILL
+        ctrl[TIME] += 1
+        following = ctrl[CHAIN_PASS]
+        loads = job.double_buffered and following < passes
+        if loads and ctrl[CHAIN_TIME] < extent(job, following)[0]:
+            load_row(job, s, ctrl, log)
+        if not live:
+            if following == passes:
+                ctrl[PHASE] = DONE
+            elif loads and ctrl[CHAIN_TIME] == extent(job, following)[0]:
+                stationary_start_pass(s, ctrl, following)
+            else:
+                ctrl[PHASE] = LOAD
+    log.cycles[ctrl[LAST]] += 1
+    return ctrl[PHASE] != DONE
+
+
+@njit
+def run_stationary(job: Job, s: State, ctrl: I64, log: Log, max_cycles: int) -> bool:
+    """Run to the end; return False where the safety cap stopped it."""
+    for _ in range(max_cycles):
+        if not advance_stationary(job, s, ctrl, log):
+            return True
+    return False
