@@ -133,6 +133,29 @@ class Passes:
 
 
 @dataclass(frozen=True)
+class Widths:
+    """Widths in bits of what a layer moves through the array, for pricing.
+
+    a, w : operand lanes
+    a_scale, w_scale : block scales; 0 without blocks
+    scale_product : what the dot product of a block is multiplied by; 0 without blocks
+    dot : a block's (or, without blocks, a lane step's) dot product, exact
+    psum, acc : the two registers
+    accumulator_bytes : capacity of the accumulator buffer, which sets the price of a bit
+    """
+
+    a: int
+    w: int
+    a_scale: int
+    w_scale: int
+    scale_product: int
+    dot: int
+    psum: int
+    acc: int
+    accumulator_bytes: int
+
+
+@dataclass(frozen=True)
 class LayerPlan:
     """How a layer's GEMMs run on the array. A function of shapes and configuration only: values never change timing.
 
@@ -141,6 +164,7 @@ class LayerPlan:
     steps_per_group : lane steps that feed one group (1 unless a block spans several steps)
     groups_per_fold : psum additions before the psum moves to the accumulator (os: all groups of K)
     psum_bits, psum_overflow, acc_bits, acc_overflow : the two registers' widths and policies
+    widths : for pricing
     cycles, actions : closed form; the stepped engine must count the same
     """
 
@@ -159,6 +183,7 @@ class LayerPlan:
     double_buffered: bool
     drain_overlap: bool
     skip_unused: bool
+    widths: Widths
     passes: Passes
     cycles: CycleCounts
     actions: Actions
