@@ -121,7 +121,7 @@ def _public_face_problems(tree):
 
 
 def _kernel_problems(tree, module):
-    """A kernel module is a docstring, imports, constants and @njit functions; nothing in it can change."""
+    """A kernel module is a docstring, imports, numbers, types and @njit functions; nothing in it can change."""
     found = []
     constants = set()
     for node in tree.body:
@@ -152,16 +152,31 @@ SCALAR_TYPES = {f"np.{name}{bits}" for name in ("int", "uint") for bits in (8, 1
 
 
 def _is_constant(node, constants):
-    """Whether a statement binds an UPPER_CASE name, once, to a number, or any name to an array type for annotations."""
+    """Whether a statement binds UPPER_CASE names, once each, to numbers, or names a type: nothing that can change."""
+    if isinstance(node, ast.ClassDef):
+        return _is_record(node)
     target = node.targets[0] if isinstance(node, ast.Assign) and len(node.targets) == 1 else None
     target = node.target if isinstance(node, ast.AnnAssign) and node.value is not None else target
-    if not isinstance(target, ast.Name):
-        return False
-    if isinstance(node.value, ast.Subscript):
+    if isinstance(target, ast.Tuple) and isinstance(node.value, ast.Tuple):
+        pairs = list(zip(target.elts, node.value.elts, strict=True))
+    elif isinstance(target, ast.Name) and isinstance(node.value, ast.Subscript):
         return ast.unparse(node.value.value) == "NDArray"
-    fresh = target.id.isupper() and target.id not in constants
-    constants.add(target.id)
-    return fresh and _is_number(node.value, constants)
+    else:
+        pairs = [(target, node.value)] if target is not None else []
+    for name, value in pairs:
+        fresh = isinstance(name, ast.Name) and name.id.isupper() and name.id not in constants
+        if not (fresh and _is_number(value, constants)):
+            return False
+        constants.add(name.id)
+    return bool(pairs)
+
+
+def _is_record(node):
+    """A NamedTuple of annotated fields, without defaults or methods: a bundle of a kernel's arguments."""
+    documented = [n for n in node.body if isinstance(n, ast.Expr) and isinstance(n.value, ast.Constant)]
+    fields = [n for n in node.body if isinstance(n, ast.AnnAssign) and n.value is None]
+    is_named_tuple = [ast.unparse(base) for base in node.bases] == ["NamedTuple"]
+    return is_named_tuple and len(documented) + len(fields) == len(node.body) and not node.decorator_list
 
 
 def _is_number(node, constants):
@@ -264,6 +279,10 @@ KERNEL = "accelsim.engine.fast_kernels"
         (KERNEL, "A = 1\nA = 2", "neither a function nor a constant"),
         (KERNEL, "TABLE = np.zeros(4)", "neither a function nor a constant"),
         (KERNEL, "for i in range(3):\n    pass", "neither a function nor a constant"),
+        (KERNEL, "A = 1\nA, B = 2, 3", "neither a function nor a constant"),
+        (KERNEL, "A, B = 1, [2]", "neither a function nor a constant"),
+        (KERNEL, "class K(NamedTuple):\n    a: list = []", "neither a function nor a constant"),
+        (KERNEL, "class K(NamedTuple):\n    def f(self):\n        return 1", "neither a function nor a constant"),
         (KERNEL, "class K:\n    pass", "neither a function nor a constant"),
         (KERNEL, "def f(x):\n    return x", "f is not a plain @njit function"),
         (KERNEL, "@njit\ndef f(x):\n    return (lambda y: y)(x)", "has a function inside"),
@@ -292,6 +311,8 @@ def test_a_package_resolves_its_relative_imports_from_itself():
         ("accelsim.engine.fast", "def f():\n    from accelsim.engine import fast_kernels"),
         ("accelsim.report.render", "from accelsim import __version__\nfrom accelsim import formats"),
         (KERNEL, "'''Doc.'''\nimport numpy as np\nfrom accelsim._jit import njit\n\n@njit\ndef f(x):\n    return x"),
+        (KERNEL, "A, B = 0, 1\nC = A + B"),
+        (KERNEL, "class Job(NamedTuple):\n    '''Doc.'''\n    a: I32\n    '''What a is.'''\n    bits: int"),
         (KERNEL, "Int64 = NDArray[np.int64]"),
         (KERNEL, "WRAP = 0\nLIMIT = -(1 << 62)\nBOTH = LIMIT + WRAP\nONE = np.int64(1)"),
         ("accelsim._jit", "import numba"),

@@ -65,7 +65,7 @@ def _scalar(value: str | float | bool | None) -> str:
 
 
 def _float(value: float) -> str:
-    if value.is_integer() and abs(value) < 1e15:
+    if value.is_integer():
         return str(int(value))
     mantissa, exponent, power = repr(value).partition("e")
     # "1e-07" is text to YAML 1.1 readers: a dot makes it a number to everyone.

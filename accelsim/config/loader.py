@@ -80,7 +80,7 @@ def _read_text(path: Path) -> str:
     if len(data) > MAX_BYTES:
         raise ConfigError(f"{path}: larger than 1 MiB; a configuration is a page of YAML")
     try:
-        return data.decode("utf-8-sig")
+        return data.decode("utf-8")  # the YAML reader takes care of a byte order mark
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
         raise ConfigError(f"{path}: line {line}: not UTF-8 text (byte 0x{data[error.start]:02x})") from None

@@ -3,6 +3,7 @@
 import re
 
 import pytest
+import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -85,6 +86,16 @@ def test_what_is_dumped_can_be_loaded(config):
     assert again == config
     assert again.digest == config.digest
     assert dump_config(again) == dump_config(config)
+
+
+@given(configs)
+def test_other_yaml_readers_understand_a_dump_too(config):
+    assert yaml.safe_load(dump_config(config)) == config.model_dump()  # PyYAML's own rules: YAML 1.1
+
+
+def test_a_whole_clock_is_dumped_as_one_would_write_it():
+    config = parse_config({"name": "a", "clock_mhz": 700.0, "array": {"rows": 1, "cols": 1, "dataflow": "is"}})
+    assert "\nclock_mhz: 700  " in dump_config(config)
 
 
 @pytest.mark.parametrize(
