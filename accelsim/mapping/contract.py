@@ -156,6 +156,18 @@ class Widths:
 
 
 @dataclass(frozen=True)
+class EdgeTraffic:
+    """Elements and block scales that enter the array's edges in a layer: of the operand that moves right, and of the
+    other one. An element enters once for each pass that uses it.
+    """
+
+    stream: int
+    stream_scales: int
+    other: int
+    other_scales: int
+
+
+@dataclass(frozen=True)
 class LayerPlan:
     """How a layer's GEMMs run on the array. A function of shapes and configuration only: values never change timing.
 
@@ -166,6 +178,7 @@ class LayerPlan:
     psum_bits, psum_overflow, acc_bits, acc_overflow : the two registers' widths and policies
     widths : for pricing
     cycles, actions : closed form; the stepped engine must count the same
+    edge : what the buffers feed
     """
 
     dataflow: Literal["os", "ws", "is"]
@@ -187,6 +200,7 @@ class LayerPlan:
     passes: Passes
     cycles: CycleCounts
     actions: Actions
+    edge: EdgeTraffic
 
     @property
     def transposed(self) -> bool:

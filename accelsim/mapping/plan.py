@@ -6,12 +6,14 @@ stepped engine moves registers and must count the same numbers.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 from numpy.typing import NDArray
 
 from accelsim.config.model import HardwareConfig
 from accelsim.errors import UnsupportedLayerError
-from accelsim.mapping.contract import CycleCounts, GemmOperands, GemmShape, LayerPlan, Passes, Widths
+from accelsim.mapping.contract import CycleCounts, EdgeTraffic, GemmOperands, GemmShape, LayerPlan, Passes, Widths
 from accelsim.mapping.tally import Tally, array_actions
 
 Int64 = NDArray[np.int64]
@@ -61,13 +63,14 @@ def plan_layer(
     if array.dataflow != "os" and array.rows % steps_per_group:
         raise UnsupportedLayerError(
             f"{layer}: a block of {block_size} elements spans {steps_per_group} rows of {array.lanes} lanes, which "
-            f"does not divide the array's {array.rows} rows, so a block would straddle two folds; use rows divisible by "
-            f"{steps_per_group}, {block_size} lanes, or dataflow 'os'"
+            f"does not divide the array's {array.rows} rows, so a block would straddle two folds; use rows divisible "
+            f"by {steps_per_group}, {block_size} lanes, or dataflow 'os'"
         )
     valid = np.ones(shape.k, np.bool_) if k_valid is None else k_valid
     widths = _widths(config, a_bits, w_bits, block_size, a_scale_bits, w_scale_bits)
     steps = groups * steps_per_group
     passes = _passes(shape, steps, config)
+    contents = _step_contents(shape.k, valid, array.lanes, block_size, group)
     return LayerPlan(
         dataflow=array.dataflow,
         shape=shape,
@@ -88,11 +91,9 @@ def plan_layer(
         passes=passes,
         cycles=_cycles(shape, passes, steps, config),
         actions=array_actions(
-            _tally(shape, passes, valid, array.lanes, block_size, group, config),
-            widths,
-            shape,
-            transposed=array.dataflow == "is",
+            _tally(shape, passes, contents, config), widths, shape, transposed=array.dataflow == "is"
         ),
+        edge=_edge_traffic(shape, passes, contents, config),
     )
 
 
@@ -171,7 +172,7 @@ def _cycles(shape: GemmShape, passes: Passes, steps: int, config: HardwareConfig
             drain=int(drain.sum()),
             ppu=int(stall.sum()) + ppu.latency_cycles,
         )
-    streamed = shape.n if array.dataflow == "is" else shape.m
+    streamed = _streamed(shape, config)
     busy = streamed + fill
     load = np.maximum(0, r - np.append(0, busy[:-1])) if array.double_buffered else r
     last_fold = passes.row0 + passes.rows == steps  # its results are final and leave for the PPU
@@ -184,66 +185,115 @@ def _cycles(shape: GemmShape, passes: Passes, steps: int, config: HardwareConfig
     )
 
 
-def _tally(
-    shape: GemmShape,
-    passes: Passes,
-    k_valid: NDArray[np.bool_],
-    lanes: int,
-    block_size: int,
-    group: int,
-    config: HardwareConfig,
-) -> Tally:
-    outputs = shape.batch * shape.m * shape.n
-    groups = -(-shape.k // group)
-    steps_per_group = group // lanes
+@dataclass(frozen=True, eq=False)
+class StepContents:
+    """What the lane steps that cover K hold, gated padding left out; the same for every output.
+
+    elements, scales : int64 [lane steps], valid elements of each, and valid block scales that come with each
+    products, tree_adds, block_adds, block_sum_adds, scaled_blocks : events for one output; see Tally
+    groups, block_latches : psum additions, and latches of the block register, for one output
+    """
+
+    elements: Int64
+    scales: Int64
+    products: int
+    tree_adds: int
+    block_adds: int
+    block_sum_adds: int
+    scaled_blocks: int
+    groups: int
+    block_latches: int
+
+
+def _step_contents(k: int, k_valid: NDArray[np.bool_], lanes: int, block_size: int, group: int) -> StepContents:
+    groups, steps_per_group = -(-k // group), group // lanes
     padded = np.zeros(groups * group, np.int64)
-    padded[: shape.k] = k_valid
-    in_step = padded.reshape(-1, lanes).sum(axis=1)  # valid elements of each lane step
-    scales_in_step = np.zeros_like(in_step)
-    block_adds = block_sum_adds = scaled_blocks = 0
+    padded[:k] = k_valid
+    elements = padded.reshape(-1, lanes).sum(axis=1)
+    scales = np.zeros_like(elements)
+    summed, block_adds, block_sum_adds, scaled_blocks = elements, 0, 0, 0
     if block_size:
         in_block = padded.reshape(-1, block_size).sum(axis=1)
         scaled_blocks = int((in_block > 0).sum())
-        parts = in_block if block_size <= lanes else in_step
-        if block_size <= lanes:
-            scales_in_step = (in_block > 0).reshape(-1, lanes // block_size).sum(axis=1)
-            block_sum_adds = int(np.maximum(scales_in_step - 1, 0).sum())
-        else:
-            scales_in_step[steps_per_group - 1 :: steps_per_group] = in_block > 0
-            working = (in_step > 0).reshape(-1, steps_per_group).sum(axis=1)
+        if block_size <= lanes:  # whole blocks in a step: each is summed, scaled, and added to the others
+            summed = in_block
+            scales = (in_block > 0).reshape(-1, lanes // block_size).sum(axis=1)
+            block_sum_adds = int(np.maximum(scales - 1, 0).sum())
+        else:  # a block over several steps: its last step brings the scales
+            scales[steps_per_group - 1 :: steps_per_group] = in_block > 0
+            working = (elements > 0).reshape(-1, steps_per_group).sum(axis=1)
             block_adds = int(np.maximum(working - 1, 0).sum())
-    else:
-        parts = in_step
-    hops = _hops(shape, passes, in_step, config)
-    scale_hops = _hops(shape, passes, scales_in_step, config)
+    return StepContents(
+        elements=elements,
+        scales=scales,
+        products=int(k_valid.sum()),
+        tree_adds=int(np.maximum(summed - 1, 0).sum()),
+        block_adds=block_adds,
+        block_sum_adds=block_sum_adds,
+        scaled_blocks=scaled_blocks,
+        groups=groups,
+        block_latches=groups * (steps_per_group - 1),
+    )
+
+
+def _tally(shape: GemmShape, passes: Passes, contents: StepContents, config: HardwareConfig) -> Tally:
+    outputs = shape.batch * shape.m * shape.n
+    hops = _hops(shape, passes, contents.elements, config)
+    scale_hops = _hops(shape, passes, contents.scales, config)
     r, _ = _extents(passes, config)
     if config.array.dataflow == "os":
         folds = 1
         below = passes.rows * (r - 1) - passes.rows * (passes.rows - 1) // 2  # rows that draining psums pass
-        psum_latches = outputs * groups + int((passes.cols * below).sum())
+        psum_latches = outputs * contents.groups + int((passes.cols * below).sum())
     else:
-        folds = -(-in_step.size // config.array.rows)
-        streamed = shape.n if config.array.dataflow == "is" else shape.m
-        psum_latches = streamed * int((passes.cols * r).sum())
+        folds = -(-contents.elements.size // config.array.rows)
+        psum_latches = _streamed(shape, config) * int((passes.cols * r).sum())
     return Tally(
-        products=outputs * int(k_valid.sum()),
-        tree_adds=outputs * int(np.maximum(parts - 1, 0).sum()),
-        block_adds=outputs * block_adds,
-        block_sum_adds=outputs * block_sum_adds,
-        scaled_blocks=outputs * scaled_blocks,
-        psum_adds=outputs * groups,
+        products=outputs * contents.products,
+        tree_adds=outputs * contents.tree_adds,
+        block_adds=outputs * contents.block_adds,
+        block_sum_adds=outputs * contents.block_sum_adds,
+        scaled_blocks=outputs * contents.scaled_blocks,
+        psum_adds=outputs * contents.groups,
         stream_hops=hops[0],
         other_hops=hops[1],
         stream_scale_hops=scale_hops[0],
         other_scale_hops=scale_hops[1],
         psum_latches=psum_latches,
-        block_latches=outputs * groups * (steps_per_group - 1),
+        block_latches=outputs * contents.block_latches,
         acc_adds=outputs * folds,
     )
 
 
+def _streamed(shape: GemmShape, config: HardwareConfig) -> int:
+    """Return the rows that stream past a stationary operand in one pass."""
+    return shape.n if config.array.dataflow == "is" else shape.m
+
+
+def _in_fold(passes: Passes, in_step: Int64) -> Int64:
+    """Return what the lane steps of each pass's K fold hold together (ws, is)."""
+    sums = np.append(0, np.cumsum(in_step))
+    held: Int64 = sums[passes.row0 + passes.rows] - sums[passes.row0]
+    return held
+
+
+def _entering(shape: GemmShape, passes: Passes, in_step: Int64, config: HardwareConfig) -> tuple[int, int]:
+    """Return how much of the operand that moves right, and of the other one, enters the edges in all passes."""
+    if config.array.dataflow == "os":
+        total = int(in_step.sum())
+        return total * int(passes.rows.sum()), total * int(passes.cols.sum())
+    held = _in_fold(passes, in_step)
+    return _streamed(shape, config) * int(held.sum()), int((passes.cols * held).sum())
+
+
+def _edge_traffic(shape: GemmShape, passes: Passes, contents: StepContents, config: HardwareConfig) -> EdgeTraffic:
+    stream, other = _entering(shape, passes, contents.elements, config)
+    stream_scales, other_scales = _entering(shape, passes, contents.scales, config)
+    return EdgeTraffic(stream, stream_scales, other, other_scales)
+
+
 def _hops(shape: GemmShape, passes: Passes, in_step: Int64, config: HardwareConfig) -> tuple[int, int]:
-    """Return the latches of the operand that moves right, and of the other one, given its elements in each lane step.
+    """Return the latches of the operand that moves right, and of the other one, given what each lane step holds.
 
     Data travels through all columns (rows) of the pass's extents, used or not. A stationary element of row i passes
     the registers of rows 0 to i on its way in.
@@ -252,10 +302,7 @@ def _hops(shape: GemmShape, passes: Passes, in_step: Int64, config: HardwareConf
     if config.array.dataflow == "os":
         total = int(in_step.sum())
         return total * int((passes.rows * c).sum()), total * int((passes.cols * r).sum())
-    streamed = shape.n if config.array.dataflow == "is" else shape.m
-    sums = np.append(0, np.cumsum(in_step))
+    held = _in_fold(passes, in_step)
     moments = np.append(0, np.cumsum(in_step * np.arange(1, in_step.size + 1)))
-    stop = passes.row0 + passes.rows
-    in_fold = sums[stop] - sums[passes.row0]
-    loaded = moments[stop] - moments[passes.row0] - passes.row0 * in_fold
-    return streamed * int((in_fold * c).sum()), int((passes.cols * loaded).sum())
+    loaded = moments[passes.row0 + passes.rows] - moments[passes.row0] - passes.row0 * held
+    return _streamed(shape, config) * int((held * c).sum()), int((passes.cols * loaded).sum())
