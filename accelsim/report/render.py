@@ -1,0 +1,311 @@
+"""A report for the terminal: narrow tables (layers, time, energy, numbers), then what a reader should know besides."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from io import StringIO
+from typing import IO, Literal
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from accelsim.energy.account import COMPONENTS
+from accelsim.report.findings import OverflowPlace, RegisterReport
+from accelsim.report.values import LayerReport, RunReport, Totals
+
+_TITLES = {
+    "mac": "MAC",
+    "register": "registers",
+    "accumulator": "accum.",
+    "scale_unit": "scales",
+    "ppu": "PPU",
+    "buffer": "buffers",
+    "dram": "DRAM",
+    "control": "control",
+    "leakage": "leakage",
+}
+_UNITS_PJ = {"pJ": 1.0, "nJ": 1e3, "µJ": 1e6, "mJ": 1e9, "J": 1e12}
+_UNITS_US = {"ns": 1e-3, "µs": 1.0, "ms": 1e3, "s": 1e6}
+
+
+def print_report(report: RunReport, file: IO[str] | None = None) -> None:
+    """Print `report` on `file` (default: stdout), as wide as the terminal; 100 columns where it is none."""
+    console = Console(file=file)
+    if not console.is_terminal:
+        console = Console(file=file, width=100)
+    render(report, console)
+
+
+def render_text(report: RunReport, width: int = 100, *, color: bool = False) -> str:
+    """Return the tables as text of at most `width` columns; with `color`, with ANSI codes."""
+    file = StringIO()
+    render(report, Console(file=file, width=width, force_terminal=color, color_system="standard" if color else None))
+    return "".join(f"{line.rstrip()}\n" for line in file.getvalue().splitlines())
+
+
+def render(report: RunReport, console: Console) -> None:
+    """Print `report` on a rich console; readable from 80 columns. What the console's encoding lacks is spelled out."""
+    page = _Page(console)
+    totals = report.totals
+    page.line(f"{report.config_name}: {report.trace_name}", "bold")
+    page.line(
+        f"engine {report.engine}, {report.clock_mhz:g} MHz, energy table {report.energy_table}, "
+        f"batch {report.batch}, config {report.config_digest}, trace {report.trace_digest}"
+    )
+    page.line()
+    _layers_table(report, totals, page)
+    _time_table(report, totals, page)
+    _energy_table(report, totals, page)
+    _numbers_table(report, totals, page)
+    for sentence, style in [*_summary(report, totals), *_warnings(report)]:
+        page.line(sentence, style)
+    for assumption in report.assumptions:
+        page.line(f"Model: {assumption}", "dim")
+
+
+class _Page:
+    """A console that is never given a character it cannot print."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._encoding = console.encoding
+
+    def line(self, text: str = "", style: str = "") -> None:
+        self._console.print(self.text(text, style), soft_wrap=False)
+
+    def text(self, text: str, style: str = "") -> Text:
+        """Return `text` as it is (no markup), with what the encoding lacks spelled out."""
+        try:
+            text.encode(self._encoding)
+        except (UnicodeEncodeError, LookupError):
+            text = text.replace("µ", "u").encode("ascii", "backslashreplace").decode()
+        return Text(text, style, overflow="fold")
+
+    def table(self, title: str, columns: Sequence[_Column], layers: Sequence[LayerReport], totals: Totals) -> None:
+        table = Table(box=box.SIMPLE_HEAD, show_footer=True, pad_edge=False, padding=(0, 1, 0, 0))
+        table.add_column("layer", "total", overflow="fold", min_width=5)
+        for column in columns:
+            footer = self.text(column.total(totals))
+            table.add_column(self.text(column.title), footer, justify=column.justify, overflow="fold")
+        for layer in layers:
+            cells = [column.cell(layer) for column in columns]
+            styles = [column.style(layer) for column in columns]
+            table.add_row(self.text(layer.name), *map(self.text, cells, styles))
+        self.line(title, "bold")  # not the table's own title, which would wrap at the table's width
+        self._console.print(table)
+        if self._console.options.ascii_only:  # the other box ends with an empty line
+            self.line()
+
+
+def _plain(_: LayerReport) -> str:
+    return ""
+
+
+@dataclass(frozen=True)
+class _Column:
+    """One column: its title, a layer's cell and its style, and the totals' cell."""
+
+    title: str
+    cell: Callable[[LayerReport], str]
+    total: Callable[[Totals], str]
+    style: Callable[[LayerReport], str] = _plain
+    justify: Literal["left", "right"] = "right"
+
+
+# -- the tables -------------------------------------------------------------------------------------------------------
+
+
+def _no_total(_: Totals) -> str:
+    return ""
+
+
+def _layers_table(report: RunReport, totals: Totals, page: _Page) -> None:
+    columns = [
+        _Column("operator", lambda layer: layer.op, _no_total, justify="left"),
+        _Column("batch x M x K x N", _sizes, _no_total),
+        _Column("MACs", lambda layer: f"{layer.macs:,}", lambda t: f"{t.macs:,}"),
+        _Column("input", lambda layer: layer.input_format, _no_total, justify="left"),
+        _Column("weight", lambda layer: layer.weight_format, _no_total, justify="left"),
+        _Column("output", lambda layer: layer.output_format, _no_total, justify="left"),
+    ]
+    page.table("Layers (sizes of the matrix products as they ran; formats)", columns, report.layers, totals)
+
+
+def _sizes(layer: LayerReport) -> str:
+    shape = layer.shape
+    return " x ".join(str(size) for size in (shape.batch, shape.m, shape.k, shape.n))
+
+
+def _time_table(report: RunReport, totals: Totals, page: _Page) -> None:
+    unit, size = _unit([totals.latency_us], _UNITS_US)
+    columns = [
+        _Column(
+            cause if cause != "ppu" else "PPU",
+            lambda layer, cause=cause: f"{layer.cycles[cause]:,}",  # type: ignore[misc]
+            lambda t, cause=cause: f"{t.cycles[cause]:,}",  # type: ignore[misc]
+        )
+        for cause in totals.cycles.by_cause()
+    ]
+    columns += [
+        _Column("cycles", lambda layer: f"{layer.total_cycles:,}", lambda t: f"{t.total_cycles:,}"),
+        _Column("util. %", lambda layer: f"{100 * layer.utilization:.1f}", lambda t: f"{100 * t.utilization:.1f}"),
+        _Column(unit, lambda layer: _amount(layer.latency_us / size), lambda t: _amount(t.latency_us / size)),
+    ]
+    page.table(f"Time (cycles by cause; latency in {unit})", columns, report.layers, totals)
+
+
+def _energy_table(report: RunReport, totals: Totals, page: _Page) -> None:
+    unit, size = _unit([totals.total_energy_pj], _UNITS_PJ)
+    shown = [name for name in COMPONENTS if totals.energy_pj[name]]
+    columns = [
+        _Column(
+            _TITLES[name],
+            lambda layer, name=name: _amount(layer.energy_pj[name] / size),  # type: ignore[misc]
+            lambda t, name=name: _amount(t.energy_pj[name] / size),  # type: ignore[misc]
+        )
+        for name in shown
+    ]
+    columns.append(
+        _Column(
+            "total", lambda layer: _amount(layer.total_energy_pj / size), lambda t: _amount(t.total_energy_pj / size)
+        )
+    )
+    page.table(f"Energy in {unit} ({report.energy_table})", columns, report.layers, totals)
+    absent = [_TITLES[name] for name in COMPONENTS if name not in shown]
+    if absent:
+        page.line(f"Zero in every layer: {', '.join(absent)}.", "dim")
+        page.line()
+
+
+def _numbers_table(report: RunReport, totals: Totals, page: _Page) -> None:
+    layers = report.layers
+    columns = [
+        _overflow_column("psum", lambda layer: layer.overflow.psum, lambda t: t.psum_overflows),
+        _overflow_column("accum.", lambda layer: layer.overflow.accumulator, lambda t: t.accumulator_overflows),
+        _Column("accum.\nbits", lambda layer: _bits(layer.overflow.accumulator), lambda t: _most_bits(layers)),
+        _Column(
+            "clamped\noutputs", lambda layer: f"{layer.overflow.output_clamp:,}", lambda t: f"{t.clamped_outputs:,}"
+        ),
+        _Column("mis-\nmatches", lambda layer: _count(layer.mismatches), lambda t: _count(t.mismatches), _wrong_codes),
+    ]
+    if totals.verified is not None:
+        columns.append(
+            _Column("oracle\nmism.", lambda layer: _count(layer.verified), lambda t: _count(t.verified), _wrong_values)
+        )
+    columns.append(_Column("SQNR\ndB", lambda layer: _decibel(layer.sqnr_db), _no_total))
+    if any(layer.fake_quant is not None for layer in layers):
+        columns.append(_Column("fake q.\nsteps", _fake_steps, _no_total))
+    page.table("Numbers (accumulator bits: needed/there)", columns, layers, totals)
+
+
+def _overflow_column(
+    name: str, register: Callable[[LayerReport], RegisterReport], total: Callable[[Totals], int]
+) -> _Column:
+    return _Column(
+        f"{name}\noverfl.",
+        lambda layer: f"{register(layer).count:,}",
+        lambda t: f"{total(t):,}",
+        lambda layer: _alarm(register(layer).count),
+    )
+
+
+def _wrong_codes(layer: LayerReport) -> str:
+    return _alarm(layer.mismatches)
+
+
+def _wrong_values(layer: LayerReport) -> str:
+    return _alarm(layer.verified)
+
+
+def _alarm(count: int | None) -> str:
+    return "bold red" if count else ""
+
+
+# -- cells ------------------------------------------------------------------------------------------------------------
+
+
+def _unit(values: Iterable[float], units: dict[str, float]) -> tuple[str, float]:
+    """Return the unit in which the largest value has up to four digits before the point, and its size."""
+    largest = max(values, default=0.0)
+    for name, size in units.items():
+        if largest < 10_000 * size:
+            return name, size
+    return list(units.items())[-1]
+
+
+def _amount(value: float) -> str:
+    return "<0.01" if 0 < value < 0.005 else f"{value:,.2f}"
+
+
+def _count(count: int | None) -> str:
+    return "-" if count is None else f"{count:,}"
+
+
+def _decibel(sqnr_db: float | None) -> str:
+    if sqnr_db is None:
+        return "-"
+    return f"{sqnr_db:.1f}" if math.isfinite(sqnr_db) else str(sqnr_db)
+
+
+def _fake_steps(layer: LayerReport) -> str:
+    return "-" if layer.fake_quant is None else f"{layer.fake_quant.max_steps:.2f}"
+
+
+def _bits(register: RegisterReport) -> str:
+    return f"{'' if register.exact else '<='}{register.sufficient_bits}/{register.bits}"
+
+
+def _most_bits(layers: Sequence[LayerReport]) -> str:
+    return (
+        _bits(max((layer.overflow.accumulator for layer in layers), key=lambda r: r.sufficient_bits)) if layers else ""
+    )
+
+
+# -- sentences --------------------------------------------------------------------------------------------------------
+
+
+def _summary(report: RunReport, totals: Totals) -> Iterable[tuple[str, str]]:
+    energy, latency = totals.energy_per_inference_pj, totals.latency_per_inference_us
+    (energy_unit, energy_size), (time_unit, time_size) = _unit([energy], _UNITS_PJ), _unit([latency], _UNITS_US)
+    yield (
+        f"Per inference (batch of {report.batch}): {latency / time_size:,.2f} {time_unit}, "
+        f"{energy / energy_size:,.2f} {energy_unit}; average power {totals.average_power_mw:,.2f} mW.",
+        "",
+    )
+    if report.accuracy is not None:
+        accuracy = report.accuracy
+        parts = [
+            f"{name} {100 * value:.2f} %"
+            for name, value in (("float", accuracy.float_accuracy), ("simulated", accuracy.simulated_accuracy))
+            if value is not None
+        ]
+        if accuracy.difference is not None:
+            parts.append(f"difference {100 * accuracy.difference:+.2f} points")
+        if accuracy.agreement is not None:
+            parts.append(f"same prediction {100 * accuracy.agreement:.2f} %")
+        yield f"Accuracy on {accuracy.images} images: {', '.join(parts) or 'not known (no labels)'}.", "bold"
+
+
+def _warnings(report: RunReport) -> Iterable[tuple[str, str]]:
+    for layer in report.layers:
+        for name, register in (("psum", layer.overflow.psum), ("accumulator", layer.overflow.accumulator)):
+            if register.first is not None:
+                yield f"First overflow: {overflow_sentence(name, register, register.first)}", "red"
+    for layer in report.layers:
+        for count, other in ((layer.mismatches, "the trace expects"), (layer.verified, "the integer oracle gives")):
+            if count:
+                yield f"Layer {layer.name}: {count:,} output codes are not what {other}.", "red"
+
+
+def overflow_sentence(name: str, register: RegisterReport, first: OverflowPlace) -> str:
+    """Return in words where a register first overflowed: "layer conv2: psum overflow at output [3, 0], k=36 ..."."""
+    where = "bias preload" if first.k < 0 else f"k={first.k}"
+    return (
+        f"layer {first.layer}: {name} overflow at output {list(first.index)}, {where}: "
+        f"{first.value} does not fit {register.bits} bits ({register.policy}); "
+        f"{register.sufficient_bits} bits would have held every value"
+    )

@@ -1,0 +1,309 @@
+"""What a run found, as frozen values: they compare, hash, pickle, add up, and go to JSON and back without loss.
+
+Units are in the names: cycles of the array clock, pJ, microseconds, bits. Equality ignores the output arrays and
+compares their digests instead, so a report that was read back from JSON (which holds no arrays) equals the original.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from accelsim._version import __version__
+from accelsim.actions import Actions
+from accelsim.energy.account import ComponentEnergy, EnergyBreakdown
+from accelsim.errors import ReportError, did_you_mean
+from accelsim.mapping.contract import CycleCounts, GemmShape
+from accelsim.report.document import FrozenDocument, decode, encode, parse
+from accelsim.report.findings import (
+    FakeQuantDistance,
+    LayerAccuracy,
+    NetworkAccuracy,
+    OverflowPlace,
+    OverflowReport,
+    RegisterReport,
+)
+
+SCHEMA = "accelsim-report"
+VERSION = 1
+
+__all__ = [
+    "FakeQuantDistance",
+    "LayerAccuracy",
+    "LayerReport",
+    "NetworkAccuracy",
+    "OverflowPlace",
+    "OverflowReport",
+    "RegisterReport",
+    "RunReport",
+    "Totals",
+    "output_digest",
+]
+
+IntArray = NDArray[np.integer[Any]]
+
+
+def output_digest(codes: IntArray, block_scales: IntArray | None = None) -> str:
+    """Return a hex digest (16 digits) of shape and values of output codes (and block scales), whatever their dtype."""
+    digest = hashlib.sha256()
+    for array in (codes,) if block_scales is None else (codes, block_scales):
+        digest.update(repr(tuple(array.shape)).encode())
+        digest.update(np.ascontiguousarray(array, "<i8").tobytes())
+    return digest.hexdigest()[:16]
+
+
+@dataclass(frozen=True, kw_only=True, repr=False)
+class LayerReport:
+    """One layer of a run. `build` computes what follows from the rest.
+
+    op : "conv2d", "linear", "matmul"
+    shape : sizes of the layer's GEMMs as they ran
+    macs : useful multiply-accumulates (padding and zero-point sums left out)
+    utilization : macs / (PEs * lanes * total cycles)
+    mismatches : output codes that differ from the trace's expected ones; None: it has none
+    verified : output codes that differ from the independent integer oracle; None: not asked
+    output_codes : int, the output tensor, read-only; None where the report comes from JSON alone
+    output_block_scales : int, the output's block scales where its format has blocks
+    """
+
+    DERIVED: ClassVar = ("total_cycles", "total_energy_pj", "sqnr_db")
+
+    name: str
+    op: str
+    shape: GemmShape
+    macs: int
+    input_format: str
+    weight_format: str
+    output_format: str
+    cycles: CycleCounts
+    utilization: float
+    latency_us: float
+    energy_pj: ComponentEnergy
+    overflow: OverflowReport
+    mismatches: int | None = None
+    verified: int | None = None
+    accuracy: LayerAccuracy | None = None
+    fake_quant: FakeQuantDistance | None = None
+    actions: Actions
+    output_digest: str
+    output_codes: IntArray | None = field(default=None, compare=False, metadata={"json": False})
+    output_block_scales: IntArray | None = field(default=None, compare=False, metadata={"json": False})
+
+    @classmethod
+    def build(
+        cls,
+        *,
+        name: str,
+        op: str,
+        shape: GemmShape,
+        macs: int,
+        input_format: str,
+        weight_format: str,
+        output_format: str,
+        cycles: CycleCounts,
+        peak_macs_per_cycle: int,
+        clock_mhz: float,
+        actions: Actions,
+        energy: EnergyBreakdown,
+        overflow: OverflowReport,
+        output_codes: IntArray,
+        output_block_scales: IntArray | None = None,
+        mismatches: int | None = None,
+        verified: int | None = None,
+        accuracy: LayerAccuracy | None = None,
+        fake_quant: FakeQuantDistance | None = None,
+    ) -> LayerReport:
+        """Return the report of one layer; utilization, latency and digest follow from the arguments.
+
+        peak_macs_per_cycle : rows * cols * lanes of the array
+        """
+        return cls(
+            name=name,
+            op=op,
+            shape=shape,
+            macs=macs,
+            input_format=input_format,
+            weight_format=weight_format,
+            output_format=output_format,
+            cycles=cycles,
+            utilization=macs / (peak_macs_per_cycle * cycles.total) if cycles.total else 0.0,
+            latency_us=cycles.total / clock_mhz,
+            energy_pj=energy.by_component,
+            overflow=overflow,
+            mismatches=mismatches,
+            verified=verified,
+            accuracy=accuracy,
+            fake_quant=fake_quant,
+            actions=actions,
+            output_digest=output_digest(output_codes, output_block_scales),
+            output_codes=_read_only(output_codes),
+            output_block_scales=None if output_block_scales is None else _read_only(output_block_scales),
+        )
+
+    @property
+    def total_cycles(self) -> int:
+        return self.cycles.total
+
+    @property
+    def total_energy_pj(self) -> float:
+        return self.energy_pj.total_pj
+
+    @property
+    def sqnr_db(self) -> float | None:
+        """SQNR against the float reference, or None where the trace has none."""
+        return None if self.accuracy is None else self.accuracy.sqnr_db
+
+    def __repr__(self) -> str:
+        return f"LayerReport({self.name!r}, {self.op}, {self.total_cycles:,} cycles, {self.total_energy_pj:.6g} pJ)"
+
+
+def _read_only(array: IntArray) -> IntArray:
+    view = array.view()
+    view.flags.writeable = False
+    return view
+
+
+@dataclass(frozen=True, kw_only=True)
+class Totals:
+    """The layers added up. Energies and counts are sums; the layers run one after another.
+
+    mismatches, verified : sums over the layers that were compared; None: none was
+    average_power_mw : energy / latency
+    """
+
+    macs: int
+    cycles: CycleCounts
+    total_cycles: int
+    utilization: float
+    latency_us: float
+    latency_per_inference_us: float
+    energy_pj: ComponentEnergy
+    total_energy_pj: float
+    energy_per_inference_pj: float
+    average_power_mw: float
+    psum_overflows: int
+    accumulator_overflows: int
+    clamped_outputs: int
+    mismatches: int | None
+    verified: int | None
+
+
+@dataclass(frozen=True, kw_only=True, repr=False)
+class RunReport:
+    """A whole run: what ran on what, layer by layer.
+
+    config : the resolved configuration, ``HardwareConfig.model_dump(mode="json")``; any mapping is frozen
+    config_digest, trace_digest, energy_table_digest : identify exactly what was run
+    engine : the engine that computed; all give the same numbers
+    peak_macs_per_cycle : rows * cols * lanes of the array
+    batch : inferences in the run
+    assumptions : the models behind the numbers, one sentence each
+    """
+
+    DERIVED: ClassVar = ("totals",)
+
+    accelsim_version: str = __version__
+    config_name: str
+    config_digest: str
+    trace_name: str
+    trace_digest: str
+    engine: str
+    clock_mhz: float
+    peak_macs_per_cycle: int
+    energy_table: str
+    energy_table_digest: str
+    batch: int
+    accuracy: NetworkAccuracy | None = None
+    assumptions: tuple[str, ...] = ()
+    layers: tuple[LayerReport, ...]
+    config: Mapping[str, Any] = field(default_factory=FrozenDocument)
+
+    def __post_init__(self) -> None:
+        frozen = {
+            "assumptions": tuple(self.assumptions),
+            "layers": tuple(self.layers),
+            "config": FrozenDocument(self.config),
+        }
+        for name, value in frozen.items():
+            object.__setattr__(self, name, value)
+
+    def layer(self, name: str) -> LayerReport:
+        """Return the layer of that name. Raises KeyError that lists the names."""
+        for layer in self.layers:
+            if layer.name == name:
+                return layer
+        names = [layer.name for layer in self.layers]
+        raise KeyError(f"no layer {name!r}{did_you_mean(name, names)}; the layers are {', '.join(names)}")
+
+    @property
+    def totals(self) -> Totals:
+        """The layers added up."""
+        cycles = sum((layer.cycles for layer in self.layers), CycleCounts())
+        macs = sum(layer.macs for layer in self.layers)
+        latency_us = cycles.total / self.clock_mhz
+        energy_pj = ComponentEnergy.sum(layer.energy_pj for layer in self.layers)
+        total_energy_pj = math.fsum(layer.total_energy_pj for layer in self.layers)
+        return Totals(
+            macs=macs,
+            cycles=cycles,
+            total_cycles=cycles.total,
+            utilization=macs / (self.peak_macs_per_cycle * cycles.total) if cycles.total else 0.0,
+            latency_us=latency_us,
+            latency_per_inference_us=latency_us / self.batch,
+            energy_pj=energy_pj,
+            total_energy_pj=total_energy_pj,
+            energy_per_inference_pj=total_energy_pj / self.batch,
+            average_power_mw=total_energy_pj / latency_us / 1000 if latency_us else 0.0,  # pJ / us = uW
+            psum_overflows=sum(layer.overflow.psum.count for layer in self.layers),
+            accumulator_overflows=sum(layer.overflow.accumulator.count for layer in self.layers),
+            clamped_outputs=sum(layer.overflow.output_clamp for layer in self.layers),
+            mismatches=_sum_known([layer.mismatches for layer in self.layers]),
+            verified=_sum_known([layer.verified for layer in self.layers]),
+        )
+
+    def to_rows(self) -> list[dict[str, Any]]:
+        """Return one flat row per layer for ``pandas.DataFrame(report.to_rows())``; units are in the keys."""
+        from accelsim.report.rows import layer_row
+
+        return [layer_row(self, layer) for layer in self.layers]
+
+    def to_json(self, indent: int | None = None) -> str:
+        """Return the report as one JSON document (docs/api.md); output arrays are not in it, their digests are."""
+        document = {"schema": SCHEMA, "version": VERSION, **encode(self)}
+        return json.dumps(document, indent=indent, ensure_ascii=False, allow_nan=False)
+
+    @classmethod
+    def from_json(cls, text: str) -> RunReport:
+        """Return the report that `to_json` wrote. Raises ReportError where it is damaged, or of a newer version."""
+        data = parse(text)
+        schema, version = data.pop("schema", None), data.pop("version", None)
+        if schema != SCHEMA:
+            raise ReportError(f"report: schema is {schema!r}, expected {SCHEMA!r}; this is not a report of a run")
+        if type(version) is not int or version < 1:
+            raise ReportError(f"report: version is {version!r}, expected a whole number from 1 to {VERSION}")
+        if version > VERSION:
+            writer = data.get("accelsim_version", "unknown")
+            raise ReportError(
+                f"report: version {version} was written by a newer accelsim ({writer}); "
+                f"this one ({__version__}) reads up to version {VERSION}: upgrade accelsim"
+            )
+        return decode(cls, data, "report")
+
+    def __repr__(self) -> str:
+        totals = self.totals
+        return (
+            f"RunReport({self.config_name!r} on {self.trace_name!r}: {len(self.layers)} layers, "
+            f"{totals.total_cycles:,} cycles, {totals.latency_us:.6g} us, {totals.total_energy_pj / 1e6:.6g} uJ)"
+        )
+
+
+def _sum_known(counts: list[int | None]) -> int | None:
+    known = [count for count in counts if count is not None]
+    return sum(known) if known else None
