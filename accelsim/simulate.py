@@ -5,31 +5,299 @@ Memory is bounded by the largest layer and by the tensors that a later layer sti
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from accelsim.config.model import HardwareConfig
+from accelsim.actions import Action, Actions
+from accelsim.config.model import HardwareConfig, Register
 from accelsim.energy.account import energy_account
 from accelsim.energy.table import EnergyTable, load_table
 from accelsim.engine import get_engine
-from accelsim.engine.contract import ComputeResult, Engine, OverflowEvent, RegisterWatch
-from accelsim.errors import TraceError
+from accelsim.engine.contract import Engine, RegisterWatch
 from accelsim.formats.spec import QTensor
 from accelsim.mapping.contract import GemmOperands, LayerPlan
+from accelsim.mapping.direct import direct_accumulators
 from accelsim.mapping.lower import LoweredLayer, lower
 from accelsim.mapping.plan import plan_operands
-from accelsim.ppu.pipeline import OutputStage, PpuResult, post_process
+from accelsim.mapping.traffic import traffic_actions
+from accelsim.ppu.pipeline import OutputStage, post_process
+from accelsim.ppu.reference import post_process_reference
+from accelsim.ppu.zero_point import apply_zero_points
+from accelsim.report.accuracy import compare, count_mismatches, fake_quant_distance, network_accuracy
 from accelsim.report.fake_quant import fake_layer
+from accelsim.report.findings import NetworkAccuracy, OverflowPlace, OverflowReport, RegisterReport
 from accelsim.report.values import LayerReport, RunReport
 from accelsim.trace.reader import Trace
 from accelsim.trace.schema import Layer, MatmulMeta
 
-EngineName = Literal["auto", "fast", "stepped"]
-"""Called with (layers done, layers in all, name of the layer that runs now, or an empty string at the end)."""
 ProgressCallback = Callable[[int, int, str], None]
-"""Called with (layer name, operands, plan) before a layer runs: waveforms, heat maps."""
+"""Called with (layers done, layers in all, name of the layer that runs now, or an empty string at the end)."""
 InspectCallback = Callable[[str, GemmOperands, LayerPlan], None]
+"""Called with (layer name, operands, plan) before a layer runs: for waveforms."""
+
+Float32 = NDArray[np.float32]
+
+ASSUMPTIONS = (
+    "cycles: stall-free array and buffers, layers one after another (docs/timing.md)",
+    "memory: each tensor of a layer crosses DRAM once; an operand is read from its buffer for every pass that uses it",
+    "energy: modelled, counted actions times the prices of the named table (docs/energy.md)",
+)
+
+
+def simulate(
+    config: HardwareConfig,
+    trace: Trace,
+    engine: Literal["auto", "fast", "stepped"] = "auto",
+    *,
+    watch: bool = True,
+    verify: bool = False,
+    progress: ProgressCallback | None = None,
+    inspect: InspectCallback | None = None,
+) -> RunReport:
+    """Run every layer of a trace on the configured hardware.
+
+    config : the accelerator (:func:`accelsim.load_config`)
+    trace : the quantized layers (:func:`accelsim.load_trace`, or ``TraceBuilder.build()``)
+    engine : "stepped" moves every register in every cycle; "fast" uses closed forms and exact products; "auto" is
+        "fast". All give the same numbers
+    watch : watch every addition; False lets the fast engine prove overflow impossible where it can, in which case the
+        report gives the bound instead of the peak
+    verify : also compute every layer with an independent, slow integer reference, and count differing codes
+    progress, inspect : callbacks, see their types
+
+    Returns a RunReport: ``report.layers[i]`` has ``name``, ``output_codes`` (integers, the output tensor's shape),
+    ``cycles`` (by cause), ``energy_pj`` (by component), ``overflow``, ``sqnr_db``.
+
+    Raises UnsupportedLayerError (the hardware lacks what a layer needs; the message names both sides), TraceError (an
+    array of the trace is damaged), EnergyTableError (an action has no price); all are AccelsimError.
+    """
+    table = load_table(config.energy.table)
+    run = _Run(config, trace, get_engine(engine), table, watch=watch, verify=verify, inspect=inspect)
+    reports = []
+    for index, layer in enumerate(trace.layers):
+        if progress is not None:
+            progress(index, len(trace.layers), layer.name)
+        reports.append(run.layer(index, layer))
+    if progress is not None:
+        progress(len(trace.layers), len(trace.layers), "")
+    array = config.array
+    return RunReport(
+        config_name=config.name,
+        config_digest=config.digest,
+        trace_name=trace.name,
+        trace_digest=trace.digest,
+        engine=run.engine.name,
+        clock_mhz=config.clock_mhz,
+        peak_macs_per_cycle=array.rows * array.cols * array.lanes,
+        energy_table=table.name,
+        energy_table_digest=table.digest,
+        batch=trace.tensor_meta(trace.inputs[0]).shape[0],
+        accuracy=run.accuracy,
+        assumptions=ASSUMPTIONS,
+        layers=tuple(reports),
+        config=config.model_dump(mode="json"),
+    )
+
+
+class _Run:
+    """The tensors that are alive between layers, integer and fake-quantized."""
+
+    def __init__(
+        self,
+        config: HardwareConfig,
+        trace: Trace,
+        engine: Engine,
+        table: EnergyTable,
+        *,
+        watch: bool,
+        verify: bool,
+        inspect: InspectCallback | None,
+    ) -> None:
+        self.config, self.trace, self.engine, self.table = config, trace, engine, table
+        self.watch, self.verify, self.inspect = watch, verify, inspect
+        self.tensors: dict[str, QTensor] = {}
+        self.fake: dict[str, Float32] = {}
+        self.accuracy: NetworkAccuracy | None = None
+        self.last_use = {name: i for i, layer in enumerate(trace.layers) for name in _operands(layer)}
+
+    def layer(self, index: int, layer: Layer) -> LayerReport:
+        """Compute one layer from its inputs to its report; forget the tensors that nobody needs any more."""
+        config, trace = self.config, self.trace
+        first, second = _operands(layer)
+        x, weight, bias = self._tensor(first), self._tensor(second), trace.bias(layer)
+        lowered = lower(layer, x, weight, bias, config)
+        plan = plan_operands(lowered.operands, config, layer=f"layer {layer.name!r}")
+        if self.inspect is not None:
+            self.inspect(layer.name, lowered.operands, plan)
+        computed = self.engine.run(lowered.operands, plan, watch=self.watch)
+        corrected = apply_zero_points(
+            computed.acc,
+            w_zero_point=lowered.zero_points.w,
+            a_zero_point=lowered.zero_points.a,
+            acc_bits=plan.acc_bits,
+            overflow=plan.acc_overflow,
+            k=plan.shape.k,
+            w_bits=plan.widths.w,
+            a_bits=plan.widths.a,
+        )
+        blocks = lowered.operands.blocks
+        stage = _output_stage(layer, trace, acc_shift=blocks.product_shift if blocks else 0)
+        processed = post_process(lowered.assemble(corrected.acc), stage, config.ppu, plan.acc_bits)
+        output = trace.output_tensor(layer, processed.codes, processed.block_scales)
+        verified = self._verify(layer, x, weight, bias, stage, output) if self.verify else None
+        actions = (
+            computed.actions
+            + corrected.actions
+            + processed.actions
+            + traffic_actions(
+                plan,
+                config,
+                activation_bits=x.size_bits,
+                weight_bits=weight.size_bits,
+                output_bits=output.size_bits,
+            )
+            + _array_upkeep(plan)
+        )
+        expected, reference = trace.expected(layer.output), trace.reference(layer.output)
+        fake = self._fake(layer, x, weight, bias, output)
+        self._keep(index, layer, output, fake, reference)
+        return LayerReport.build(
+            name=layer.name,
+            op=layer.op,
+            shape=plan.shape,
+            macs=_useful_macs(lowered),
+            input_format=x.format.name,
+            weight_format=weight.format.name,
+            output_format=output.format.name,
+            cycles=computed.cycles,
+            peak_macs_per_cycle=plan.rows * plan.cols * plan.lanes,
+            clock_mhz=config.clock_mhz,
+            actions=actions,
+            energy=energy_account(actions, self.table),
+            overflow=OverflowReport(
+                psum=_register_report(layer, lowered, computed.psum, config.array.psum),
+                accumulator=_register_report(
+                    layer, lowered, computed.accumulator.followed_by(corrected.watch), config.accumulator
+                ),
+                output_clamp=processed.saturated,
+            ),
+            output_codes=output.codes,
+            output_block_scales=output.block_scales,
+            mismatches=None if expected is None else _differing(output, expected),
+            verified=verified,
+            accuracy=None if reference is None else compare(reference, output.dequantize()),
+            fake_quant=fake_quant_distance(fake, output.dequantize(), _steps(output)),
+        )
+
+    def _tensor(self, name: str) -> QTensor:
+        if name not in self.tensors:
+            self.tensors[name] = self.trace.tensor(name)
+        return self.tensors[name]
+
+    def _fake(
+        self, layer: Layer, x: QTensor, weight: QTensor, bias: NDArray[np.int64] | None, output: QTensor
+    ) -> Float32:
+        """Run the layer's fake-quantized twin; network inputs are the same in both worlds."""
+        first, second = _operands(layer)
+        fake_x = self.fake.get(first, x.dequantize().astype(np.float32))
+        fake_weight = self.fake.get(second, weight.dequantize().astype(np.float32))
+        real_bias = None if bias is None else (bias * (x.scale * weight.scale)).astype(np.float32)
+        return fake_layer(layer, fake_x, fake_weight, real_bias, output)
+
+    def _keep(
+        self, index: int, layer: Layer, output: QTensor, fake: Float32, reference: NDArray[np.float64] | None
+    ) -> None:
+        for name in _operands(layer):
+            if self.last_use[name] == index:
+                self.tensors.pop(name, None)
+                self.fake.pop(name, None)
+        if layer.output in self.last_use:
+            self.tensors[layer.output], self.fake[layer.output] = output, fake
+        labels = self.trace.labels
+        if layer.output == self.trace.outputs[-1] and labels is not None and len(output.shape) == 2:
+            self.accuracy = network_accuracy(reference, output.dequantize(), labels)
+
+    def _verify(
+        self,
+        layer: Layer,
+        x: QTensor,
+        weight: QTensor,
+        bias: NDArray[np.int64] | None,
+        stage: OutputStage,
+        output: QTensor,
+    ) -> int:
+        """Return how many output codes differ from the independent integer reference."""
+        acc = direct_accumulators(layer, x, weight, bias, self.config)
+        codes, block_scales = post_process_reference(acc, stage, self.config.ppu)
+        return _differing(output, self.trace.output_tensor(layer, codes, block_scales))
+
+
+def _operands(layer: Layer) -> tuple[str, str]:
+    """Return the names of what enters the activation port and the weight port."""
+    return layer.input, layer.other if isinstance(layer, MatmulMeta) else layer.weight
+
+
+def _output_stage(layer: Layer, trace: Trace, *, acc_shift: int) -> OutputStage:
+    """Return what the layer asks of the PPU."""
+    factors = trace.requantization(layer)
+    scale, zero_point = trace.output_factors(layer)
+    return OutputStage(
+        rounding=layer.rounding,
+        scale=None if factors is None else factors.scale,
+        multiplier=None if factors is None else factors.multiplier,
+        shift=None if factors is None else factors.shift,
+        format=trace.output_format(layer),
+        zero_point=zero_point,
+        output_scale=scale,
+        activation=layer.activation,
+        clamp=None if layer.clamp is None else (layer.clamp.low, layer.clamp.high),
+        acc_shift=acc_shift,
+    )
+
+
+def _array_upkeep(plan: LayerPlan) -> Actions:
+    """Return what the array costs by being there: sequencing in every cycle, leakage of every PE in every cycle."""
+    cycles = plan.cycles.total
+    return Actions(
+        {
+            Action("control", "array_cycle"): cycles,
+            Action("leakage", "leakage_per_pe_cycle"): cycles * plan.rows * plan.cols,
+        }
+    )
+
+
+def _useful_macs(lowered: LoweredLayer) -> int:
+    """Return multiply-accumulates that the layer asks for; sums of zero-point corrections are not among them."""
+    shape, zero_points = lowered.operands.shape, lowered.zero_points
+    rows = shape.m - (zero_points.a is not None)
+    cols = shape.n - (zero_points.w is not None)
+    return shape.batch * rows * cols * int(lowered.operands.k_valid.sum())
+
+
+def _register_report(layer: Layer, lowered: LoweredLayer, watch: RegisterWatch, register: Register) -> RegisterReport:
+    first = None
+    if watch.first is not None:
+        index = lowered.output_index(*watch.first.index)
+        first = OverflowPlace(layer=layer.name, index=index, k=watch.first.k, value=watch.first.value)
+    return RegisterReport.from_watch(watch, bits=register.bits, policy=register.overflow, first=first)
+
+
+def _differing(output: QTensor, expected: QTensor) -> int:
+    """Count differing codes and, where there are blocks, differing block scales."""
+    count = count_mismatches(output.codes, expected.codes)
+    if output.block_scales is not None and expected.block_scales is not None:
+        count += count_mismatches(output.block_scales, expected.block_scales)
+    return count
+
+
+def _steps(output: QTensor) -> NDArray[np.float64]:
+    """Return the size of a quantization step of each output element."""
+    step = output.per_channel(output.scale)
+    if output.block_scales is None or output.format.blocks is None or output.block_axis is None:
+        return np.asarray(step)
+    spread = np.repeat(output.block_scales, output.format.blocks.size, axis=output.block_axis)
+    scales = spread.take(np.arange(output.shape[output.block_axis]), axis=output.block_axis)
+    return np.maximum(scales, 1) * step  # a vector of zeros still has the smallest step
