@@ -28,43 +28,6 @@ def any_action():
 work = st.dictionaries(any_action(), st.integers(0, 10**7), max_size=12).map(Actions)
 
 
-# docs/energy.md, "With a pocket calculator": a GEMM of M = 4, K = 8, N = 4 on a 4 x 4 output-stationary array, int8.
-def test_the_worked_example_of_the_documentation():
-    actions = Actions(
-        {
-            Action("mac", "mult", (8, 8)): 128,
-            Action("mac", "add", (32,)): 128,
-            Action("accumulator", "add", (32,)): 16,
-            Action("register", "register_write", (8,)): 256,
-            Action("register", "register_write", (32,)): 128,
-            Action("ppu", "mult", (32, 32)): 16,
-            Action("ppu", "add", (64,)): 16,
-            Action("ppu", "shift_clamp"): 16,
-            Action("buffer", "sram_write", (8192,)): 640,
-            Action("buffer", "sram_read", (8192,)): 640,
-            Action("dram", "dram_read_ddr3"): 512,
-            Action("dram", "dram_write_ddr3"): 128,
-            Action("control", "array_cycle"): 14,
-            Action("leakage", "leakage_per_pe_cycle"): 224,
-        }
-    )
-    energy = energy_account(actions, TABLE).by_component
-    expected = {
-        "mac": 38.4,  # 128 x (0.2 + 0.1)
-        "register": 18.432,  # 256 x 8 x 0.003 + 128 x 32 x 0.003
-        "accumulator": 1.6,  # 16 x 0.1
-        "scale_unit": 0.0,
-        "ppu": 56.0,  # 16 x (3.1 + 0.2 + 0.2)
-        "buffer": 200.0,  # 1280 x 0.15625
-        "dram": 12992.0,  # 640 x 20.3
-        "control": 0.0,
-        "leakage": 10.2816,  # 224 x 0.0459
-    }
-    assert list(energy) == list(expected)
-    assert dict(energy) == pytest.approx(expected, abs=1e-5)
-    assert energy.total_pj == pytest.approx(13316.7136, abs=1e-5)
-
-
 @given(work)
 def test_rows_components_and_total_add_up_exactly_in_any_order(actions):
     account = energy_account(actions, TABLE)

@@ -1,0 +1,118 @@
+"""docs/energy.md against the program: the worked example, the marks and prices it prints, and its YAML."""
+
+import re
+
+import numpy as np
+import pytest
+
+from accelsim.actions import Action, Actions
+from accelsim.config.model import Array, Buffer, Buffers, HardwareConfig
+from accelsim.energy.account import COMPONENTS, energy_account
+from accelsim.energy.forms import FORMS
+from accelsim.energy.table import MARKS, load_table
+from accelsim.mapping.contract import GemmOperands
+from accelsim.mapping.plan import plan_operands
+from accelsim.mapping.traffic import traffic_actions
+
+# "With a pocket calculator", counted by hand: M = 4, K = 8, N = 4 in one pass of a 4 x 4 output-stationary array.
+BY_HAND = {
+    Action("mac", "mult", (8, 8)): 4 * 8 * 4,
+    Action("mac", "add", (32,)): 4 * 8 * 4,
+    Action("register", "register_write", (8,)): 2 * 32 * 4,
+    Action("register", "register_write", (32,)): 128 + 4 * (3 + 2 + 1 + 0),
+    Action("accumulator", "add", (32,)): 16,
+    Action("buffer", "sram_write", (8192,)): 256 + 256 + 128 + (16 + 16) * 32,
+    Action("buffer", "sram_read", (8192,)): 256 + 256 + 128 + (16 + 16) * 32,
+    Action("dram", "dram_read_ddr3"): 256 + 256,
+    Action("dram", "dram_write_ddr3"): 128,
+}
+PPU_BY_HAND = {
+    Action("ppu", "mult", (32, 32)): 16,
+    Action("ppu", "add", (64,)): 16,
+    Action("ppu", "shift_clamp"): 16,
+}
+UPKEEP = {Action("control", "array_cycle"): 22, Action("leakage", "leakage_per_pe_cycle"): 22 * 16}
+
+EXPECTED_PJ = {
+    "mac": 38.4,
+    "register": 6.144 + 14.592,
+    "accumulator": 1.6,
+    "scale_unit": 0.0,
+    "ppu": 56.0,
+    "buffer": 520.0,
+    "dram": 12992.0,
+    "control": 0.0,
+    "leakage": 16.1568,
+}
+
+
+@pytest.fixture(scope="module")
+def page(project_root):
+    return (project_root / "docs" / "energy.md").read_text(encoding="utf-8")
+
+
+def rows(page, heading):
+    """Return the cells of the rows of the tables below a heading."""
+    section = page.split(f"## {heading}")[1].split("\n## ")[0]
+    lines = [line for line in section.splitlines() if line.startswith("| ") and not line.startswith("| ---")]
+    return [[cell.strip() for cell in line.strip("| ").split(" | ")] for line in lines]
+
+
+def test_the_hand_counts_cost_what_the_page_says(page):
+    energy = energy_account(Actions(BY_HAND | PPU_BY_HAND | UPKEEP), load_table("horowitz45")).by_component
+    assert dict(energy) == pytest.approx(EXPECTED_PJ, abs=1e-5)
+    assert energy.total_pj == pytest.approx(13644.8928, abs=1e-5)
+    printed = {}
+    for first, *_, last in rows(page, "With a pocket calculator")[1:]:
+        printed[first.strip("`")] = printed.get(first.strip("`"), 0.0) + float(last)
+    total = printed.pop("total")
+    assert printed == pytest.approx({name: pj for name, pj in EXPECTED_PJ.items() if name != "scale_unit"})
+    assert total == pytest.approx(sum(EXPECTED_PJ.values()))
+
+
+def test_the_program_counts_what_was_counted_by_hand():
+    small = Buffer(size_bytes=8192)
+    config = HardwareConfig(
+        name="example",
+        clock_mhz=500.0,
+        array=Array(rows=4, cols=4, dataflow="os"),
+        buffers=Buffers(weight=small, activation=small, output=small, accumulator=small),
+    )
+    operands = GemmOperands(
+        a=np.ones((1, 4, 8), np.int32),
+        w=np.ones((1, 8, 4), np.int32),
+        bias=np.zeros((1, 4), np.int64),
+        k_valid=np.ones(8, bool),
+        a_bits=8,
+        w_bits=8,
+    )
+    plan = plan_operands(operands, config)
+    assert plan.cycles.by_cause() == {"load": 0, "fill": 6, "compute": 8, "drain": 4, "ppu": 4}
+    traffic = traffic_actions(plan, config, activation_bits=256, weight_bits=256, output_bits=128)
+    assert plan.actions + traffic == Actions(BY_HAND)
+
+
+def test_the_page_lists_every_entry_with_its_mark(page):
+    table = load_table("horowitz45")
+    listed = {}
+    for operations, _, mark, _ in [row for row in rows(page, "The table `horowitz45`") if len(row) == 4][1:]:
+        listed |= {name: mark.strip("`") for name in re.findall(r"`(\w+)`", operations)}
+    assert listed == {entry.operation: entry.mark for entry in table.entries}
+    marks = {row[0].strip("`") for row in rows(page, "The table `horowitz45`") if len(row) == 2} - {"mark"}
+    assert marks == set(MARKS)
+
+
+def test_the_page_lists_every_component_and_every_form(page):
+    assert [row[0].strip("`") for row in rows(page, "What is counted")[1:]] == list(COMPONENTS)
+    forms = rows(page, "A table of your own")[1:]
+    assert [row[0].strip("`") for row in forms] == list(FORMS)
+    for name, _, formula in forms:
+        assert set(re.findall(r"`(\w+)`", formula)) == set(FORMS[name.strip("`")].coefficients)
+
+
+def test_the_tables_of_the_page_can_be_loaded(page, tmp_path):
+    path = tmp_path / "my_table.yaml"
+    path.write_text(re.search(r"```yaml\n(.*?)```", page, re.DOTALL)[1], encoding="utf-8")
+    table = load_table(path)
+    assert table.price_pj("mult", (8, 8)) == pytest.approx(64 * 1.1e-3)
+    assert table["array_cycle"].reason
