@@ -4,7 +4,7 @@ import re
 
 import numpy as np
 import pytest
-from conftest import make_report, register
+from report_example import make_report, register
 
 from accelsim.energy.account import ComponentEnergy
 from accelsim.mapping.contract import CycleCounts

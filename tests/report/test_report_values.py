@@ -176,7 +176,7 @@ def test_the_document_is_plain_json_for_other_programs(report):
     st.text(max_size=20).filter(lambda text: text.isprintable()),
 )
 def test_any_number_and_any_name_survive(sqnr_db, mse, cosine, value, name):
-    from conftest import make_report
+    from report_example import make_report
 
     report = make_report(trace_name=name)
     accuracy = LayerAccuracy(sqnr_db=sqnr_db, mse=mse, max_error=0.0, cosine=cosine)
