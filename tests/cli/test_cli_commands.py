@@ -1,0 +1,238 @@
+"""The command line as a user meets it: what goes to stdout and stderr, exit codes, and files."""
+
+import json
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+import accelsim
+from accelsim import RunReport, cli
+from accelsim.config.loader import parse_config
+
+runner = CliRunner()
+
+
+@pytest.fixture(autouse=True)
+def in_the_checkout(project_root, monkeypatch):
+    monkeypatch.chdir(project_root)
+
+
+def invoke(*args):
+    return runner.invoke(cli.app, [str(arg) for arg in args], catch_exceptions=False)
+
+
+INT8 = ("configs/int8_ws.yaml", "traces/digits_cnn_int8.npz")
+VSQ = ("configs/int4_vsq.yaml", "traces/digits_cnn_int4_vsq.npz")
+
+
+def edited(tmp_path, config, **edits):
+    """Write a copy of a shipped configuration with lines replaced, and return its path."""
+    text = cli.Path(config).read_text()
+    for old, new in edits.values():
+        assert old in text
+        text = text.replace(old, new)
+    path = tmp_path / "edited.yaml"
+    path.write_text(text)
+    return path
+
+
+@pytest.mark.parametrize("pair", [INT8, VSQ], ids=["int8", "int4_vsq"])
+def test_the_main_job_gives_the_expected_codes(pair):
+    result = invoke("run", *pair, "--json")
+    assert result.exit_code == 0
+    assert result.stderr == ""
+    report = RunReport.from_json(result.stdout)  # one document and nothing else
+    assert [layer.mismatches for layer in report.layers] == [0] * len(report.layers)
+    assert report.batch >= 100
+    assert report.accuracy.float_accuracy > 0.95
+    assert report.accuracy.simulated_accuracy > 0.93
+    assert report.accuracy.difference == pytest.approx(
+        report.accuracy.simulated_accuracy - report.accuracy.float_accuracy
+    )
+
+
+def test_the_table_names_every_layer_and_the_totals():
+    result = invoke("run", *INT8)
+    assert result.exit_code == 0
+    for word in ("conv1", "conv2", "fc1", "fc2", "total", "accuracy", "SQNR", "drain", "fill", "load"):
+        assert word in result.stdout
+
+
+@pytest.mark.parametrize("config", ["int8_ws", "int8_os", "int8_is"])
+def test_dataflows_agree_and_the_independent_reference_confirms(config):
+    result = invoke("run", f"configs/{config}.yaml", INT8[1], "--inputs", 7, "--verify", "--strict", "--json")
+    assert result.exit_code == 0
+    report = RunReport.from_json(result.stdout)
+    assert report.batch == 7
+    assert [layer.verified for layer in report.layers] == [0] * len(report.layers)
+    assert [layer.mismatches for layer in report.layers] == [0] * len(report.layers)
+
+
+def test_the_reference_confirms_vsq():
+    report = RunReport.from_json(invoke("run", *VSQ, "--inputs", 5, "--verify", "--json").stdout)
+    assert [layer.verified for layer in report.layers] == [0] * len(report.layers)
+
+
+def test_both_engines_report_the_same():
+    fast, stepped = (
+        json.loads(invoke("run", *INT8, "--inputs", 2, "--engine", engine, "--json").stdout)
+        for engine in ("fast", "stepped")
+    )
+    assert (fast.pop("engine"), stepped.pop("engine")) == ("fast", "stepped")
+    assert fast == stepped
+
+
+def test_out_writes_report_and_codes(tmp_path):
+    result = invoke("run", *INT8, "--inputs", 3, "--out", tmp_path / "results")
+    assert result.exit_code == 0
+    report = RunReport.from_json((tmp_path / "results" / "report.json").read_text())
+    trace = accelsim.load_trace(INT8[1])
+    with np.load(tmp_path / "results" / "outputs.npz") as outputs:
+        for layer in report.layers:
+            codes = next(outputs[key] for key in outputs.files if layer.name in key and "scale" not in key)
+            expected = trace.expected(next(meta.output for meta in trace.layers if meta.name == layer.name))
+            np.testing.assert_array_equal(codes, expected.codes[:3])
+
+
+def test_strict_turns_overflow_into_exit_3_and_the_report_says_where(tmp_path):
+    config = parse_config(cli.Path(INT8[0]).read_text())
+    narrow = config.model_copy(update={"accumulator": config.accumulator.model_copy(update={"bits": 12})})
+    path = tmp_path / "narrow.yaml"
+    from accelsim.config.loader import dump_config
+
+    path.write_text(dump_config(narrow))
+    relaxed = invoke("run", path, INT8[1], "--inputs", 2)
+    assert relaxed.exit_code == 0
+    assert "does not fit 12 bits" in relaxed.stdout.replace("\n", " ")
+    strict = invoke("run", path, INT8[1], "--inputs", 2, "--strict", "--json")
+    assert strict.exit_code == 3
+    report = RunReport.from_json(strict.stdout)
+    assert report.totals.accumulator_overflows > 0
+    overflowing = next(layer for layer in report.layers if layer.overflow["accumulator"].count)
+    assert not -(2**11) <= overflowing.overflow["accumulator"].first.value < 2**11
+    assert overflowing.overflow["accumulator"].sufficient_bits > 12
+
+
+def test_vcd_of_one_input(tmp_path):
+    file = tmp_path / "conv1.vcd"
+    result = invoke("run", *INT8, "--inputs", 1, "--vcd", file)
+    assert result.exit_code == 0
+    text = file.read_text()
+    assert text.count("$var") > 256  # 16 x 16 PEs
+    assert "$enddefinitions" in text
+
+
+def test_vcd_refuses_a_big_run_and_writes_nothing(tmp_path):
+    file = tmp_path / "conv1.vcd"
+    result = invoke("run", *INT8, "--vcd", file)
+    assert result.exit_code == 2
+    assert result.stderr.startswith("error: ")
+    assert "10,000" in result.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_show_prints_a_configuration_that_loads_to_the_same():
+    result = invoke("show", "configs/int4_vsq.yaml")
+    assert result.exit_code == 0
+    assert parse_config(result.stdout) == accelsim.load_config("configs/int4_vsq.yaml")
+
+
+def test_schema_is_json_schema():
+    schema = json.loads(invoke("schema").stdout)
+    assert schema["title"] == "HardwareConfig"
+    assert "array" in schema["properties"]
+
+
+def test_check_lists_the_layers():
+    result = invoke("check", INT8[1])
+    assert result.exit_code == 0
+    for word in ("conv1", "fc2", "uint8", "int8", "MACs"):
+        assert word in result.stdout
+
+
+def test_version():
+    assert invoke("--version").stdout == f"accelsim {accelsim.__version__}\n"
+
+
+@pytest.mark.parametrize(
+    ("args", "words"),
+    [
+        (("run", "configs/nowhere.yaml", INT8[1]), ["configs/nowhere.yaml", "no such file"]),
+        (("run", INT8[0], "nowhere.npz"), ["nowhere.npz", "no such file"]),
+        (("run", INT8[0], VSQ[1]), ["layer 'conv1'", "'int8_ws'", "scale_unit"]),
+        (("run", VSQ[0], INT8[1]), ["layer 'conv1'", "uint8", "4-bit", "'int4_vsq'"]),
+        (("run", *INT8, "--vcd-layer", "conv1"), ["--vcd"]),
+        (("run", *INT8, "--vcd", "x.vcd", "--vcd-layer", "conv"), ["'conv'", "did you mean 'conv1'?"]),
+        (("run", *INT8, "--inputs", "100000"), ["100000", "inputs"]),
+        (("check", "configs/int8_ws.yaml"), ["configs/int8_ws.yaml", "zip"]),
+        (("show", INT8[1]), [INT8[1]]),
+    ],
+)
+def test_mistakes_get_one_message_and_exit_2(args, words):
+    result = invoke(*args)
+    assert result.exit_code == 2
+    assert result.stdout == ""
+    assert result.stderr.startswith("error: ")
+    assert "Traceback" not in result.stderr
+    for word in words:
+        assert word.lower() in result.stderr.lower()
+
+
+def test_all_problems_of_a_configuration_at_once(tmp_path):
+    path = tmp_path / "demo.yaml"
+    path.write_text("name: demo\nclock_mhz: 1000\narray:\n  rows: 16\n  colums: 16\n  dataflow: wz\n")
+    result = invoke("run", path, INT8[1])
+    assert result.exit_code == 2
+    assert "3 problems" in result.stderr
+    assert "line 5: array.colums: unknown key; did you mean 'cols'?" in result.stderr
+
+
+def test_a_damaged_trace_leaves_earlier_results_alone(tmp_path):
+    results = tmp_path / "results"
+    assert invoke("run", *INT8, "--inputs", 1, "--out", results).exit_code == 0
+    before = {path.name: path.read_bytes() for path in results.iterdir()}
+    damaged = tmp_path / "damaged.npz"
+    damaged.write_bytes(cli.Path(INT8[1]).read_bytes()[:-2000])
+    result = invoke("run", INT8[0], damaged, "--out", results)
+    assert result.exit_code == 2
+    assert str(damaged) in result.stderr
+    assert {path.name: path.read_bytes() for path in results.iterdir()} == before
+
+
+def test_a_bug_of_ours_is_exit_1_with_a_traceback(tmp_path):
+    script = (
+        "import sys, accelsim.config.loader as loader\n"
+        "def broken(path): raise ZeroDivisionError('ours')\n"
+        "loader.load_config = broken\n"
+        "from accelsim.cli import main\n"
+        f"sys.argv = ['accelsim', 'show', {INT8[0]!r}]\n"
+        "main()\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert "ZeroDivisionError: ours" in done.stderr
+
+
+def test_the_installed_command_speaks():
+    command = shutil.which("accelsim", path=str(cli.Path(sys.executable).parent))
+    assert command is not None
+    done = subprocess.run([command, "--help"], capture_output=True, text=True, check=True)
+    for word in ("run", "show", "schema", "check"):
+        assert word in done.stdout
+    module = subprocess.run([sys.executable, "-m", "accelsim", "--version"], capture_output=True, text=True, check=True)
+    assert module.stdout.startswith("accelsim ")
+
+
+def test_progress_goes_to_stderr_in_plain_lines_where_there_is_no_terminal(capsys, monkeypatch):
+    moments = iter([0.0, 1.0, 6.0, 7.0])
+    monkeypatch.setattr(cli.time, "monotonic", lambda: next(moments))
+    progress = cli.Progress(seconds_between_lines=5)
+    for done, layer in ((0, "conv1"), (1, "conv2"), (2, "fc1")):
+        progress(done, 3, layer)
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err == "[1/3] conv2\n"

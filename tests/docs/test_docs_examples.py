@@ -1,0 +1,76 @@
+"""What the documentation shows is run: Python examples, commands, links."""
+
+import doctest
+import re
+import shlex
+
+import pytest
+from typer.testing import CliRunner
+
+from accelsim import cli
+
+PAGES = ["README.md", "CHANGELOG.md", *(f"docs/{name}.md" for name in ("api", "architecture", "numerics"))]
+
+
+@pytest.fixture(autouse=True)
+def in_the_checkout(project_root, monkeypatch):
+    monkeypatch.chdir(project_root)
+
+
+def blocks(text, language):
+    return re.findall(rf"```{language}\n(.*?)```", text, re.DOTALL)
+
+
+def test_the_api_page_runs(project_root, tmp_path):
+    results = doctest.testfile(
+        str(project_root / "docs" / "api.md"),
+        module_relative=False,
+        globs={"folder": tmp_path},
+        optionflags=doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE,
+    )
+    assert results.attempted > 25
+    assert results.failed == 0
+
+
+def test_the_readme_python_runs(project_root, capsys):
+    (code,) = blocks((project_root / "README.md").read_text(), "python")
+    exec(compile(code, "README.md", "exec"), {})
+    assert capsys.readouterr().out.startswith("conv1 ")
+
+
+def readme_commands():
+    text = (cli.Path(__file__).parents[2] / "README.md").read_text()
+    lines = [line.split("#")[0].strip() for block in blocks(text, "sh") for line in block.splitlines()]
+    return [line for line in lines if line.startswith("accelsim ")]
+
+
+def test_the_readme_has_commands():
+    assert len(readme_commands()) >= 8
+
+
+@pytest.mark.parametrize("command", readme_commands())
+def test_a_readme_command_runs(command, project_root, tmp_path, monkeypatch):
+    for folder in ("configs", "traces"):
+        (tmp_path / folder).symlink_to(project_root / folder)
+    monkeypatch.chdir(tmp_path)  # what it writes goes there
+    result = CliRunner().invoke(cli.app, shlex.split(command)[1:], catch_exceptions=False)
+    assert result.exit_code == 0
+    assert result.stdout
+
+
+def test_the_readme_shows_what_the_demo_prints(project_root):
+    text = (project_root / "README.md").read_text()
+    shown = blocks(text, "text")[0].rstrip()
+    from accelsim import load_config, load_trace, simulate
+    from accelsim.report.render import render_text
+
+    report = simulate(load_config("configs/int8_ws.yaml"), load_trace("traces/digits_cnn_int8.npz"))
+    assert [line.rstrip() for line in render_text(report, width=100).rstrip().splitlines()] == shown.splitlines()
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_links_lead_somewhere(page, project_root):
+    path = project_root / page
+    for target in re.findall(r"\]\(([^)#]+)[^)]*\)", path.read_text()):
+        if not target.startswith("http"):
+            assert (path.parent / target).exists(), f"{page} links to {target}"
