@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from accelsim._version import __version__
-from accelsim.errors import AccelsimError
+from accelsim.errors import AccelsimError, did_you_mean
 
 if TYPE_CHECKING:
     from accelsim.mapping.contract import GemmOperands, LayerPlan
@@ -128,7 +128,10 @@ def run(
             vcd_layer = vcd_layer or network.layers[0].name
             known = [layer.name for layer in network.layers]
             if vcd_layer not in known:
-                raise AccelsimError(f"--vcd-layer {vcd_layer!r} is not a layer of {trace}; use one of {', '.join(known)}")
+                raise AccelsimError(
+                    f"--vcd-layer {vcd_layer!r} is not a layer of {trace}{did_you_mean(vcd_layer, known)}; use one of "
+                    + ", ".join(known)
+                )
 
         def waveforms(layer: str, operands: GemmOperands, plan: LayerPlan) -> None:
             if vcd is not None and layer == vcd_layer:
@@ -190,7 +193,7 @@ def schema() -> None:
 def check(trace: TracePath) -> None:
     """Validate TRACE, every array included, and list its layers."""
     with user_errors():
-        from accelsim.report.render import print_trace
+        from accelsim.report.contents import print_trace
         from accelsim.trace.reader import load_trace
 
         network = load_trace(trace)

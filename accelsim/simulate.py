@@ -243,15 +243,15 @@ def _operands(layer: Layer) -> tuple[str, str]:
 def _output_stage(layer: Layer, trace: Trace, *, acc_shift: int) -> OutputStage:
     """Return what the layer asks of the PPU."""
     factors = trace.requantization(layer)
-    scale, zero_point = trace.output_factors(layer)
+    output_format, output_scale, zero_point = trace.output_factors(layer)
     return OutputStage(
         rounding=layer.rounding,
         scale=None if factors is None else factors.scale,
         multiplier=None if factors is None else factors.multiplier,
         shift=None if factors is None else factors.shift,
-        format=trace.output_format(layer),
+        format=output_format,
         zero_point=zero_point,
-        output_scale=scale,
+        output_scale=output_scale,
         activation=layer.activation,
         clamp=None if layer.clamp is None else (layer.clamp.low, layer.clamp.high),
         acc_shift=acc_shift,

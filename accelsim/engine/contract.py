@@ -43,6 +43,19 @@ class RegisterWatch:
     high: int
     exact: bool = True
 
+    def followed_by(self, later: RegisterWatch | None) -> RegisterWatch:
+        """Return the watch of the same register through this work and then through `later`."""
+        if later is None:
+            return self
+        events = [event for event in (self.first, later.first) if event is not None]
+        return RegisterWatch(
+            overflows=self.overflows + later.overflows,
+            first=min(events, key=lambda event: (event.index, event.k), default=None),
+            low=min(self.low, later.low),
+            high=max(self.high, later.high),
+            exact=self.exact and later.exact,
+        )
+
     @property
     def peak(self) -> int:
         """Largest magnitude seen (or bounded)."""

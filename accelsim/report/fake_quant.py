@@ -71,6 +71,6 @@ def _convolve(layer: Conv2dMeta, x: Float32, weight: Float32) -> Float32:
 def _multiply(layer: Layer, x: Float32, weight: Float32) -> Float32:
     if isinstance(layer, LinearMeta):
         flat = x.reshape(x.shape[0], -1) if layer.flatten else x
-        return np.matmul(flat, weight.T)
+        return np.asarray(np.matmul(flat, weight.T), np.float32)
     transposed = getattr(layer, "transpose_other", False)
-    return np.matmul(x, np.swapaxes(weight, -1, -2) if transposed else weight)
+    return np.asarray(np.matmul(x, np.swapaxes(weight, -1, -2) if transposed else weight), np.float32)

@@ -1,0 +1,47 @@
+"""What a trace contains, for the terminal: one row per layer."""
+
+from __future__ import annotations
+
+import sys
+from typing import IO
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table
+
+from accelsim.trace.reader import Trace
+
+
+def print_trace(trace: Trace, file: IO[str] | None = None) -> None:
+    """Print a trace's layers, shapes, formats and sizes to `file` (default: standard output)."""
+    console = Console(file=file or sys.stdout, highlight=False)
+    rows = trace.describe()
+    table = Table(box=SIMPLE_HEAD, pad_edge=False)
+    for heading in ("layer", "op", "input", "weight", "output", "rounding"):
+        table.add_column(heading, overflow="fold")
+    for heading in ("MACs", "parameters"):
+        table.add_column(heading, justify="right")
+    for row in rows:
+        table.add_row(
+            row["name"],
+            row["op"],
+            *(f"{_sizes(row[f'{part}_shape'])}\n{row[f'{part}_format']}" for part in ("input", "weight", "output")),
+            str(row["rounding"] or "none (raw accumulators)"),
+            f"{row['macs']:,}",
+            f"{row['parameters']:,}",
+        )
+    macs, parameters = sum(row["macs"] for row in rows), sum(row["parameters"] for row in rows)
+    table.add_section()
+    table.add_row("total", "", "", "", "", "", f"{macs:,}", f"{parameters:,}")
+    labels = trace.labels
+    console.print(
+        f"trace {trace.name} (digest {trace.digest}): {len(rows)} layers, {trace.weight_bytes:,} bytes of weights"
+    )
+    if trace.description:
+        console.print(trace.description)
+    console.print(table)
+    console.print(f"labels: {'none' if labels is None else f'{labels.size} inputs'}; every array was read and is sound")
+
+
+def _sizes(shape: tuple[int, ...]) -> str:
+    return "x".join(map(str, shape))
