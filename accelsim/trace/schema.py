@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field
 SCHEMA = "accelsim-trace"
 VERSION = 1
 
-Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.\-]{1,200}$")]
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.\-]{0,199}$")]  # never "." or "..": names become paths
 Size = Annotated[int, Field(ge=1, le=1 << 31)]
 Pair = tuple[Size, Size]
 Pad = Annotated[int, Field(ge=0, le=1 << 16)]

@@ -1,0 +1,289 @@
+"""The pieces of a trace under construction: tensors, layers and arrays, each added whole or not at all."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from accelsim import formats
+from accelsim.errors import AccelsimError, ShapeError, TraceError, did_you_mean
+from accelsim.formats import Format, QTensor
+from accelsim.trace.factors import narrow_codes, plain_array, quantize_bias
+from accelsim.trace.geometry import output_dims
+from accelsim.trace.metadata import checked
+from accelsim.trace.schema import Conv2dMeta, Layer, LinearMeta, MatmulMeta, TensorMeta
+from accelsim.trace.shapes import Shape, channel_axis_of_weight, output_shape
+from accelsim.trace.slots import TensorPart, layer_array, tensor_array
+
+Arrays = dict[str, NDArray[Any]]
+RAW_FORMAT = "int32"
+
+
+@dataclass(frozen=True)
+class Finish:
+    """What happens to a layer's accumulators; TraceBuilder's docstring says what each field is."""
+
+    bias: ArrayLike | None
+    output: str | Format | None
+    scale: float | None
+    zero_point: int
+    output_name: str | None
+    rounding: str | None
+    activation: str
+    clamp: tuple[int, int] | None
+    requantization_scale: ArrayLike | None
+    multiplier: ArrayLike | None
+    shift: ArrayLike | None
+    expected: ArrayLike | QTensor | None
+    expected_block_scales: ArrayLike | None
+    reference: ArrayLike | None
+
+
+class Assembly:
+    """Tensors, layers and arrays so far."""
+
+    def __init__(self) -> None:
+        self.tensors: dict[str, TensorMeta] = {}
+        self.layers: list[Layer] = []
+        self.arrays: Arrays = {}
+
+    @property
+    def computed(self) -> list[str]:
+        """The outputs of the layers, in order."""
+        return [layer.output for layer in self.layers]
+
+    @property
+    def used(self) -> set[str]:
+        """Every tensor that a layer reads as an activation."""
+        others = {layer.other for layer in self.layers if isinstance(layer, MatmulMeta)}
+        return others | {layer.input for layer in self.layers}
+
+    def shape(self, tensor: str, where: str) -> Shape:
+        """Return a tensor's shape; TraceError for an unknown name."""
+        if tensor not in self.tensors:
+            near = did_you_mean(tensor, self.tensors) if isinstance(tensor, str) else ""
+            raise TraceError(f"{where}: unknown tensor {tensor!r}{near}; add it before the layer that uses it")
+        return self.tensors[tensor].shape
+
+    def add_stored(self, name: str, tensor: QTensor, dims: tuple[str, ...], reference: ArrayLike | None) -> None:
+        """Add a tensor whose codes the trace stores."""
+        self._refuse_taken(name, f"tensor {name!r}")
+        meta, arrays = _stored(name, tensor, dims)
+        if reference is not None:
+            arrays[tensor_array(name, "reference")] = _floats(reference, f"tensor {name!r}: reference")
+        self.tensors[name] = meta
+        self.arrays.update(arrays)
+
+    def add_layer(
+        self,
+        kind: type[Conv2dMeta] | type[LinearMeta] | type[MatmulMeta],
+        name: str,
+        first: str,
+        second: str | tuple[QTensor, tuple[str, ...]],
+        own: Mapping[str, Any],
+        finish: Finish,
+    ) -> str:
+        """Add a layer and its output; return the output's name.
+
+        first : the input's name
+        second : the other activation's name, or a weight and the names of its dimensions
+        own : the fields that only this kind of layer has
+        """
+        where = f"layer {name!r}"
+        if any(layer.name == name for layer in self.layers):
+            raise TraceError(f"{where}: another layer has this name; use a new one, or begin a new TraceBuilder")
+        output = finish.output_name if finish.output_name is not None else f"{name}.out"
+        self._refuse_taken(output, where)
+        self.shape(first, where)
+        new_tensors: dict[str, TensorMeta] = {}
+        new_arrays: Arrays = {}
+        if isinstance(second, str):
+            self.shape(second, where)
+            second_name, role = second, "other"
+        else:
+            second_name, role = f"{name}.weight", "weight"
+            self._refuse_taken(second_name, where)
+            new_tensors[second_name], new_arrays = _stored(second_name, *second)
+        clamp = None if finish.clamp is None else {"low": finish.clamp[0], "high": finish.clamp[1]}
+        fields = {
+            "name": name,
+            "input": first,
+            role: second_name,
+            "output": output,
+            "rounding": finish.rounding,
+            "activation": finish.activation,
+            "clamp": clamp,
+            **own,
+        }
+        layer: Layer = checked(lambda: kind.model_validate(fields), where, kind)
+        tensors, arrays = {**self.tensors, **new_tensors}, {**self.arrays, **new_arrays}
+        try:
+            meta, made = _output(layer, tensors, arrays, finish)
+        except TraceError:
+            raise
+        except AccelsimError as error:
+            raise TraceError(f"{where}: {error}") from None
+        self.tensors.update({**new_tensors, output: meta})
+        self.arrays.update({**new_arrays, **made})
+        self.layers.append(layer)
+        return output
+
+    def _refuse_taken(self, name: str, where: str) -> None:
+        if name in self.tensors:
+            raise TraceError(f"{where}: another tensor is named {name!r}; use a new name, or begin a new TraceBuilder")
+
+
+def _stored(name: str, tensor: QTensor, dims: tuple[str, ...]) -> tuple[TensorMeta, Arrays]:
+    if not isinstance(tensor, QTensor):
+        raise TraceError(
+            f"tensor {name!r}: found a {type(tensor).__name__}, but a QTensor is needed; "
+            f"make one with formats.get('int8').quantize(array) or formats.make_qtensor(codes, ...)"
+        )
+    meta = TensorMeta(
+        format=tensor.format.name,
+        dims=dims,
+        shape=tensor.shape,
+        channel_axis=tensor.channel_axis,
+        block_axis=tensor.block_axis,
+    )
+    parts: dict[TensorPart, NDArray[Any]] = {
+        "codes": narrow_codes(tensor.codes, tensor.format, f"tensor {name!r}"),
+        **_factors(tensor.scale, tensor.zero_point),
+    }
+    if tensor.block_scales is not None:
+        parts["block_scales"] = _narrow_block_scales(tensor.block_scales, f"tensor {name!r}: block_scales")
+    return meta, {tensor_array(name, part): array for part, array in parts.items()}
+
+
+def _output(
+    layer: Layer, tensors: Mapping[str, TensorMeta], arrays: Arrays, finish: Finish
+) -> tuple[TensorMeta, Arrays]:
+    """Return a layer's output tensor, and its own and its output's arrays."""
+    where = f"layer {layer.name!r}"
+    second = layer.other if isinstance(layer, MatmulMeta) else layer.weight
+    x, w = tensors[layer.input], tensors[second]
+    shape = output_shape(layer, x.shape, w.shape)
+    acc_scale = _accumulator_scale(
+        layer, x, w, arrays[tensor_array(layer.input, "scale")], arrays[tensor_array(second, "scale")]
+    )
+    made: Arrays = {}
+    if finish.bias is not None:
+        made[layer_array(layer.name, "bias")] = quantize_bias(finish.bias, acc_scale, shape[-1], f"{where}: bias")
+    if layer.rounding is None:
+        number_format, scale = _raw_output(where, finish), acc_scale
+    else:
+        number_format, scale = _requantized_output(where, finish)
+        made.update(_requantization(layer, finish, acc_scale, scale))
+    channel_axis = len(shape) - 1 if scale.ndim else None
+    last = len(shape) - 1 if number_format.blocks is not None else None
+    meta = TensorMeta(
+        format=number_format.name,
+        dims=output_dims(layer, x.dims),
+        shape=shape,
+        channel_axis=channel_axis,
+        block_axis=last,
+    )
+    zero_point = plain_array(finish.zero_point, f"{where}: zero_point")
+    parts = _factors(scale, zero_point)
+    expected, block_scales = finish.expected, finish.expected_block_scales
+    if isinstance(expected, QTensor):
+        expected, block_scales = expected.codes, expected.block_scales
+    if expected is not None:
+        parts["expected"] = narrow_codes(expected, number_format, f"{where}: expected")
+    if block_scales is not None:
+        parts["expected_block_scales"] = _narrow_block_scales(block_scales, f"{where}: expected_block_scales")
+    if finish.reference is not None:
+        parts["reference"] = _floats(finish.reference, f"{where}: reference")
+    made.update({tensor_array(layer.output, part): array for part, array in parts.items()})
+    return meta, made
+
+
+def _accumulator_scale(
+    layer: Layer, x: TensorMeta, w: TensorMeta, x_scale: NDArray[Any], w_scale: NDArray[Any]
+) -> NDArray[np.float64]:
+    """Return s_input * s_weight, () or (N,)."""
+    if x.channel_axis is not None:
+        raise ShapeError(f"input {layer.input!r} has per-channel scales, which cannot leave the sum; use one scale")
+    channel = channel_axis_of_weight(layer, len(w.shape))
+    if w.channel_axis not in (None, channel):
+        raise ShapeError(
+            f"the weight's scales run along axis {w.channel_axis}; use axis {channel}, that of the output channels"
+        )
+    return np.asarray(x_scale.astype(np.float64) * w_scale)
+
+
+def _raw_output(where: str, finish: Finish) -> Format:
+    for what, value in (
+        ("scale", finish.scale),
+        ("zero_point", finish.zero_point or None),
+        ("requantization_scale", finish.requantization_scale),
+        ("multiplier", finish.multiplier),
+        ("shift", finish.shift),
+    ):
+        if value is not None:
+            raise TraceError(
+                f"{where}: {what} is given, but rounding=None lets raw accumulators leave, in units of "
+                f"s_input * s_weight; leave it out, or name a rounding rule"
+            )
+    return _format(RAW_FORMAT if finish.output is None else finish.output)
+
+
+def _requantized_output(where: str, finish: Finish) -> tuple[Format, NDArray[np.float64]]:
+    if finish.output is None or finish.scale is None:
+        raise TraceError(
+            f"{where}: say the output's number format and scale, e.g. output='int8', scale=0.05; "
+            f"or rounding=None to let raw accumulators leave"
+        )
+    scale = plain_array(finish.scale, f"{where}: scale").astype(np.float64)
+    if scale.shape != () or not (np.isfinite(scale) and scale > 0):
+        raise TraceError(f"{where}: scale={finish.scale!r}; the output's scale is one finite number greater than 0")
+    return _format(finish.output), scale
+
+
+def _requantization(layer: Layer, finish: Finish, acc_scale: NDArray[np.float64], scale: NDArray[np.float64]) -> Arrays:
+    where = f"layer {layer.name!r}"
+    made: Arrays = {}
+    for part, value in (("multiplier", finish.multiplier), ("shift", finish.shift)):
+        if value is not None:
+            array = plain_array(value, f"{where}: {part}")
+            made[f"layers/{layer.name}/{part}"] = array
+    if finish.requantization_scale is not None:
+        given = plain_array(finish.requantization_scale, f"{where}: requantization_scale")
+        made[layer_array(layer.name, "scale")] = given.astype(np.float64)
+    elif not made:
+        with np.errstate(over="ignore", under="ignore"):
+            factor = acc_scale / scale
+        if not np.all(np.isfinite(factor) & (factor > 0)):
+            raise TraceError(
+                f"{where}: s_input * s_weight / scale = {factor.flat[0]} is not a positive finite number; "
+                f"the scales are too far apart"
+            )
+        made[layer_array(layer.name, "scale")] = np.asarray(factor)
+    return made
+
+
+def _format(chosen: str | Format) -> Format:
+    return formats.get(chosen) if isinstance(chosen, str) else chosen
+
+
+def _factors(scale: NDArray[Any], zero_point: NDArray[Any]) -> dict[TensorPart, NDArray[Any]]:
+    """Return a tensor's scale and, unless it is zero throughout, its zero point."""
+    parts: dict[TensorPart, NDArray[Any]] = {"scale": np.array(scale, np.float64)}
+    if np.any(zero_point != 0):
+        parts["zero_point"] = np.array(zero_point)
+    return parts
+
+
+def _narrow_block_scales(block_scales: ArrayLike, what: str) -> NDArray[Any]:
+    array = plain_array(block_scales, what)
+    small = array.dtype.kind != "f" and array.size and int(array.min()) >= 0 and int(array.max()) < 1 << 16
+    return plain_array(array.astype(np.uint16), what) if small else array
+
+
+def _floats(values: ArrayLike, what: str) -> NDArray[Any]:
+    array = plain_array(values, what)
+    return array if array.dtype.kind == "f" else plain_array(array.astype(np.float64), what)

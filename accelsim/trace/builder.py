@@ -1,0 +1,239 @@
+"""A trace in a few lines, from a notebook or an importer::
+
+net = TraceBuilder("tiny")
+x = net.input("x", formats.get("uint8").quantize(images, asymmetric=True))
+net.linear("fc", x, formats.get("int8").quantize(weight, axis=0), bias=bias, output="int8", scale=0.05)
+net.save("tiny.npz")
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from accelsim.errors import TraceError, did_you_mean
+from accelsim.formats import Format, QTensor
+from accelsim.trace.archive import META, MemorySource
+from accelsim.trace.assembly import Assembly, Finish
+from accelsim.trace.factors import plain_array
+from accelsim.trace.geometry import Padding, input_dims, padding_pairs, pair, weight_dims
+from accelsim.trace.metadata import checked
+from accelsim.trace.problems import trace_error
+from accelsim.trace.reader import Trace
+from accelsim.trace.schema import Conv2dMeta, LinearMeta, MatmulMeta, TraceMeta
+from accelsim.trace.slots import LABELS
+from accelsim.trace.validate import find_problems
+from accelsim.trace.writer import meta_array, save
+
+Activation = Literal["none", "relu", "relu6", "clamp"]
+DEFAULT_ROUNDING = "double_half_up_then_away"
+
+
+class TraceBuilder:
+    """Collects inputs and layers, in the order of computation, and makes a :class:`Trace` of them.
+
+    Layers take what their inputs mean (format, scale, zero point) from the tensors that they are given; the user says
+    what the output shall mean. A method that raises TraceError leaves the builder as it was.
+
+    Keywords that all layers share:
+
+    bias : [N]; integers in units of the accumulator, taken as they are; or real numbers, divided by s_input * s_weight
+        and rounded to nearest, ties away from zero
+    output : number format of the output (a name or a Format)
+    scale, zero_point : of the output, one number each; VSQ: the coarse scale
+    output_name : name of the output tensor, "<layer>.out" by default
+    rounding : requantization rule (accelsim.rounding); None: raw accumulators leave, as int32 (or the wider format
+        that `output` names) with the scale s_input * s_weight
+    activation, clamp : fused activation; clamp=(low, high) are the inclusive bounds of activation="clamp", in codes
+    requantization_scale : () or [N]; s_input * s_weight / scale in float64 by default
+    multiplier, shift : () or [N] integers, instead of a scale; the factor is multiplier / 2**shift
+    expected, expected_block_scales : the codes that another implementation computed (a QTensor serves for both)
+    reference : the float network's values
+
+    Each layer method returns the name of its output tensor, for the layers that use it.
+    """
+
+    def __init__(self, name: str, description: str = "") -> None:
+        self._name = name
+        self._description = description
+        self._assembly = Assembly()
+        self._inputs: list[str] = []
+        self._outputs: list[str] = []
+        self._labels: ArrayLike | None = None
+
+    def input(
+        self, name: str, tensor: QTensor, dims: Sequence[str] | None = None, *, reference: ArrayLike | None = None
+    ) -> str:
+        """Add a network input and return its name.
+
+        dims : one name a dimension; by default (batch, height, width, channel), (batch, position, channel) or
+            (batch, channel)
+        """
+        names = tuple(dims) if dims is not None else input_dims(len(tensor.shape))
+        self._assembly.add_stored(name, tensor, names, reference)
+        self._inputs.append(name)
+        return name
+
+    def conv2d(
+        self,
+        name: str,
+        input: str,  # noqa: A002 (what the field calls it)
+        weight: QTensor,
+        *,
+        stride: int | tuple[int, int] = 1,
+        padding: Padding = 0,
+        dilation: int | tuple[int, int] = 1,
+        groups: int = 1,
+        bias: ArrayLike | None = None,
+        output: str | Format | None = None,
+        scale: float | None = None,
+        zero_point: int = 0,
+        output_name: str | None = None,
+        rounding: str | None = DEFAULT_ROUNDING,
+        activation: Activation = "none",
+        clamp: tuple[int, int] | None = None,
+        requantization_scale: ArrayLike | None = None,
+        multiplier: ArrayLike | None = None,
+        shift: ArrayLike | None = None,
+        expected: ArrayLike | QTensor | None = None,
+        expected_block_scales: ArrayLike | None = None,
+        reference: ArrayLike | None = None,
+    ) -> str:
+        """Add a convolution: input [batch, height, width, channel], weight [out, kernel height, kernel width,
+        channel / groups].
+
+        stride, dilation : one number, or (vertical, horizontal)
+        padding : a number, (vertical, horizontal), ((top, bottom), (left, right)), "valid" (none), or "same":
+            TensorFlow's rule, ceil(size / stride) outputs, an odd row or column of padding goes to the bottom or right
+
+        Raises TraceError, which names the layer.
+        """
+        finish = Finish(bias, output, scale, zero_point, output_name, rounding, activation, clamp, requantization_scale,
+                        multiplier, shift, expected, expected_block_scales, reference)  # fmt: skip
+        where = f"layer {name!r}"
+        steps, spread = pair(stride, f"{where}: stride"), pair(dilation, f"{where}: dilation")
+        pads = padding_pairs(
+            padding, self._assembly.shape(input, where)[1:3], weight.shape[1:3], steps, spread, f"{where}: padding"
+        )
+        own = {"stride": steps, "padding": pads, "dilation": spread, "groups": groups}
+        return self._assembly.add_layer(Conv2dMeta, name, input, (weight, weight_dims("conv2d")), own, finish)
+
+    def linear(
+        self,
+        name: str,
+        input: str,  # noqa: A002
+        weight: QTensor,
+        *,
+        flatten: bool = False,
+        bias: ArrayLike | None = None,
+        output: str | Format | None = None,
+        scale: float | None = None,
+        zero_point: int = 0,
+        output_name: str | None = None,
+        rounding: str | None = DEFAULT_ROUNDING,
+        activation: Activation = "none",
+        clamp: tuple[int, int] | None = None,
+        requantization_scale: ArrayLike | None = None,
+        multiplier: ArrayLike | None = None,
+        shift: ArrayLike | None = None,
+        expected: ArrayLike | QTensor | None = None,
+        expected_block_scales: ArrayLike | None = None,
+        reference: ArrayLike | None = None,
+    ) -> str:
+        """Add a fully connected layer: weight [out, in]; reduces the input's last axis, or all but the first if
+        `flatten` (in the order height, width, channel).
+
+        Raises TraceError, which names the layer.
+        """
+        finish = Finish(bias, output, scale, zero_point, output_name, rounding, activation, clamp, requantization_scale,
+                        multiplier, shift, expected, expected_block_scales, reference)  # fmt: skip
+        own = {"flatten": flatten}
+        return self._assembly.add_layer(LinearMeta, name, input, (weight, weight_dims("linear")), own, finish)
+
+    def matmul(
+        self,
+        name: str,
+        a: str,
+        b: str,
+        *,
+        transpose_other: bool = False,
+        bias: ArrayLike | None = None,
+        output: str | Format | None = None,
+        scale: float | None = None,
+        zero_point: int = 0,
+        output_name: str | None = None,
+        rounding: str | None = DEFAULT_ROUNDING,
+        activation: Activation = "none",
+        clamp: tuple[int, int] | None = None,
+        requantization_scale: ArrayLike | None = None,
+        multiplier: ArrayLike | None = None,
+        shift: ArrayLike | None = None,
+        expected: ArrayLike | QTensor | None = None,
+        expected_block_scales: ArrayLike | None = None,
+        reference: ArrayLike | None = None,
+    ) -> str:
+        """Add a product of two activations: a [..., M, K] times b [..., K, N] ([..., N, K] if `transpose_other`).
+
+        Raises TraceError, which names the layer.
+        """
+        finish = Finish(bias, output, scale, zero_point, output_name, rounding, activation, clamp, requantization_scale,
+                        multiplier, shift, expected, expected_block_scales, reference)  # fmt: skip
+        return self._assembly.add_layer(MatmulMeta, name, a, b, {"transpose_other": transpose_other}, finish)
+
+    def labels(self, labels: ArrayLike) -> None:
+        """Say the class of each input of the batch: integers [batch], from 0."""
+        self._labels = plain_array(labels, "labels")
+
+    def output(self, name: str) -> None:
+        """Name a network output; without any, these are the tensors that no layer uses."""
+        known = self._assembly.computed
+        if name not in known:
+            raise TraceError(f"output {name!r} is not computed by a layer{did_you_mean(name, known)}")
+        self._outputs.append(name)
+
+    def build(self) -> Trace:
+        """Return the trace, in memory; everything is checked, arrays included.
+
+        Raises TraceError with all problems.
+        """
+        meta, arrays = self._finished()
+        trace = Trace(meta, MemorySource({**arrays, META: meta_array(meta)}))
+        trace.check_arrays()
+        return trace
+
+    def save(self, path: str | os.PathLike[str]) -> Path:
+        """Build the trace, write it, and return its path. The file appears whole or not at all.
+
+        Raises TraceError with all problems, or because the folder is missing or may not be written to.
+        """
+        self.build()
+        return save(path, *self._finished())
+
+    def _finished(self) -> tuple[TraceMeta, Mapping[str, np.ndarray[Any, Any]]]:
+        assembly, subject = self._assembly, f"trace {self._name!r}"
+        outputs = tuple(self._outputs) or tuple(name for name in assembly.computed if name not in assembly.used)
+
+        def meta() -> TraceMeta:
+            return TraceMeta(
+                name=self._name,
+                description=self._description,
+                tensors=assembly.tensors,
+                layers=tuple(assembly.layers),
+                inputs=tuple(self._inputs),
+                outputs=outputs,
+            )
+
+        finished = checked(meta, subject)
+        arrays = dict(assembly.arrays)
+        if self._labels is not None:
+            arrays[LABELS] = np.asarray(self._labels)
+        headers = MemorySource(arrays).headers
+        problems = find_problems(finished, headers)
+        if problems:
+            raise trace_error(subject, problems)
+        return finished, arrays

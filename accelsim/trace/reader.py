@@ -1,0 +1,344 @@
+"""Reading a trace: :func:`load_trace` opens and checks a file, :class:`Trace` hands out its arrays one at a time."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from accelsim import formats
+from accelsim.errors import AccelsimError, FormatError, ShapeError, TraceError, did_you_mean
+from accelsim.formats import Format, QTensor, make_qtensor
+from accelsim.formats.tensor import check_scale, check_zero_point
+from accelsim.trace import metadata
+from accelsim.trace.archive import META, SIZE_LIMIT_BYTES, ArraySource, ZipSource
+from accelsim.trace.head import BATCH, cut_batch
+from accelsim.trace.problems import trace_error
+from accelsim.trace.schema import Layer, LayerMeta, MatmulMeta, TensorMeta, TraceMeta
+from accelsim.trace.slots import LABELS, TensorPart, layer_array, tensor_array
+from accelsim.trace.summary import layer_row, size_bits
+from accelsim.trace.validate import find_problems
+
+LARGEST_SHIFT = 256  # far beyond any rule's; the PPU says what its rule takes
+
+
+@dataclass(frozen=True, eq=False)
+class Requantization:
+    """How a layer's accumulators become output codes: a rule and its factors (docs/numerics.md, Requantization).
+
+    rounding : the rule (accelsim.rounding)
+    scale : float64 () or (N,), s_input * s_weight / s_output; or None, and then
+    multiplier, shift : int64 () or (N,): the factor is multiplier / 2**shift
+    """
+
+    rounding: str
+    scale: NDArray[np.float64] | None = None
+    multiplier: NDArray[np.int64] | None = None
+    shift: NDArray[np.int64] | None = None
+
+
+class Trace:
+    """A quantized network and its data: small facts at once, arrays when they are asked for.
+
+    Immutable. Made by :func:`load_trace` or ``TraceBuilder.build()``. Every method that reads an array raises
+    TraceError, naming the array, where it is damaged or holds what its format cannot.
+    """
+
+    def __init__(self, meta: TraceMeta, source: ArraySource, path: Path | None = None) -> None:
+        self._meta = meta
+        self._source = source
+        self._path = path
+        self._layers = {layer.name: layer for layer in meta.layers}
+        self._producers = {layer.output: layer.name for layer in meta.layers}
+
+    @property
+    def name(self) -> str:
+        return self._meta.name
+
+    @property
+    def description(self) -> str:
+        return self._meta.description
+
+    @property
+    def path(self) -> Path | None:
+        """The file, or None for a trace that was built in memory."""
+        return self._path
+
+    @property
+    def meta(self) -> TraceMeta:
+        return self._meta
+
+    @property
+    def layers(self) -> tuple[Layer, ...]:
+        return self._meta.layers
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        return self._meta.inputs
+
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        return self._meta.outputs
+
+    @property
+    def digest(self) -> str:
+        """16 hex digits over the metadata and every array's name, size and checksum; equal for equal content, however
+        the file was packed.
+        """
+        return self._source.digest
+
+    def tensor_meta(self, name: str) -> TensorMeta:
+        """Return what the trace says about a tensor; TraceError for an unknown name."""
+        try:
+            return self._meta.tensors[name]
+        except KeyError:
+            raise TraceError(
+                f"{self._subject}: unknown tensor {name!r}{did_you_mean(name, self._meta.tensors)}"
+            ) from None
+
+    def tensor(self, name: str) -> QTensor:
+        """Return a stored tensor (a network input or a weight); computed ones come from :meth:`output_tensor`."""
+        self.tensor_meta(name)
+        if name in self._producers:
+            raise TraceError(
+                f"{self._subject}: tensor {name!r} is computed by layer {self._producers[name]!r}, not stored; "
+                f"expected({name!r}) gives the expected codes, if there are any"
+            )
+        return self._stored(name, "codes", "block_scales")
+
+    def output_tensor(self, layer: LayerMeta | str, codes: ArrayLike, block_scales: ArrayLike | None = None) -> QTensor:
+        """Return computed codes as the tensor that a layer puts out.
+
+        codes : integers in the output format's range, the output's shape
+        block_scales : integers, where the output format has blocks
+
+        Raises TraceError for a wrong shape; FormatError for codes outside of the format's range.
+        """
+        output = self._layer(layer).output
+        shape = self._meta.tensors[output].shape
+        if np.shape(codes) != shape:
+            raise TraceError(
+                f"{self._subject}: tensor {output!r} has shape {shape}, but {np.shape(codes)} was computed"
+            )
+        return self._qtensor(output, codes, block_scales)
+
+    def output_factors(self, layer: LayerMeta | str) -> tuple[Format, NDArray[np.float64], NDArray[np.int64]]:
+        """Return (format, scale, zero point) of the tensor that a layer puts out; scale and zero point are () or (C,)."""
+        output = self._layer(layer).output
+        return (formats.get(self._meta.tensors[output].format), *self._factors(output))
+
+    def head(self, count: int) -> Trace:
+        """Return a trace of the first `count` inputs of the batch; arrays are still read when they are asked for.
+
+        Raises TraceError where the batch is smaller, or an input has no first dimension named "batch".
+        """
+        for name in self.inputs:
+            meta = self._meta.tensors[name]
+            if meta.dims[:1] != (BATCH,):
+                raise TraceError(
+                    f"{self._subject}: input {name!r} has dimensions {', '.join(meta.dims)}; only a batch, a first "
+                    f"dimension named 'batch', can be cut to its first {count} inputs"
+                )
+            if not 1 <= count <= meta.shape[0]:
+                raise TraceError(f"{self._subject}: has {meta.shape[0]} inputs, so the first {count} cannot be taken")
+        return Trace(*cut_batch(self._meta, self._source, count), self._path)
+
+    def expected(self, tensor: str) -> QTensor | None:
+        """Return the expected codes of a computed tensor, or None where the trace has none."""
+        self.tensor_meta(tensor)
+        if tensor_array(tensor, "expected") not in self._source.headers:
+            return None
+        return self._stored(tensor, "expected", "expected_block_scales")
+
+    def reference(self, tensor: str) -> NDArray[np.float64] | None:
+        """Return the float network's values of a tensor, or None where the trace has none."""
+        self.tensor_meta(tensor)
+        return self._reals(tensor_array(tensor, "reference"))
+
+    def bias(self, layer: LayerMeta | str) -> NDArray[np.int64] | None:
+        """Return a layer's bias, int64 [N], in units of the accumulator (s_input * s_weight), or None."""
+        return self._integers(layer_array(self._layer(layer).name, "bias"))
+
+    def requantization(self, layer: LayerMeta | str) -> Requantization | None:
+        """Return how a layer requantizes, or None where raw accumulators leave."""
+        meta = self._layer(layer)
+        if meta.rounding is None:
+            return None
+
+        scale_name, shift_name = layer_array(meta.name, "scale"), layer_array(meta.name, "shift")
+        scale = self._reals(scale_name)
+        if scale is not None and not np.all(scale > 0):
+            raise TraceError(f"{self._subject}: array {scale_name!r} holds {scale.min()}; scales are greater than 0")
+        multiplier, shift = self._integers(layer_array(meta.name, "multiplier")), self._integers(shift_name)
+        for value in () if shift is None else (shift.min(), shift.max()):
+            if not -LARGEST_SHIFT <= value <= LARGEST_SHIFT:
+                raise TraceError(
+                    f"{self._subject}: array {shift_name!r} holds {value}; shifts lie in "
+                    f"[-{LARGEST_SHIFT}, {LARGEST_SHIFT}]"
+                )
+        return Requantization(meta.rounding, scale, multiplier, shift)
+
+    @property
+    def labels(self) -> NDArray[np.int64] | None:
+        """The class of each input of the batch, int64 [batch], or None."""
+        labels = self._integers(LABELS)
+        if labels is not None and np.any(labels < 0):
+            raise TraceError(f"{self._subject}: array {LABELS!r} holds {labels.min()}; classes count from 0")
+        return labels
+
+    @property
+    def weight_bytes(self) -> int:
+        """Packed size of all weights with their block scales (not biases), each tensor rounded up to whole bytes."""
+        weights = {layer.weight for layer in self.layers if not isinstance(layer, MatmulMeta)}
+        return sum(-(-size_bits(self._meta.tensors[name]) // 8) for name in weights)
+
+    def describe(self) -> list[dict[str, Any]]:
+        """Return one row a layer, read from shapes alone.
+
+        Keys: name, op, input, weight (or the other activation of a matmul), output (tensor names), input_shape,
+        weight_shape, output_shape, input_format, weight_format, output_format, rounding, activation, macs (of the whole
+        batch), parameters (weights and biases).
+        """
+        return [layer_row(layer, self._meta.tensors, self._source.headers) for layer in self.layers]
+
+    def check_arrays(self) -> None:
+        """Read every array, one at a time; raise one TraceError with everything that is damaged or out of range."""
+        problems = []
+        for read in self._reads():
+            try:
+                read()
+            except AccelsimError as error:
+                problems.append(str(error).removeprefix(f"{self._subject}: "))
+        if problems:
+            raise trace_error(self._subject, list(dict.fromkeys(problems)))
+
+    def __repr__(self) -> str:
+        return f"<Trace {self.name!r}: {len(self.layers)} layers, digest {self.digest}>"
+
+    def _reads(self) -> Iterator[Callable[[], object]]:
+        for name in self._meta.tensors:
+            if name in self._producers:
+                yield partial(self._factors, name)
+                yield partial(self.expected, name)
+            else:
+                yield partial(self.tensor, name)
+            yield partial(self.reference, name)
+        for layer in self.layers:
+            yield partial(self.bias, layer)
+            yield partial(self.requantization, layer)
+        yield lambda: self.labels
+
+    @property
+    def _subject(self) -> str:
+        return str(self._path) if self._path is not None else f"trace {self.name!r}"
+
+    def _layer(self, layer: LayerMeta | str) -> Layer:
+        name = layer if isinstance(layer, str) else layer.name
+        try:
+            return self._layers[name]
+        except KeyError:
+            raise TraceError(f"{self._subject}: unknown layer {name!r}{did_you_mean(name, self._layers)}") from None
+
+    def _factors(self, tensor: str) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+        """Return a tensor's checked (scale, zero point), from the file."""
+        meta = self._meta.tensors[tensor]
+        scale = self._source.read(tensor_array(tensor, "scale"))
+        zero_point = self._optional(tensor_array(tensor, "zero_point"))
+        zeros = np.zeros((), np.int64) if zero_point is None else zero_point
+        subject = f"{self._subject}: tensor {tensor!r}"
+        try:
+            return (
+                check_scale(scale, meta.shape, meta.channel_axis, subject),
+                check_zero_point(zeros, formats.get(meta.format), meta.shape, meta.channel_axis, subject),
+            )
+        except AccelsimError as error:
+            raise TraceError(str(error)) from None
+
+    def _stored(self, tensor: str, part: TensorPart, blocks_part: TensorPart) -> QTensor:
+        blocks = None
+        if self._meta.tensors[tensor].block_axis is not None:
+            blocks = self._source.read(tensor_array(tensor, blocks_part))
+        try:
+            return self._qtensor(tensor, self._source.read(tensor_array(tensor, part)), blocks)
+        except (FormatError, ShapeError) as error:
+            raise TraceError(str(error)) from None
+
+    def _qtensor(self, tensor: str, codes: ArrayLike, block_scales: ArrayLike | None) -> QTensor:
+        meta = self._meta.tensors[tensor]
+        scale, zero_point = self._factors(tensor)
+        return make_qtensor(
+            codes,
+            formats.get(meta.format),
+            scale,
+            zero_point,
+            channel_axis=meta.channel_axis,
+            block_axis=meta.block_axis,
+            block_scales=block_scales,
+            subject=f"{self._subject}: tensor {tensor!r}",
+        )
+
+    def _optional(self, name: str) -> NDArray[Any] | None:
+        return self._source.read(name) if name in self._source.headers else None
+
+    def _integers(self, name: str) -> NDArray[np.int64] | None:
+        array = self._optional(name)
+        if array is None:
+            return None
+        if array.dtype.kind == "u" and array.size and int(array.max()) > np.iinfo(np.int64).max:
+            raise TraceError(f"{self._subject}: array {name!r} holds {array.max()}, which does not fit int64")
+        return array.astype(np.int64)
+
+    def _reals(self, name: str) -> NDArray[np.float64] | None:
+        array = self._optional(name)
+        if array is None:
+            return None
+        wrong = ~np.isfinite(array)
+        if wrong.any():
+            raise TraceError(
+                f"{self._subject}: array {name!r} holds {int(wrong.sum())} values that are NaN or infinite; "
+                f"all must be finite"
+            )
+        return array.astype(np.float64)
+
+
+def load_trace(path: str | os.PathLike[str], *, size_limit_bytes: int = SIZE_LIMIT_BYTES) -> Trace:
+    """Open a `.npz` trace and check everything that can be checked without reading an array.
+
+    path : the file; it stays open until the trace is gone
+    size_limit_bytes : refuse any single array that is larger
+
+    Raises TraceError with all problems of the file: damage, an inconsistent graph, arrays that do not fit it.
+    """
+    file = Path(path)
+    source = ZipSource(file, size_limit_bytes=size_limit_bytes)
+    try:
+        trace = Trace(_read_meta(source), source, file)
+        problems = find_problems(trace.meta, source.headers, size_limit_bytes=size_limit_bytes)
+        if problems:
+            raise trace_error(str(file), problems)
+    except metadata.MetaError as error:
+        source.close()
+        raise trace_error(str(file), error.problems) from None
+    except BaseException:
+        source.close()
+        raise
+    return trace
+
+
+def _read_meta(source: ArraySource) -> TraceMeta:
+    header = source.headers[META]
+    if header.dtype != np.uint8 or len(header.shape) != 1:
+        raise metadata.MetaError(
+            [f"meta: is {header.dtype} of shape {header.shape}, but must be a row of uint8 (the bytes of UTF-8 JSON)"]
+        )
+    if header.size_bytes > metadata.LARGEST_TEXT_BYTES:
+        raise metadata.MetaError(
+            [f"meta: has {header.size_bytes} bytes of JSON, more than the limit of {metadata.LARGEST_TEXT_BYTES}"]
+        )
+    return metadata.decode(source.read(META).tobytes())

@@ -1,0 +1,48 @@
+"""What `accelsim check` lists of each layer, from shapes alone."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Container, Mapping
+from typing import Any
+
+from accelsim import formats
+from accelsim.trace.schema import Layer, MatmulMeta, TensorMeta
+from accelsim.trace.shapes import macs, weight_name
+from accelsim.trace.slots import layer_array
+
+
+def layer_row(layer: Layer, tensors: Mapping[str, TensorMeta], arrays: Container[str]) -> dict[str, Any]:
+    """Return one row of ``Trace.describe()``; `arrays` are the names of the arrays that the trace holds."""
+    x, w, y = tensors[layer.input], tensors[weight_name(layer)], tensors[layer.output]
+    weights = 0 if isinstance(layer, MatmulMeta) else math.prod(w.shape)
+    biases = y.shape[-1] if layer_array(layer.name, "bias") in arrays else 0
+    return {
+        "name": layer.name,
+        "op": layer.op,
+        "input": layer.input,
+        "weight": weight_name(layer),
+        "output": layer.output,
+        "input_shape": x.shape,
+        "weight_shape": w.shape,
+        "output_shape": y.shape,
+        "input_format": x.format,
+        "weight_format": w.format,
+        "output_format": y.format,
+        "rounding": layer.rounding,
+        "activation": layer.activation,
+        "macs": macs(layer, tensors),
+        "parameters": weights + biases,
+    }
+
+
+def size_bits(tensor: TensorMeta) -> int:
+    """Return the packed size of a tensor: its codes and its block scales (a ragged tail counts as a whole block)."""
+    number_format = formats.get(tensor.format)
+    elements = math.prod(tensor.shape)
+    bits = elements * number_format.lane_bits
+    if number_format.blocks is not None and tensor.block_axis is not None:
+        length = tensor.shape[tensor.block_axis]
+        blocks_a_row = -(-length // number_format.blocks.size)
+        bits += elements // length * blocks_a_row * number_format.blocks.scale_bits
+    return bits

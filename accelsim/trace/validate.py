@@ -1,0 +1,337 @@
+"""Whether a trace's metadata and array headers agree: every problem, found without reading an array."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterable, Mapping
+
+from accelsim import formats
+from accelsim.errors import FormatError, ShapeError, did_you_mean
+from accelsim.formats.integer import MAX_OPERAND_BITS
+from accelsim.rounding import RULES
+from accelsim.trace.archive import META, SIZE_LIMIT_BYTES, Header
+from accelsim.trace.problems import MAX_SHOWN
+from accelsim.trace.schema import Conv2dMeta, Layer, LinearMeta, MatmulMeta, TensorMeta, TraceMeta
+from accelsim.trace.shapes import channel_axis_of_weight, output_shape, reduction_axis_of_weight, weight_name
+from accelsim.trace.slots import array_slots, layer_array, tensor_array
+
+
+def find_problems(
+    meta: TraceMeta, headers: Mapping[str, Header], *, size_limit_bytes: int = SIZE_LIMIT_BYTES
+) -> list[str]:
+    """Return everything that is inconsistent in a trace, one sentence each; empty where all is well.
+
+    headers : of every array (`meta` may be among them)
+    size_limit_bytes : the largest computed tensor that is accepted, at 4 bytes a code (8 beyond 32 bits)
+    """
+    return _Check(meta, headers, size_limit_bytes).run()
+
+
+class _Check:
+    """One pass over a trace; the steps append to `problems`."""
+
+    def __init__(self, meta: TraceMeta, headers: Mapping[str, Header], size_limit_bytes: int) -> None:
+        self.meta = meta
+        self.headers = headers
+        self.size_limit_bytes = size_limit_bytes
+        self.problems: list[str] = []
+        self.formats: dict[str, formats.Format] = {}
+        self.producers: dict[str, str] = {}
+
+    def run(self) -> list[str]:
+        for name, tensor in self.meta.tensors.items():
+            self._tensor(f"tensor {name!r}", name, tensor)
+        self._graph()
+        for layer in self.meta.layers:
+            # Shapes and formats speak only where every tensor that they are about exists.
+            if all(tensor in self.formats for tensor in (layer.input, weight_name(layer), layer.output)):
+                self._shapes(layer)
+                self._operands(layer)
+                self._output(layer)
+            self._rounding(layer)
+        self._arrays()
+        return self.problems
+
+    def _say(self, where: str, problem: str) -> None:
+        self.problems.append(f"{where}: {problem}")
+
+    def _near(self, word: str, accepted: Iterable[str]) -> str:
+        # The search is slow, and in a flood of problems nobody would see its result.
+        return did_you_mean(word, accepted) if len(self.problems) < MAX_SHOWN else ""
+
+    # -- tensors
+
+    def _tensor(self, where: str, name: str, tensor: TensorMeta) -> None:
+        ndim = len(tensor.shape)
+        if not tensor.shape:
+            self._say(where, "shape is empty; a tensor has at least one dimension")
+        if len(tensor.dims) != ndim:
+            self._say(where, f"{len(tensor.dims)} dims {tensor.dims} name the {ndim} sizes {tensor.shape}")
+        elif len(set(tensor.dims)) < ndim:
+            self._say(where, f"dims {tensor.dims} name two dimensions alike")
+        sound = True
+        for what, axis in (("channel_axis", tensor.channel_axis), ("block_axis", tensor.block_axis)):
+            if axis is not None and not 0 <= axis < ndim:
+                sound = False
+                self._say(where, f"{what}={axis} is not an axis of {ndim} dimensions; use 0..{ndim - 1}")
+        try:
+            number_format = formats.get(tensor.format)
+        except FormatError as error:
+            self._say(where, str(error))
+            return
+        if number_format.blocks is not None and tensor.block_axis is None:
+            sound = False
+            self._say(where, f"{tensor.format} has blocks; say along which axis (block_axis)")
+        if number_format.blocks is None and tensor.block_axis is not None:
+            sound = False
+            self._say(where, f"block_axis={tensor.block_axis}, but {tensor.format} has no blocks")
+        if tensor.block_axis is not None and tensor.block_axis == tensor.channel_axis:
+            sound = False
+            self._say(
+                where,
+                f"blocks and per-channel scales both run along axis {tensor.block_axis}; use another channel_axis",
+            )
+        if sound:
+            self.formats[name] = number_format
+
+    # -- the graph
+
+    def _graph(self) -> None:
+        tensors = self.meta.tensors
+        seen: set[str] = set()
+        for layer in self.meta.layers:
+            where = f"layer {layer.name!r}"
+            if layer.name in seen:
+                self._say(where, "another layer has this name")
+            seen.add(layer.name)
+            if layer.output in self.producers:
+                self._say(where, f"output {layer.output!r} belongs to layer {self.producers[layer.output]!r}")
+            self.producers.setdefault(layer.output, layer.name)
+        for what, names in (("inputs", self.meta.inputs), ("outputs", self.meta.outputs)):
+            for name, count in Counter(names).items():
+                if count > 1:
+                    self._say(what, f"{name!r} occurs {count} times")
+        for name in self.meta.inputs:
+            if name not in tensors:
+                self._say("inputs", self._unknown_tensor(name))
+            elif name in self.producers:
+                self._say("inputs", f"{name!r} is computed by layer {self.producers[name]!r}")
+        if not self.meta.outputs:
+            self._say("outputs", "is empty; name at least one tensor that a layer computes")
+        for name in self.meta.outputs:
+            if name not in self.producers:
+                self._say("outputs", f"no layer computes {name!r}{self._near(name, self.producers)}")
+        self._order()
+
+    def _order(self) -> None:
+        """Every input is known before it is used, weights are stored, and every stored tensor has a use."""
+        known, used = set(self.meta.inputs), set[str]()
+        for layer in self.meta.layers:
+            where = f"layer {layer.name!r}"
+            second = ("other", layer.other) if isinstance(layer, MatmulMeta) else ("weight", layer.weight)
+            roles = [("input", layer.input), second, ("output", layer.output)]
+            for role, name in roles:
+                if name not in self.meta.tensors:
+                    self._say(where, f"{role}: {self._unknown_tensor(name)}")
+                elif role == "weight":
+                    if name in self.producers:
+                        self._say(where, f"weight {name!r} is computed by {self.producers[name]!r}; store it")
+                    elif name in self.meta.inputs:
+                        self._say(where, f"weight {name!r} is listed in inputs; list activations there only")
+                elif role != "output" and name not in known:
+                    if name in self.producers:
+                        self._say(
+                            where,
+                            f"{role} {name!r} is used before layer {self.producers[name]!r} computes it; "
+                            f"list the layers in the order of computation",
+                        )
+                    else:
+                        self._say(where, f"{role} {name!r} is neither listed in inputs nor computed")
+            used.update(name for role, name in roles if role != "output")
+            known.add(layer.output)
+        for name in self.meta.tensors:
+            if name not in used and name not in self.producers:
+                self._say(f"tensor {name!r}", "no layer uses it")
+
+    def _unknown_tensor(self, name: str) -> str:
+        return f"unknown tensor {name!r}{self._near(name, self.meta.tensors)}"
+
+    # -- layers
+
+    def _is_accumulator(self, tensor: str) -> bool:
+        return self.formats[tensor].lane_bits > MAX_OPERAND_BITS
+
+    def _shapes(self, layer: Layer) -> None:
+        tensors = self.meta.tensors
+        where, declared = f"layer {layer.name!r}", tensors[layer.output].shape
+        try:
+            computed = output_shape(layer, tensors[layer.input].shape, tensors[weight_name(layer)].shape)
+        except ShapeError as error:
+            self._say(where, str(error))
+            return
+        if computed != declared:
+            self._say(where, f"output {layer.output!r} has shape {declared}, but the layer makes {computed}")
+            return
+        needed = math.prod(computed) * (8 if self.formats[layer.output].lane_bits > 32 else 4)
+        if needed > self.size_limit_bytes:
+            self._say(
+                where,
+                f"output of shape {computed} needs {needed} bytes, more than the limit of "
+                f"{self.size_limit_bytes} bytes an array",
+            )
+
+    def _operands(self, layer: Layer) -> None:
+        """Operands enter multipliers; scales and blocks run along axes that the array can serve."""
+        where = f"layer {layer.name!r}"
+        x, w = self.meta.tensors[layer.input], self.meta.tensors[weight_name(layer)]
+        second = "other" if isinstance(layer, MatmulMeta) else "weight"
+        for role, name in (("input", layer.input), (second, weight_name(layer))):
+            if self._is_accumulator(name):
+                self._say(
+                    where,
+                    f"{role} {name!r} holds raw accumulators ({self.meta.tensors[name].format}), which do not "
+                    f"enter multipliers; requantize it (set rounding) in the layer before",
+                )
+        if x.channel_axis is not None:
+            self._say(
+                where,
+                f"input {layer.input!r} has per-channel scales (channel_axis={x.channel_axis}), which cannot "
+                f"leave the sum over channels; use one scale",
+            )
+        channel = channel_axis_of_weight(layer, len(w.shape))
+        if w.channel_axis not in (None, channel):
+            self._say(
+                where,
+                f"{second} {weight_name(layer)!r} has scales along axis {w.channel_axis}, but only axis {channel} "
+                f"(output channels) can have them",
+            )
+        for role, tensor, axis in (
+            ("input", x, len(x.shape) - 1),
+            (second, w, reduction_axis_of_weight(layer, len(w.shape))),
+        ):
+            if tensor.block_axis not in (None, axis):
+                self._say(
+                    where,
+                    f"{role} has blocks along axis {tensor.block_axis}, but the layer sums over axis {axis}; "
+                    f"blocks run along the sum",
+                )
+        self._ragged_blocks(where, layer, x)
+
+    def _ragged_blocks(self, where: str, layer: Layer, x: TensorMeta) -> None:
+        """A block of the input must not straddle what the lowering takes apart (groups) or joins (flattening)."""
+        blocks = self.formats[layer.input].blocks
+        if blocks is None:
+            return
+        channels = x.shape[-1]
+        if isinstance(layer, Conv2dMeta) and layer.groups > 1 and (channels // layer.groups) % blocks.size:
+            self._say(
+                where,
+                f"{channels // layer.groups} channels a group are not a multiple of the input's block size "
+                f"{blocks.size}: blocks would straddle groups",
+            )
+        if isinstance(layer, LinearMeta) and layer.flatten and channels % blocks.size and math.prod(x.shape[1:-1]) > 1:
+            self._say(
+                where,
+                f"flatten joins rows of {channels} channels, not a multiple of the input's block size "
+                f"{blocks.size}: the weight's blocks would straddle them",
+            )
+
+    def _output(self, layer: Layer) -> None:
+        where, tensor = f"layer {layer.name!r}", self.meta.tensors[layer.output]
+        number_format, last = self.formats[layer.output], len(tensor.shape) - 1
+        raw = self._is_accumulator(layer.output)
+        if layer.rounding is None and not raw:
+            self._say(
+                where,
+                f"rounding is null, so raw accumulators leave, but output {layer.output!r} is {tensor.format}; "
+                f"use int32 (int17..int64), or name a rounding rule",
+            )
+        if layer.rounding is not None and raw:
+            self._say(
+                where,
+                f"rounding={layer.rounding!r} requantizes, but output {layer.output!r} is {tensor.format}, which "
+                f"holds raw accumulators; use an operand format, or rounding null",
+            )
+        if tensor.channel_axis is not None and (layer.rounding is not None or tensor.channel_axis != last):
+            self._say(
+                where,
+                f"output {layer.output!r} has scales along axis {tensor.channel_axis}; only raw accumulators "
+                f"(rounding null) have per-channel scales, along the last axis ({last})",
+            )
+        if tensor.block_axis not in (None, last):
+            self._say(
+                where,
+                f"output {layer.output!r} has blocks along axis {tensor.block_axis}; the PPU makes them along the "
+                f"last axis ({last})",
+            )
+        if layer.clamp is not None and number_format.blocks is None:
+            low, high = number_format.low, number_format.high
+            if not low <= layer.clamp.low <= layer.clamp.high <= high:
+                self._say(
+                    where,
+                    f"clamp [{layer.clamp.low}, {layer.clamp.high}] is not a range inside {tensor.format}'s "
+                    f"[{low}, {high}]",
+                )
+
+    def _rounding(self, layer: Layer) -> None:
+        where = f"layer {layer.name!r}"
+        if layer.activation == "clamp" and layer.clamp is None:
+            self._say(where, "activation 'clamp' needs its bounds (clamp: low, high)")
+        if layer.activation != "clamp" and layer.clamp is not None:
+            self._say(where, f"clamp is given, but activation is {layer.activation!r}; use 'clamp'")
+        if layer.rounding is None:
+            if layer.activation != "none":
+                self._say(where, f"activation {layer.activation!r} needs a requantized output, but rounding is null")
+        elif layer.rounding not in RULES:
+            self._say(
+                where,
+                f"rounding {layer.rounding!r} is not a rule{self._near(layer.rounding, RULES)}; use one of "
+                + ", ".join(RULES),
+            )
+
+    # -- arrays
+
+    def _arrays(self) -> None:
+        slots = array_slots(self.meta, self.formats, self.producers)
+        for name, slot in slots.items():
+            if name in self.headers:
+                self.problems.extend(f"array {name!r} {problem}" for problem in slot.problems(self.headers[name]))
+            elif slot.required:
+                self.problems.append(f"array {name!r} is missing: {slot.purpose}")
+        for name in sorted(self.headers.keys() - slots.keys() - {META}):
+            self.problems.append(f"array {name!r} is unknown{self._near(name, slots)}")
+        for layer in self.meta.layers:
+            self._factors(layer)
+            self._expected(layer)
+
+    def _expected(self, layer: Layer) -> None:
+        number_format = self.formats.get(layer.output)
+        if number_format is None or number_format.blocks is None:
+            return
+        names = [tensor_array(layer.output, "expected"), tensor_array(layer.output, "expected_block_scales")]
+        missing = [name for name in names if name not in self.headers]
+        if len(missing) == 1:
+            self.problems.append(f"array {missing[0]!r} is missing: expected codes and block scales go together")
+
+    def _factors(self, layer: Layer) -> None:
+        """A requantized layer has a scale, or multiplier and shift where its rule multiplies integers."""
+        rule = RULES.get(layer.rounding or "")
+        if rule is None:
+            return
+        scale = layer_array(layer.name, "scale") in self.headers
+        multiplier = layer_array(layer.name, "multiplier") in self.headers
+        shift = layer_array(layer.name, "shift") in self.headers
+        where = f"layer {layer.name!r}"
+        if multiplier != shift:
+            self._say(where, f"multiplier and shift go together; {'shift' if multiplier else 'multiplier'} is missing")
+        elif multiplier and scale:
+            self._say(where, "has a scale as well as multiplier and shift; store one of the two")
+        elif not multiplier and not scale:
+            also = f", or layers/{layer.name}/multiplier and shift" if rule.multiplier == "integer" else ""
+            self._say(where, f"rounding {rule.name!r} needs requantization factors: layers/{layer.name}/scale{also}")
+        if multiplier and rule.multiplier != "integer":
+            self._say(
+                where,
+                f"rounding {rule.name!r} multiplies by a {rule.multiplier}; store scale, not multiplier and shift",
+            )
