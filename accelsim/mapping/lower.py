@@ -1,7 +1,7 @@
 """Lowering: a layer becomes GEMMs, and the GEMMs' results become the layer's output again.
 
 The order of K is kernel row, kernel column, input channel. With block scales every kernel tap's channels are completed
-by zeros to whole blocks. Zero points: docs/numerics.md, section 2.2.
+by zeros to whole blocks. Zero points are handled in accelsim.mapping.zero_points.
 """
 
 from __future__ import annotations
@@ -12,24 +12,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from accelsim.config.model import HardwareConfig
-from accelsim.errors import UnsupportedLayerError
+from accelsim.errors import ShapeError, UnsupportedLayerError
 from accelsim.formats.spec import QTensor
 from accelsim.mapping.contract import BlockScaling, GemmOperands, Int32, Int64
 from accelsim.mapping.support import check_supported
+from accelsim.mapping.zero_points import ZeroPoints, handle_zero_points
 from accelsim.trace.schema import Conv2dMeta, Layer, LinearMeta
-
-
-@dataclass(frozen=True, eq=False)
-class ZeroPoints:
-    """What is left to correct after the array (docs/numerics.md, section 2.2).
-
-    w : int64 [N] or None; where not None, the GEMMs' last column holds the sums of each row of activations
-    a : the first operand's zero point, or None; where not None (two activations), the GEMMs' last row holds the sums
-        of each column of the second operand
-    """
-
-    w: Int64 | None
-    a: int | None
+from accelsim.trace.shapes import output_shape
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,17 +43,18 @@ class LoweredLayer:
         arranged = results.reshape(self.output_axes).transpose(self.output_order)
         return np.ascontiguousarray(arranged).reshape(self.output_shape)
 
-    def output_index(self, batch: int, m: int, n: int) -> tuple[int, ...] | None:
-        """Return where GEMM result (batch, m, n) lies in the output; None for a row or column of ones."""
-        outputs = self.operands.shape
-        rows = outputs.m - (self.zero_points.a is not None)
-        cols = outputs.n - (self.zero_points.w is not None)
-        if m >= rows or n >= cols:
-            return None
+    def output_index(self, batch: int, m: int, n: int) -> tuple[int, ...]:
+        """Return where GEMM result (batch, m, n) lies in the output; a sum that zero points need (a result in the row
+        or column of ones) is placed at the first output that uses it.
+        """
+        sizes = self.operands.shape
+        rows = sizes.m - (self.zero_points.a is not None)
+        cols = sizes.n - (self.zero_points.w is not None)
+        m, n = (m if m < rows else 0), (n if n < cols else 0)
         index = np.unravel_index((batch * rows + m) * cols + n, self.output_axes)
         arranged = [index[axis] for axis in self.output_order]
-        sizes = [self.output_axes[axis] for axis in self.output_order]
-        flat = np.ravel_multi_index(arranged, sizes)
+        arranged_sizes = [self.output_axes[axis] for axis in self.output_order]
+        flat = np.ravel_multi_index(arranged, arranged_sizes)
         return tuple(int(i) for i in np.unravel_index(int(flat), self.output_shape))
 
 
@@ -75,8 +65,10 @@ def lower(layer: Layer, x: QTensor, weight: QTensor, bias: Int64 | None, config:
     weight : conv2d [out, kernel height, kernel width, in / groups]; linear [out, in]; matmul: the other activation
     bias : int64 [N], in units of the accumulator, or None
 
-    Raises UnsupportedLayerError where the hardware lacks what the layer needs.
+    Raises ShapeError where the arrays do not fit together, UnsupportedLayerError where the hardware lacks what the
+    layer needs.
     """
+    _check_shapes(layer, x, weight, bias)
     check_supported(layer, x, weight, config)
     if isinstance(layer, Conv2dMeta):
         lowered = _lower_conv2d(layer, x, weight)
@@ -85,7 +77,17 @@ def lower(layer: Layer, x: QTensor, weight: QTensor, bias: Int64 | None, config:
     else:
         lowered = _lower_matmul(layer.transpose_other, x, weight)
     lowered = _scale_blocks(lowered, x, weight, bias, config)
-    return _handle_zero_points(layer, lowered, x, weight)
+    operands, zero_points = handle_zero_points(layer, lowered.operands, x, weight)
+    return replace(lowered, operands=operands, zero_points=zero_points)
+
+
+def _check_shapes(layer: Layer, x: QTensor, weight: QTensor, bias: Int64 | None) -> None:
+    try:
+        outputs = output_shape(layer, x.shape, weight.shape)[-1]
+    except ShapeError as error:
+        raise ShapeError(f"layer {layer.name!r}: {error}") from None
+    if bias is not None and (bias.dtype != np.int64 or bias.shape != (outputs,)):
+        raise ShapeError(f"layer {layer.name!r}: bias is {bias.dtype} {bias.shape}, but must be int64 ({outputs},)")
 
 
 def _lower_conv2d(layer: Conv2dMeta, x: QTensor, weight: QTensor) -> LoweredLayer:
@@ -175,11 +177,6 @@ def _swap_last(tensor: QTensor) -> QTensor:
     """Return [..., N, K] of a tensor [..., K, N]; its blocks, if any, run along K."""
     last = len(tensor.shape) - 1
     moved = {last: last - 1, last - 1: last}
-    if tensor.block_axis is not None and tensor.block_axis != last - 1:
-        raise UnsupportedLayerError(
-            f"the second operand's blocks run along axis {tensor.block_axis}, but it is reduced along axis {last - 1}; "
-            f"block it along that axis, or store it transposed (transpose_other)"
-        )
     scales = tensor.block_scales
     return replace(
         tensor,
@@ -244,8 +241,8 @@ def _scale_blocks(
     operands = lowered.operands
     gemms, _, cols = operands.w.shape
     preloaded = np.zeros((gemms, cols), np.int64)
-    if bias is not None:  # [N] over all groups of a convolution; every matrix product has the same
-        preloaded = bias.reshape(gemms, cols).copy() if bias.size == gemms * cols else np.tile(bias, (gemms, 1))
+    if bias is not None:  # [N] over all groups of a convolution; every matrix product of a batch has the same
+        preloaded = bias.reshape(gemms, cols) if bias.size == gemms * cols else np.tile(bias, (gemms, 1))
     blocks, unit = operands.blocks, config.array.scale_unit
     if blocks is not None and unit is not None and unit.product_bits is not None:
         shift = max(0, blocks.a_scale_bits + blocks.w_scale_bits - unit.product_bits)
@@ -253,46 +250,3 @@ def _scale_blocks(
         if shift:
             preloaded = (preloaded + (1 << (shift - 1))) >> shift
     return replace(lowered, operands=replace(operands, bias=preloaded, blocks=blocks))
-
-
-def _handle_zero_points(layer: Layer, lowered: LoweredLayer, x: QTensor, weight: QTensor) -> LoweredLayer:
-    """Fold what is known in advance into the bias; let the array measure what is not (rows and columns of ones).
-
-    Every port has at least two bits, so a one always enters.
-    """
-    if x.zero_point.ndim:
-        if x.zero_point.any():
-            raise UnsupportedLayerError(
-                f"layer {layer.name!r}: the activations have a zero point per channel, which cannot be factored out of "
-                f"the sum over channels; use one zero point for the tensor"
-            )
-        zero_x = 0
-    else:
-        zero_x = int(x.zero_point)
-    operands = lowered.operands
-    zero_w = np.broadcast_to(weight.zero_point, weight.zero_point.shape or (1,))
-    if not zero_x and not zero_w.any():
-        return lowered
-    gemms, _, cols = operands.w.shape
-    constant = layer.op != "matmul"
-    k = int(operands.k_valid.sum())
-    per_column = np.broadcast_to(zero_w if zero_w.size == 1 else zero_w.reshape(-1, cols), (gemms, cols))
-    bias = operands.bias + k * zero_x * per_column
-    if constant and zero_x:
-        bias = bias - zero_x * operands.w.sum(axis=1, dtype=np.int64)
-    a, w = operands.a, operands.w
-    measured_w = zero_w if zero_w.any() else None
-    measured_a = zero_x if zero_x and not constant else None
-    if measured_w is not None:
-        ones = operands.k_valid.astype(np.int32)[None, :, None]
-        w = np.concatenate([w, np.broadcast_to(ones, (gemms, a.shape[2], 1))], axis=2)
-        bias = np.concatenate([bias, np.zeros((gemms, 1), np.int64)], axis=1)
-    if measured_a is not None:
-        ones = np.broadcast_to(operands.k_valid.astype(np.int32)[None, None, :], (gemms, 1, a.shape[2]))
-        a = np.concatenate([a, ones], axis=1)
-    zero_points = ZeroPoints(None if measured_w is None else np.ascontiguousarray(per_column), measured_a)
-    return replace(
-        lowered,
-        operands=replace(operands, a=np.ascontiguousarray(a), w=np.ascontiguousarray(w), bias=bias),
-        zero_points=zero_points,
-    )

@@ -8,6 +8,7 @@ from accelsim.config.model import HardwareConfig
 from accelsim.errors import UnsupportedLayerError
 from accelsim.formats.spec import QTensor
 from accelsim.trace.schema import Conv2dMeta, Layer
+from accelsim.trace.shapes import reduction_axis_of_weight
 
 MAX_PORT_BITS = 16
 
@@ -73,5 +74,12 @@ def _check_blocks(layer: Layer, x: QTensor, weight: QTensor, config: HardwareCon
             f"{where} has {weight.shape[-1]} input channels a group, but its scale vectors hold {w_blocks.size}: a "
             f"vector would span groups; use a vector size that divides {weight.shape[-1]}, or integers for this layer"
         )
-    if x.block_axis != len(x.shape) - 1:
-        raise UnsupportedLayerError(f"{where}: blocks of activations run along axis {x.block_axis}, not the last axis")
+    for tensor, what, axis in (
+        (x, "activations", len(x.shape) - 1),
+        (weight, "the second operand", reduction_axis_of_weight(layer, len(weight.shape))),
+    ):
+        if tensor.block_axis != axis:
+            raise UnsupportedLayerError(
+                f"{where} has blocks of {what} along axis {tensor.block_axis}, but it sums over axis {axis}; block "
+                f"along that axis"
+            )
