@@ -143,13 +143,14 @@ def _stored(name: str, tensor: QTensor, dims: tuple[str, ...]) -> tuple[TensorMe
             f"tensor {name!r}: found a {type(tensor).__name__}, but a QTensor is needed; "
             f"make one with formats.get('int8').quantize(array) or formats.make_qtensor(codes, ...)"
         )
-    meta = TensorMeta(
-        format=tensor.format.name,
-        dims=dims,
-        shape=tensor.shape,
-        channel_axis=tensor.channel_axis,
-        block_axis=tensor.block_axis,
-    )
+    fields = {
+        "format": tensor.format.name,
+        "dims": dims,
+        "shape": tensor.shape,
+        "channel_axis": tensor.channel_axis,
+        "block_axis": tensor.block_axis,
+    }
+    meta = checked(lambda: TensorMeta.model_validate(fields), f"tensor {name!r}", TensorMeta)
     parts: dict[TensorPart, NDArray[Any]] = {
         "codes": narrow_codes(tensor.codes, tensor.format, f"tensor {name!r}"),
         **_factors(tensor.scale, tensor.zero_point),
@@ -167,9 +168,8 @@ def _output(
     second = layer.other if isinstance(layer, MatmulMeta) else layer.weight
     x, w = tensors[layer.input], tensors[second]
     shape = output_shape(layer, x.shape, w.shape)
-    acc_scale = _accumulator_scale(
-        layer, x, w, arrays[tensor_array(layer.input, "scale")], arrays[tensor_array(second, "scale")]
-    )
+    x_scale, w_scale = arrays[tensor_array(layer.input, "scale")], arrays[tensor_array(second, "scale")]
+    acc_scale = _accumulator_scale(layer, x, w, x_scale, w_scale)
     made: Arrays = {}
     if finish.bias is not None:
         made[layer_array(layer.name, "bias")] = quantize_bias(finish.bias, acc_scale, shape[-1], f"{where}: bias")
@@ -189,11 +189,13 @@ def _output(
     )
     zero_point = plain_array(finish.zero_point, f"{where}: zero_point")
     parts = _factors(scale, zero_point)
-    expected, block_scales = finish.expected, finish.expected_block_scales
-    if isinstance(expected, QTensor):
-        expected, block_scales = expected.codes, expected.block_scales
-    if expected is not None:
-        parts["expected"] = narrow_codes(expected, number_format, f"{where}: expected")
+    if isinstance(finish.expected, QTensor):
+        codes: ArrayLike | None = finish.expected.codes
+        block_scales: ArrayLike | None = finish.expected.block_scales
+    else:
+        codes, block_scales = finish.expected, finish.expected_block_scales
+    if codes is not None:
+        parts["expected"] = narrow_codes(codes, number_format, f"{where}: expected")
     if block_scales is not None:
         parts["expected_block_scales"] = _narrow_block_scales(block_scales, f"{where}: expected_block_scales")
     if finish.reference is not None:
@@ -247,10 +249,10 @@ def _requantized_output(where: str, finish: Finish) -> tuple[Format, NDArray[np.
 def _requantization(layer: Layer, finish: Finish, acc_scale: NDArray[np.float64], scale: NDArray[np.float64]) -> Arrays:
     where = f"layer {layer.name!r}"
     made: Arrays = {}
-    for part, value in (("multiplier", finish.multiplier), ("shift", finish.shift)):
-        if value is not None:
-            array = plain_array(value, f"{where}: {part}")
-            made[f"layers/{layer.name}/{part}"] = array
+    if finish.multiplier is not None:
+        made[layer_array(layer.name, "multiplier")] = plain_array(finish.multiplier, f"{where}: multiplier")
+    if finish.shift is not None:
+        made[layer_array(layer.name, "shift")] = plain_array(finish.shift, f"{where}: shift")
     if finish.requantization_scale is not None:
         given = plain_array(finish.requantization_scale, f"{where}: requantization_scale")
         made[layer_array(layer.name, "scale")] = given.astype(np.float64)

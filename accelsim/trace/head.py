@@ -1,4 +1,4 @@
-"""The first inputs of a batch as a trace of their own: a quick look at a large one, or a run small enough for waveforms."""
+"""The first inputs of a batch as a trace of their own: a quick look at a large one, or a run small enough for VCD."""
 
 from __future__ import annotations
 

@@ -129,7 +129,7 @@ class Trace:
         return self._qtensor(output, codes, block_scales)
 
     def output_factors(self, layer: LayerMeta | str) -> tuple[Format, NDArray[np.float64], NDArray[np.int64]]:
-        """Return (format, scale, zero point) of the tensor that a layer puts out; scale and zero point are () or (C,)."""
+        """Return (format, scale, zero point) of a layer's output tensor; scale and zero point are () or (C,)."""
         output = self._layer(layer).output
         return (formats.get(self._meta.tensors[output].format), *self._factors(output))
 
@@ -170,7 +170,6 @@ class Trace:
         meta = self._layer(layer)
         if meta.rounding is None:
             return None
-
         scale_name, shift_name = layer_array(meta.name, "scale"), layer_array(meta.name, "shift")
         scale = self._reals(scale_name)
         if scale is not None and not np.all(scale > 0):
