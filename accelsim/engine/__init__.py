@@ -43,5 +43,6 @@ def get_engine(name: str) -> Engine:
     wanted = "fast" if name == "auto" else name
     if wanted not in ENGINES:
         accepted = ["auto", *ENGINES]
-        raise AccelsimError(f"engine {name!r} is unknown{did_you_mean(name, accepted)}; use one of {', '.join(accepted)}")
+        near = did_you_mean(name, accepted)
+        raise AccelsimError(f"engine {name!r} is unknown{near}; use one of {', '.join(accepted)}")
     return ENGINES[wanted]

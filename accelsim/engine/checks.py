@@ -19,9 +19,7 @@ def register_limits(bits: int) -> tuple[int, int]:
 
 def _check_array(name: str, array: NDArray[np.generic], dtype: type[np.generic], shape: tuple[int, ...]) -> None:
     if array.dtype != np.dtype(dtype) or array.shape != shape:
-        raise ShapeError(
-            f"{name} is {array.dtype} {list(array.shape)}; the plan needs {np.dtype(dtype)} {list(shape)}"
-        )
+        raise ShapeError(f"{name} is {array.dtype} {list(array.shape)}; the plan needs {np.dtype(dtype)} {list(shape)}")
 
 
 def check_operands(operands: GemmOperands, plan: LayerPlan) -> None:

@@ -15,6 +15,7 @@ from accelsim.engine.checks import check_operands
 from accelsim.engine.contract import ComputeResult, OverflowEvent, RegisterWatch
 from accelsim.engine.preload import accumulator_extremes, earlier, preload
 from accelsim.mapping.contract import CycleCounts, GemmOperands, LayerPlan
+from accelsim.mapping.tally import Tally, array_actions
 
 if TYPE_CHECKING:
     from accelsim.engine.stepped_kernels import Job, Log, State
@@ -87,7 +88,7 @@ def _build_job(operands: GemmOperands, plan: LayerPlan) -> Job:
         stream_scales=np.ascontiguousarray(stream_scales),
         other_scales=np.ascontiguousarray(other_scales),
         k_valid=k_valid.astype(np.uint8),
-        block_valid=(k_valid.reshape(-1, size).any(axis=1) if size else np.zeros(0, bool)).astype(np.uint8),
+        block_valid=np.asarray(k_valid.reshape(-1, size).any(axis=1) if size else np.zeros(0), np.uint8),
         passes=np.array([passes.batch, passes.row0, passes.rows, passes.col0, passes.cols], np.int64),
         array_rows=plan.rows,
         array_cols=plan.cols,
@@ -136,7 +137,6 @@ class SteppedEngine:
         Raises ShapeError where operands and plan do not fit, UnsupportedLayerError where sums could leave int64.
         """
         from accelsim.engine import stepped_kernels as kernels
-        from accelsim.engine.tally import Tally, tally_actions
 
         machine = build_machine(operands, plan)
         machine.run()
@@ -150,7 +150,7 @@ class SteppedEngine:
         return ComputeResult(
             acc=np.ascontiguousarray(registers[kernels.ACC]),
             cycles=CycleCounts(load, fill, compute, drain, plan.cycles.ppu),
-            actions=tally_actions(tally, operands, plan),
+            actions=array_actions(tally, plan.widths, plan.shape, transposed=plan.transposed),
             psum=RegisterWatch(
                 counts[kernels.PSUM_OVERFLOW],
                 _event(log.psum_first, plan),

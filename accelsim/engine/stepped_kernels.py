@@ -223,9 +223,7 @@ def scale_product(job: Job, stream_scale: int, other_scale: int) -> int:
 
 
 @njit
-def lane_step(
-    job: Job, counts: I64, x: I32, x_ok: U8, y: I32, y_ok: U8, part: int, part_ok: int
-) -> tuple[int, int]:
+def lane_step(job: Job, counts: I64, x: I32, x_ok: U8, y: I32, y_ok: U8, part: int, part_ok: int) -> tuple[int, int]:
     """Multiply and add the lanes of one PE: return the block register's new content and whether it holds data.
 
     Plain: one dot product. Blocks within the step: each dot product is scaled, then they are summed. A block over
@@ -259,7 +257,7 @@ def lane_step(
 def step_pe(
     job: Job, s: State, log: Log, i: int, j: int, x_buffer: int, y_buffer: int, to: int, batch: int, step: int
 ) -> None:
-    """Carry out lane step `step` in PE(i, j) on the sums that it has in buffer `to`; a group's last step adds to psum."""
+    """Carry out lane step `step` in PE(i, j) on the sums in its buffer `to`; a group's last step adds to the psum."""
     sums, counts = s.sums[to, i, j], log.counts
     x, y = s.value[X, x_buffer, i, j], s.value[Y, y_buffer, i, j]
     part, part_ok = lane_step(
@@ -465,6 +463,8 @@ def load_row(job: Job, s: State, ctrl: I64, log: Log) -> None:
     r, c = extent(job, p)
     batch, row0, rows, col0, cols = job.passes[:, p]
     entering = r - 1 - ctrl[CHAIN_TIME]
+    if ctrl[CHAIN_TIME] == 0:  # a load begins: what the chain held is void, and shifting it out costs no latch
+        s.ok[Y, CHAIN] = 0
     for i in range(r - 1, -1, -1):
         for j in range(c):
             used = j < cols and entering < rows

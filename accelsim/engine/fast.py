@@ -1,0 +1,170 @@
+"""The fast engine: closed-form cycles and actions, and values by the cheapest way that is exact.
+
+1. ``watch=False`` and a bound shows that nothing can overflow: exact float matrix products over pieces of K.
+2. Else the exact trajectory of every register, with its extremes. Within the registers' limits nothing overflowed.
+3. Else also registers of limited width, in the order of additions that the plan defines.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from accelsim.engine.checks import check_operands, exact_bound, largest_magnitude, register_limits
+from accelsim.engine.contract import ComputeResult, OverflowEvent, RegisterWatch
+from accelsim.engine.preload import accumulator_extremes, earlier, preload
+from accelsim.mapping.contract import GemmOperands, LayerPlan
+
+Int64 = NDArray[np.int64]
+
+# A float sum of integers is exact while no partial sum needs more than the significand's bits.
+FLOAT32_EXACT, FLOAT64_EXACT = 1 << 24, 1 << 53
+
+
+class FastEngine:
+    """Equal to the stepped engine in everything that is reported."""
+
+    name = "fast"
+
+    def run(self, operands: GemmOperands, plan: LayerPlan, *, watch: bool = True) -> ComputeResult:
+        """Compute a layer; see the module's docstring for `watch`.
+
+        Raises ShapeError where operands and plan do not fit, UnsupportedLayerError where sums could leave int64.
+        """
+        check_operands(operands, plan)
+        if not watch:
+            proved = _proved(operands, plan)
+            if proved is not None:
+                return proved
+        return _watched(operands, plan)
+
+
+def _proved(operands: GemmOperands, plan: LayerPlan) -> ComputeResult | None:
+    """Return the result by exact float products where a bound shows that no register overflows, else None."""
+    blocks = operands.blocks
+    if blocks is not None and blocks.product_shift:
+        return None  # rounded scale products cannot be folded into the operands
+    psum_bound, sum_bound = _bounds(operands, plan)
+    bias_low, bias_high = int(operands.bias.min(initial=0)), int(operands.bias.max(initial=0))
+    psum = RegisterWatch(0, None, -psum_bound, psum_bound, exact=False)
+    accumulator = RegisterWatch(0, None, bias_low - sum_bound, bias_high + sum_bound, exact=False)
+    if psum.sufficient_bits > plan.psum_bits or accumulator.sufficient_bits > plan.acc_bits:
+        return None
+    a, w = operands.a, operands.w
+    if blocks is not None:
+        a = a * np.repeat(blocks.a_scales, blocks.size, axis=2)
+        w = w * np.repeat(blocks.w_scales, blocks.size, axis=1)
+    products = exact_matmul(a, w)
+    if products is None:
+        return None
+    return ComputeResult(products + operands.bias[:, None, :], plan.cycles, plan.actions, psum, accumulator)
+
+
+def _bounds(operands: GemmOperands, plan: LayerPlan) -> tuple[int, int]:
+    """Return what no psum, and no sum of all products, can exceed in magnitude: row sums of |a| times max |w|."""
+    a, w = np.abs(operands.a.astype(np.int64)), np.abs(operands.w.astype(np.int64))
+    blocks = operands.blocks
+    if blocks is not None:
+        a *= np.repeat(blocks.a_scales, blocks.size, axis=2)
+        w *= np.repeat(blocks.w_scales, blocks.size, axis=1)
+    fold = plan.group * plan.groups_per_fold
+    starts = np.arange(0, operands.shape.k, fold)
+    row_sums = np.add.reduceat(a, starts, axis=2).max(axis=(0, 1), initial=0)
+    peaks = np.maximum.reduceat(w, starts, axis=1).max(axis=(0, 2), initial=0)
+    bounds = [int(row) * int(peak) for row, peak in zip(row_sums, peaks, strict=True)]
+    return max(bounds, default=0), sum(bounds)
+
+
+def exact_matmul(a: NDArray[np.int32], w: NDArray[np.int32]) -> Int64 | None:
+    """Return a @ w, int64 [batch, M, N], by float products over pieces of K short enough to be exact; None if none is.
+
+    a, w : int32 [batch, M, K] and [batch, K, N]
+    """
+    peak = max(1, largest_magnitude(a) * largest_magnitude(w))
+    dtype, limit = (np.float32, FLOAT32_EXACT) if peak * 16 < FLOAT32_EXACT else (np.float64, FLOAT64_EXACT)
+    piece = (limit - 1) // peak
+    if piece == 0:
+        return None
+    total = np.zeros((a.shape[0], a.shape[1], w.shape[2]), np.int64)
+    for start in range(0, a.shape[2], piece):
+        part = a[:, :, start : start + piece].astype(dtype) @ w[:, start : start + piece].astype(dtype)
+        total += part.astype(np.int64)
+    return total
+
+
+def _watched(operands: GemmOperands, plan: LayerPlan) -> ComputeResult:
+    shape, bias_in = operands.shape, preload(operands, plan)
+    acc = np.empty((shape.batch, shape.m, shape.n), np.int64)
+    extremes = np.empty((shape.batch, 4, shape.n), np.int64)
+    gemms = [_Gemm(operands, plan, b) for b in range(shape.batch)]
+    narrow = exact_bound(operands) < 1 << 31
+    for b, gemm in enumerate(gemms):
+        extremes[b] = gemm.exact(acc[b], np.int32 if narrow else np.int64)
+    psum_low, psum_high = int(extremes[:, 0].min(initial=0)), int(extremes[:, 1].max(initial=0))
+    acc_low, acc_high = accumulator_extremes(operands.bias, extremes[:, 2], extremes[:, 3])
+    psum = RegisterWatch(0, None, psum_low, psum_high)
+    accumulator = RegisterWatch(0, None, acc_low, acc_high)
+    if psum.sufficient_bits <= plan.psum_bits and accumulator.sufficient_bits <= plan.acc_bits:
+        acc += operands.bias[:, None, :]  # exact sums are what the registers held
+        return ComputeResult(acc, plan.cycles, plan.actions, psum, accumulator)
+    psum_overflows, acc_overflows = 0, bias_in.overflows
+    psum_first, acc_first = None, bias_in.first
+    for b, gemm in enumerate(gemms):
+        counts, firsts = gemm.limited(bias_in.held[b], acc[b])
+        psum_overflows, acc_overflows = psum_overflows + counts[0], acc_overflows + counts[1]
+        psum_first, acc_first = earlier(psum_first, firsts[0]), earlier(acc_first, firsts[1])
+    psum = RegisterWatch(psum_overflows, psum_first, psum_low, psum_high)
+    accumulator = RegisterWatch(acc_overflows, acc_first, acc_low, acc_high)
+    low, high = register_limits(plan.acc_bits)
+    assert acc.size == 0 or (low <= int(acc.min()) and int(acc.max()) <= high)
+    return ComputeResult(acc, plan.cycles, plan.actions, psum, accumulator)
+
+
+class _Gemm:
+    """One product of the batch, as the kernels take it: contiguous, one dtype."""
+
+    def __init__(self, operands: GemmOperands, plan: LayerPlan, index: int) -> None:
+        self.index, self.plan = index, plan
+        self.a, self.w = np.ascontiguousarray(operands.a[index]), np.ascontiguousarray(operands.w[index])
+        blocks = operands.blocks
+        if blocks is None:
+            none = np.zeros((1, 1), np.int32)
+            self.scales, self.block, self.shift = (none, none), 0, 0
+        else:
+            a_scales = np.ascontiguousarray(blocks.a_scales[index])
+            self.scales = a_scales, np.ascontiguousarray(blocks.w_scales[index])
+            self.block, self.shift = blocks.size, blocks.product_shift
+
+    def exact(self, out: Int64, dtype: type[np.int32] | type[np.int64]) -> Int64:
+        """Write the sums of products; return the trajectories' extremes, int64 [4, N]."""
+        from accelsim.engine import fast_kernels as kernels
+
+        columns = self.w.shape[1]
+        extremes: NDArray[Any] = np.empty((4, columns), dtype)
+        scratch: NDArray[Any] = np.empty((2, columns), dtype)
+        sums: NDArray[Any] = np.empty((2, columns), dtype)
+        order = (self.block, self.shift, self.plan.group, self.plan.groups_per_fold)
+        kernels.exact_sums(self.a, self.w, *self.scales, *order, scratch, sums, extremes, out)
+        return extremes.astype(np.int64)
+
+    def limited(
+        self, held: Int64, out: Int64
+    ) -> tuple[tuple[int, int], tuple[OverflowEvent | None, OverflowEvent | None]]:
+        """Write the accumulators; return the overflows of both registers and the first of each."""
+        from accelsim.engine import fast_kernels as kernels
+
+        plan = self.plan
+        firsts = np.full((2, 5), -1, np.int64)
+        order = (self.block, self.shift, plan.group, plan.groups_per_fold)
+        widths = (plan.psum_bits, plan.psum_overflow == "saturate", plan.acc_bits, plan.acc_overflow == "saturate")
+        counts = kernels.limited_sums(
+            self.a, self.w, *self.scales, *order, np.ascontiguousarray(held), *widths, firsts[0], firsts[1], out
+        )
+        return counts, (self._event(firsts[0]), self._event(firsts[1]))
+
+    def _event(self, first: Int64) -> OverflowEvent | None:
+        """Decode (m, n, k, before, addend); the sum may need a 65th bit, hence Python integers."""
+        m, n, k, before, addend = first.tolist()
+        return None if m < 0 else OverflowEvent((self.index, m, n), k, before + addend)
