@@ -1,8 +1,8 @@
 """Where a trace's arrays lie: in a `.npz` file that nobody trusts, or in memory.
 
-A `.npz` is a zip of `.npy` entries. Opening one reads the zip directory and each entry's `.npy` header, no array body:
-what the headers declare is checked against what the entry can hold before anything is allocated. Nothing is ever
-unpickled.
+A `.npz` is a zip of `.npy` entries. Opening one reads the zip directory and the first 4 KiB of each entry, where its
+`.npy` header is; what the headers declare is checked against what the entry can hold before anything is allocated.
+Nothing is ever unpickled.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ META = "meta"
 SIZE_LIMIT_BYTES = 4 << 30
 """The largest array that is read unless the caller allows more."""
 
-_PREFIX_BYTES = 1 << 14  # holds any honest .npy header (NumPy itself refuses to parse more than 10,000 characters)
+_PREFIX_BYTES = 1 << 12  # NumPy writes headers of 128 bytes; zipfile reads 4 KiB at once anyway
 _CHUNK_BYTES = 1 << 20
 _DEFLATE_LIMIT = 1040  # deflate cannot expand a byte into more than 1032
 _BOMB_BYTES, _BOMB_RATIO = 64 << 20, 500  # above this size, codes of a real network never compress so well
