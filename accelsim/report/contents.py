@@ -17,30 +17,31 @@ def print_trace(trace: Trace, file: IO[str] | None = None) -> None:
     console = Console(file=file or sys.stdout, highlight=False)
     rows = trace.describe()
     table = Table(box=SIMPLE_HEAD, pad_edge=False)
-    for heading in ("layer", "op", "input", "weight", "output", "rounding"):
-        table.add_column(heading, overflow="fold")
+    for heading in ("layer", "op", "input", "weight", "output"):
+        table.add_column(heading, no_wrap=True)
     for heading in ("MACs", "parameters"):
-        table.add_column(heading, justify="right")
+        table.add_column(heading, justify="right", no_wrap=True)
     for row in rows:
         table.add_row(
             row["name"],
             row["op"],
             *(f"{_sizes(row[f'{part}_shape'])}\n{row[f'{part}_format']}" for part in ("input", "weight", "output")),
-            str(row["rounding"] or "none (raw accumulators)"),
             f"{row['macs']:,}",
             f"{row['parameters']:,}",
         )
     macs, parameters = sum(row["macs"] for row in rows), sum(row["parameters"] for row in rows)
     table.add_section()
-    table.add_row("total", "", "", "", "", "", f"{macs:,}", f"{parameters:,}")
+    table.add_row("total", "", "", "", "", f"{macs:,}", f"{parameters:,}")
     labels = trace.labels
-    console.print(
-        f"trace {trace.name} (digest {trace.digest}): {len(rows)} layers, {trace.weight_bytes:,} bytes of weights"
-    )
+    roundings = dict.fromkeys(str(row["rounding"] or "none (raw accumulators leave)") for row in rows)
+    console.print(f"trace {trace.name}, digest {trace.digest}")
+    console.print(f"{len(rows)} layers, {trace.weight_bytes:,} bytes of weights")
     if trace.description:
         console.print(trace.description)
     console.print(table)
-    console.print(f"labels: {'none' if labels is None else f'{labels.size} inputs'}; every array was read and is sound")
+    console.print(f"rounding: {', '.join(roundings)}")
+    console.print(f"labels: {"none" if labels is None else f"of {labels.size} inputs"}")
+    console.print("every array was read and is sound")
 
 
 def _sizes(shape: tuple[int, ...]) -> str:
