@@ -119,10 +119,9 @@ def test_relu6_whose_six_lies_beyond_the_format_saturates_as_any_output():
 
 
 def test_relu6_divides_in_float32():
-    # In exact arithmetic 6 / 0.0472440944... = 127.0; the codes must follow float32's quotient, rounded half away.
-    for scale in (0.16, 0.0375, 4 / 127, 6 / 100.5, 0.023529412):
-        result = run([[100000]], format=INT16, activation="relu6", output_scale=np.array(scale))
-        assert result.codes.item() == six_in_codes(scale)
+    # 6 / 0.0591133013... = 101.49999855; float32's neighbours are 2^-17 apart there, so its quotient is 101.5: 102.
+    result = run([[100000]], format=INT16, activation="relu6", output_scale=np.array(0.05911330133676529))
+    assert result.codes.item() == 102
 
 
 def test_raw_accumulators_leave_unrounded():
@@ -165,6 +164,13 @@ def test_a_multiplier_too_wide_for_the_silicon_is_encoded_anew():
     narrow = run([[acc]], ppu=Ppu(multiplier_bits=8), **wide)
     assert narrow.codes.item() == 750_000_000
     assert narrow.actions[Action("ppu", "mult", (32, 8))] == 1
+
+
+def test_a_multiplier_one_bit_too_wide_is_encoded_anew():
+    # 129 needs 9 bits with its sign; at 8 bits 129 = 0.50390625 * 2^8 becomes 64.5 -> 65, times 2.
+    fields = {"multiplier": np.array(129), "shift": np.array(0), "format": formats.get("int32")}
+    assert run([[1000]], ppu=Ppu(multiplier_bits=9), **fields).codes.item() == 129_000
+    assert run([[1000]], ppu=Ppu(multiplier_bits=8), **fields).codes.item() == 130_000
 
 
 def test_float_rules_divide_the_multiplier_by_its_shift():

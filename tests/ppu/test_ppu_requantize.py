@@ -49,16 +49,25 @@ BOUNDS = st.sampled_from([(None, None), (-128, 127), (0, 255), (-32768, 32767), 
 @st.composite
 def near_ties(draw, rule):
     """(acc, multiplier, shift) whose exact result lies on a half, or one step beside it."""
-    shift = draw(st.integers(2, 50))
+    shift = draw(st.integers(2, 50) | st.sampled_from([31, 32, 33]))
     multiplier = 1 << draw(st.integers(0, min(shift - 1, 30 if "16" not in rule and "17" not in rule else 14)))
     step = 1 << (shift - multiplier.bit_length() + 1)  # accumulators a unit of the result
-    half = draw(st.integers(-300, 300)) * step + step // 2
-    return half + draw(st.integers(-1, 1)), multiplier, shift
+    reach = min(1 << 40, (1 << 62) // step)  # far beyond int32 too, where the product needs two limbs
+    half = draw(st.integers(-300, 300) | st.integers(-reach, reach)) * step + step // 2
+    return min(max(half + draw(st.integers(-1, 1)), INT64_MIN), INT64_MAX), multiplier, shift
+
+
+@st.composite
+def near_crossings(draw):
+    """Multiplier 1: products next to where a first rounding at bit 31 carries into the second."""
+    shift = draw(st.integers(32, 61))
+    crossing = draw(st.integers(-2, 2)) * (1 << shift) - (1 << (shift - 1))
+    return crossing + draw(st.sampled_from([-(1 << 30), 0, 1 << 30])) + draw(st.integers(-2, 2)), 1, shift
 
 
 def cases(rule):
     free = st.tuples(ACCUMULATORS, multipliers(rule), SHIFTS)
-    return st.one_of(free, near_ties(rule))
+    return st.one_of(free, near_ties(rule), near_crossings())
 
 
 def oracle(acc, multiplier, shift, rule, zero_point, bounds, offset=0):
@@ -80,6 +89,19 @@ def test_integer_rules_equal_the_oracle(rule, data):
     assert got.dtype == np.int64
     expected = [oracle(*t, rule, z, bounds, offset) for t, z in zip(triples, zero_points, strict=True)]
     assert got.tolist() == expected
+
+
+@pytest.mark.parametrize("rule", INTEGER_RULES)
+def test_the_edges_of_one_and_two_limbs_equal_the_oracle(rule):
+    """A grid over every shift: products next to the powers of two at which the arithmetic changes its way."""
+    powers = [1 << k for k in (30, 31, 32, 46, 47, 48, 49, 61, 62, 63)]
+    accs = [sign * power + step for power in powers for sign in (-1, 1) for step in (-1, 0, 1)]
+    accs = [acc for acc in accs if INT64_MIN <= acc <= INT64_MAX]
+    narrow = rule in ("half_up_int16_multiplier", "half_away_17bit")
+    for multiplier in (1, (1 << 15) - 1) if narrow else (1, 1 << 15, 1 << 30, (1 << 31) - 1):
+        for shift in range(-31, 95):
+            expected = [requantize_one(acc, multiplier, shift, rule) for acc in accs]
+            assert requantize(accs, multiplier, shift, rule).tolist() == expected, (multiplier, shift)
 
 
 SCALES = st.one_of(

@@ -42,7 +42,7 @@ def problems(draw):
     element = st.integers(low, high) | st.integers(-100, 100) | st.sampled_from([low, high])
     size = int(np.prod(shape))
     acc = np.array(draw(st.lists(element, min_size=size, max_size=size)), np.int64).reshape(shape)
-    zero_points = st.integers(-128, 127) | st.sampled_from([0, -32768, 65535])
+    zero_points = st.integers(-128, 127) | st.integers(-3, 3) | st.sampled_from([0, -32768, 65535])
     zw = None
     if rows_of_sums:
         a_row = st.lists(zero_points, min_size=n, max_size=n)
@@ -77,6 +77,16 @@ def test_correction_equals_python_integers(problem):
     assert got.acc.tolist() == expected.tolist()
     assert (got.watch.overflows, got.watch.first) == (count, first)
     assert (got.watch.low, got.watch.high) == (min(seen), max(seen))
+
+
+@pytest.mark.parametrize(("overflow", "expected"), [("wrap", 3), ("saturate", -(1 << 63))])
+def test_sums_beyond_64_bits_are_exact(overflow, expected):
+    # 0 - 3 (2^63 - 1) = -3 * 2^63 + 3, which is 3 modulo 2^64 plus 2^63: wrapped once more, 3 - 2^63.
+    got = correct([[[0, (1 << 63) - 1]]], 3, None, 64, overflow)
+    exact = -3 * ((1 << 63) - 1)
+    assert got.acc.item() == (expected - (1 << 63) if overflow == "wrap" else expected)
+    assert got.watch.first == OverflowEvent((0, 0, 0), 7, exact)
+    assert (got.watch.overflows, got.watch.low, got.watch.high) == (1, exact, 0)
 
 
 @given(st.integers(0, 1000))
