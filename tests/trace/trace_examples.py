@@ -8,7 +8,7 @@ import numpy as np
 from hypothesis import strategies as st
 
 from accelsim import formats
-from accelsim.errors import AccelsimError
+from accelsim.errors import TraceError
 from accelsim.trace.builder import TraceBuilder
 from accelsim.trace.reader import load_trace
 
@@ -80,15 +80,24 @@ def repack(path, target, *, replace=None, add=None, compression=zipfile.ZIP_STOR
     return target
 
 
-def message(path):
-    """Return what load_trace says about a file, without the path in front."""
+def message(path, read=False):
+    """Return what load_trace says about a file, without the path in front; None if all is well.
+
+    read : describe the layers and read every array, too. Whatever the file holds, the error is a TraceError that
+        begins with the path.
+    """
     try:
-        load_trace(path)
-    except AccelsimError as error:
+        trace = load_trace(path)
+        if read:
+            assert trace.describe()
+            assert len(trace.digest) == 16
+            trace.check_arrays()
+    except TraceError as error:
         text = str(error)
-        assert text.startswith(f"{path}: ")
-        return text.removeprefix(f"{path}: ")
-    return None
+    else:
+        return None
+    assert text.startswith(f"{path}: ")
+    return text.removeprefix(f"{path}: ")
 
 
 def changed(tmp_path, change, builder=small_builder):
