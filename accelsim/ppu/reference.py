@@ -39,7 +39,11 @@ def post_process_reference(acc: Int64, stage: OutputStage, ppu: Ppu) -> tuple[In
             else:
                 rounded = requantize_one(value, *factors[n], rule) + zero_points[n]
             low, high = bounds[n]
-            activated.append(rounded if low is None else min(max(rounded, low), rounded if high is None else high))
+            if low is not None:
+                rounded = max(rounded, low)
+            if high is not None:
+                rounded = min(rounded, high)
+            activated.append(rounded)
         if blocks is None:
             codes.append([min(max(code, stage.format.low), stage.format.high) for code in activated])
             continue

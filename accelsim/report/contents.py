@@ -40,7 +40,7 @@ def print_trace(trace: Trace, file: IO[str] | None = None) -> None:
         console.print(trace.description)
     console.print(table)
     console.print(f"rounding: {', '.join(roundings)}")
-    console.print(f"labels: {"none" if labels is None else f"of {labels.size} inputs"}")
+    console.print("labels: none" if labels is None else f"labels: of {labels.size} inputs")
     console.print("every array was read and is sound")
 
 

@@ -126,18 +126,18 @@ def _no_total(_: Totals) -> str:
 def _layers_table(report: RunReport, totals: Totals, page: _Page) -> None:
     columns = [
         _Column("operator", lambda layer: layer.op, _no_total, justify="left"),
-        _Column("batch x M x K x N", _sizes, _no_total),
+        _Column("BxMxKxN", _sizes, _no_total),
         _Column("MACs", lambda layer: f"{layer.macs:,}", lambda t: f"{t.macs:,}"),
         _Column("input", lambda layer: layer.input_format, _no_total, justify="left"),
         _Column("weight", lambda layer: layer.weight_format, _no_total, justify="left"),
         _Column("output", lambda layer: layer.output_format, _no_total, justify="left"),
     ]
-    page.table("Layers (sizes of the matrix products as they ran; formats)", columns, report.layers, totals)
+    page.table("Layers (sizes of the matrix products as they ran: batch B of [M, K] times [K, N]; formats)", columns, report.layers, totals)
 
 
 def _sizes(layer: LayerReport) -> str:
     shape = layer.shape
-    return " x ".join(str(size) for size in (shape.batch, shape.m, shape.k, shape.n))
+    return "x".join(str(size) for size in (shape.batch, shape.m, shape.k, shape.n))
 
 
 def _time_table(report: RunReport, totals: Totals, page: _Page) -> None:
