@@ -128,10 +128,14 @@ def _sentence(detail: ErrorDetails, model: type[BaseModel]) -> str:
     if kind in bounds:
         name, words = bounds[kind]
         return f"found {_found(value)}, must be {words} {context[name]}"
-    if kind in ("too_short", "string_too_short"):
-        return f"found {_found(value)}, needs at least {context['min_length']}"
-    if kind in ("too_long", "string_too_long"):
-        return f"found {_found(value)}, takes at most {context['max_length']}"
+    if kind == "too_short":
+        return f"found {_found(value)}, needs at least {context['min_length']} of them"
+    if kind == "string_too_short":
+        return f"found {_found(value)}, needs at least {context['min_length']} character(s)"
+    if kind == "too_long":
+        return f"found {_found(value)}, takes {context['max_length']} of them"
+    if kind == "string_too_long":
+        return f"found {len(str(value))} characters, takes at most {context['max_length']}"
     wanted = {
         "int_type": "a whole number",
         "int_from_float": "a whole number",
@@ -142,7 +146,7 @@ def _sentence(detail: ErrorDetails, model: type[BaseModel]) -> str:
         "model_attributes_type": "an object",
         "bool_type": "true or false",
     }
-    return f"found {_found(value)}, must be {wanted.get(kind, detail['msg'])}"
+    return f"found {_found(value)}, must be {wanted.get(kind) or detail['msg'].removeprefix('Input should be ')}"
 
 
 def _found(value: object) -> str:
