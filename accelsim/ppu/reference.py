@@ -34,10 +34,8 @@ def post_process_reference(acc: Int64, stage: OutputStage, ppu: Ppu) -> tuple[In
     for row in acc.reshape(-1, channels).tolist():
         activated = []
         for n, value in enumerate(row):
-            if rule is None:
-                rounded = value << stage.acc_shift
-            else:
-                rounded = requantize_one(value, *factors[n], rule) + zero_points[n]
+            rounded = value << stage.acc_shift if rule is None else requantize_one(value, *factors[n], rule)
+            rounded += zero_points[n]
             low, high = bounds[n]
             if low is not None:
                 rounded = max(rounded, low)
