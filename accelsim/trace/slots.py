@@ -30,7 +30,7 @@ def layer_array(layer: str, part: LayerPart) -> str:
 class Slot:
     """A place for an array.
 
-    kind : integers of any width up to 64 bits, or floats (float32, float64; references also float16)
+    kind : integers or floats, of any width up to 64 bits
     shapes : the shapes that fit
     """
 
