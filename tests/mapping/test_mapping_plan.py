@@ -253,6 +253,18 @@ def test_three_by_three_events():
     assert actions[Action("accumulator", "add", (32,))] == 6
 
 
+def test_input_stationary_prices_the_operand_that_moves():
+    # m=1, k=4, n=5 on 2 x 3, `is`, 2 lanes, blocks of 2: W streams, X stays. Two rows hold K. The 5 rows of W (of 4
+    # elements and 2 scales) pass 3 columns: 60 and 30 latches of 6 and 5 bits. X's two lane steps load through 1 and 2
+    # registers: 2 + 4 elements of 7 bits, 1 + 2 scales of 3 bits.
+    config = machine("is", rows=2, cols=3, lanes=2)
+    actions = plan_of(GemmShape(1, 1, 4, 5), config, block=2).actions
+    registers = {action.params: count for action, count in actions.items() if action.component == "register"}
+    assert registers == {(6,): 60, (5,): 30, (7,): 6, (3,): 3, (32,): 5 * 2}
+    # 10 blocks; a scale product has 5 + 3 bits, a dot product 7 + 6 and one more for the sum of two.
+    assert actions[Action("scale_unit", "mult", (5, 3))] == actions[Action("scale_unit", "mult", (14, 8))] == 10
+
+
 def test_options_by_hand():
     # Two passes of 3x3 with P=2 each: 6 cycles of array work, 3 of drain. Overlapped, the first drain hides.
     assert cycles_of(machine("os"), 6, 2, 3) == CycleCounts(load=0, fill=8, compute=4, drain=6, ppu=0)
