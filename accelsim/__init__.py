@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from accelsim.formats.spec import QTensor
     from accelsim.ppu.requantize import requantize
     from accelsim.report.values import LayerReport, RunReport
-    from accelsim.simulate import simulate
+    from accelsim.simulation import simulate
     from accelsim.trace.builder import TraceBuilder
     from accelsim.trace.reader import Trace, load_trace
 
@@ -41,7 +41,7 @@ _HOME = {
     "load_config": "accelsim.config.loader",
     "load_trace": "accelsim.trace.reader",
     "requantize": "accelsim.ppu.requantize",
-    "simulate": "accelsim.simulate",
+    "simulate": "accelsim.simulation",
 }
 
 __all__ = [

@@ -139,7 +139,7 @@ def run(
 
                 write_vcd(vcd, operands, plan, hardware.clock_mhz)
 
-        from accelsim.simulate import simulate
+        from accelsim.simulation import simulate
 
         report = simulate(
             hardware,

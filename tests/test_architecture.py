@@ -29,7 +29,7 @@ ORDER = [
     "ppu",
     "energy",
     "report",
-    "simulate",
+    "simulation",
     "cli",
     "__main__",
 ]
@@ -289,7 +289,7 @@ KERNEL = "accelsim.engine.fast_kernels"
         (KERNEL, "@njit\ndef f(x):\n    global A\n    A = x", "changes a global"),
         ("accelsim.surprise.thing", "", "'surprise' is not in the order"),
         ("accelsim.surprise", "", "'surprise' is not in the order"),
-        ("accelsim", "from accelsim.simulate import simulate", "imports accelsim.simulate at once"),
+        ("accelsim", "from accelsim.simulation import simulate", "imports accelsim.simulation at once"),
         ("accelsim", "import numba", "the public face imports numba"),
     ],
 )
@@ -316,10 +316,19 @@ def test_a_package_resolves_its_relative_imports_from_itself():
         (KERNEL, "Int64 = NDArray[np.int64]"),
         (KERNEL, "WRAP = 0\nLIMIT = -(1 << 62)\nBOTH = LIMIT + WRAP\nONE = np.int64(1)"),
         ("accelsim._jit", "import numba"),
-        ("accelsim", "if TYPE_CHECKING:\n    from accelsim.simulate import simulate"),
+        ("accelsim", "if TYPE_CHECKING:\n    from accelsim.simulation import simulate"),
         ("accelsim", "from accelsim._version import __version__\nimport importlib"),
         ("accelsim", "def __getattr__(name):\n    return importlib.import_module(name)"),
     ],
 )
 def test_the_checker_lets_good_code_pass(module, source):
     assert problems_of(source, module, is_package=module.count(".") == 0) == []
+
+
+def test_no_public_name_is_hidden_by_a_module_of_the_same_name():
+    """`import accelsim.x` binds the module x on the package, in place of a function x that was there before."""
+    import accelsim
+
+    names = set(accelsim.__all__) - {"formats"}  # the module itself is public
+    folder = Path(accelsim.__file__).parent
+    assert [name for name in names if (folder / name).is_dir() or (folder / f"{name}.py").exists()] == []

@@ -132,7 +132,8 @@ def _layers_table(report: RunReport, totals: Totals, page: _Page) -> None:
         _Column("weight", lambda layer: layer.weight_format, _no_total, justify="left"),
         _Column("output", lambda layer: layer.output_format, _no_total, justify="left"),
     ]
-    page.table("Layers (sizes of the matrix products as they ran: batch B of [M, K] times [K, N]; formats)", columns, report.layers, totals)
+    title = "Layers (the matrix products as they ran, B of [M, K] times [K, N]; formats)"
+    page.table(title, columns, report.layers, totals)
 
 
 def _sizes(layer: LayerReport) -> str:

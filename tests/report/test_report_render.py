@@ -21,7 +21,7 @@ def cells(text, first):
 def test_every_number_is_where_it_belongs(report, width):
     text = render_text(report, width)
     layers, time, energy, numbers = cells(text, "conv1")
-    assert layers == ["conv1", "conv2d", "1", "x", "50", "x", "9", "x", "8", "3,600", "uint8", "int8", "uint8"]
+    assert layers == ["conv1", "conv2d", "1x50x9x8", "3,600", "uint8", "int8", "uint8"]
     assert time == ["conv1", "40", "70", "180", "0", "20", "310", "72.6", "620.00"]
     assert energy == ["conv1", "1.08", "0.00", "6.25", "101.50", "0.23", "109.06"]
     assert numbers == ["conv1", "2", "0", "11/32", "7", "0", "31.4", "1.00"]

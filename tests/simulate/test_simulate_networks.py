@@ -229,7 +229,7 @@ def test_memory_keeps_only_what_is_still_needed():
     trace = builder.build()
     alive = []
     from accelsim import simulate as entry
-    from accelsim.simulate import _Run
+    from accelsim.simulation import _Run
 
     original, seen = _Run.layer, alive.append
 
