@@ -93,6 +93,7 @@ def _build_job(operands: GemmOperands, plan: LayerPlan) -> Job:
         array_rows=plan.rows,
         array_cols=plan.cols,
         lanes=plan.lanes,
+        scales=max(1, plan.lanes // size) if size else 0,
         block=size,
         steps_per_group=plan.steps_per_group,
         steps=-(-shape.k // plan.group) * plan.steps_per_group,
@@ -111,16 +112,15 @@ def _build_job(operands: GemmOperands, plan: LayerPlan) -> Job:
 def _build_state(job: Job, held: NDArray[np.int64]) -> State:
     from accelsim.engine import stepped_kernels as kernels
 
-    scales = max(1, job.lanes // job.block) if job.block else 0
-    pes = (job.array_rows, job.array_cols)
-    sums = np.zeros((2, *pes, 6), np.int64)
+    rows, cols, width = job.array_rows, job.array_cols, job.lanes + job.scales
+    sums = np.zeros((2, rows, cols, 6), np.int64)
     sums[..., [kernels.ROW, kernels.COL]] = -1
-    acc = np.zeros((4, *held.shape), np.int64)
-    acc[kernels.ACC] = held
+    acc = np.zeros((*held.shape, 4), np.int64)
+    acc[..., kernels.ACC] = held
     return kernels.State(
-        value=np.zeros((2, 2, *pes, job.lanes + scales), np.int32),
-        ok=np.zeros((2, 2, *pes, job.lanes + scales), np.uint8),
-        tag=np.full((2, 2, *pes, 2), -1, np.int64),
+        value=np.zeros((2, 2, rows, cols * width), np.int32),
+        ok=np.zeros((2, 2, rows, cols * width), np.uint8),
+        tag=np.full((2, 2, rows, cols * 2), -1, np.int64),
         sums=sums,
         acc=acc,
     )
@@ -141,14 +141,14 @@ class SteppedEngine:
         machine = build_machine(operands, plan)
         machine.run()
         state, log, counts = machine.state, machine.log, machine.log.counts.tolist()
-        registers = state.acc.swapaxes(2, 3) if plan.transposed else state.acc
-        low, high = registers[kernels.LOWEST], registers[kernels.HIGHEST]
+        registers = state.acc.swapaxes(1, 2) if plan.transposed else state.acc
+        low, high = registers[..., kernels.LOWEST], registers[..., kernels.HIGHEST]
         bias_in = preload(operands, plan)
         acc_low, acc_high = accumulator_extremes(operands.bias, low.min(axis=1), high.max(axis=1))
         load, fill, compute, drain = log.cycles.tolist()
         tally = Tally(*counts[: kernels.PSUM_OVERFLOW])
         return ComputeResult(
-            acc=np.ascontiguousarray(registers[kernels.ACC]),
+            acc=np.ascontiguousarray(registers[..., kernels.ACC]),
             cycles=CycleCounts(load, fill, compute, drain, plan.cycles.ppu),
             actions=array_actions(tally, plan.widths, plan.shape, transposed=plan.transposed),
             psum=RegisterWatch(

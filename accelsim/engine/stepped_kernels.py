@@ -42,12 +42,12 @@ X, Y = 0, 1
 # Second axis there, for Y of the stationary schedule, and first of State.sums in the output-stationary one: the PE's
 # own register, and the one of the chain that loads or drains. Everything else alternates between cur and new.
 HELD, CHAIN = 0, 1
-# State.tag, last axis: lane step (os; Y of ws, is) or streamed row (X of ws, is); row or column of the data. -1: none.
+# State.tag, per PE: lane step (os; Y of ws, is) or streamed row (X of ws, is); row or column of the data. -1: none.
 TOKEN, INDEX = 0, 1
 # State.sums, last axis: psum register, its companion of unlimited width, whose output it is (-1: nobody's), block
 # register and whether that holds any product.
 PSUM, EXACT, ROW, COL, PART, PART_OK = 0, 1, 2, 3, 4, 5
-# State.acc, first axis: accumulators; their unlimited companions less the bias, and the extremes of these.
+# State.acc, last axis: accumulators; their unlimited companions less the bias, and the extremes of these.
 ACC, DELTA, LOWEST, HIGHEST = 0, 1, 2, 3
 
 
@@ -55,7 +55,8 @@ class Job(NamedTuple):
     """What does not change while a layer runs. Rows and cols are the GEMM's as the array sees it (`is`: transposed).
 
     stream [batch, rows, K] moves right; other [batch, cols, K] moves down (os) or stays (ws, is); their block scales
-    are [batch, rows, blocks] and [batch, cols, blocks]. passes [5, passes]. block is 0 without block scales.
+    are [batch, rows, blocks] and [batch, cols, blocks]. passes [5, passes]. lanes, scales : elements and block
+    scales that come with one lane step. block, scales : 0 without block scales.
     """
 
     stream: I32
@@ -68,6 +69,7 @@ class Job(NamedTuple):
     array_rows: int
     array_cols: int
     lanes: int
+    scales: int
     block: int
     steps_per_group: int
     steps: int
@@ -85,10 +87,10 @@ class Job(NamedTuple):
 class State(NamedTuple):
     """Every register.
 
-    value, ok : int32, uint8 [side, buffer, row, col, lanes + scales], operand registers: elements, then block scales
-    tag : int64 [side, buffer, row, col, 2], what travels with them
+    value, ok : int32, uint8 [side, buffer, row, col * (lanes + scales)], operand registers: elements, then scales
+    tag : int64 [side, buffer, row, col * 2], what travels with them
     sums : int64 [buffer, row, col, 6], psum and block registers
-    acc : int64 [4, batch, rows, cols], accumulators
+    acc : int64 [batch, rows, cols, 4], accumulators
     """
 
     value: I32
@@ -173,125 +175,189 @@ def fetch(job: Job, values: I32, scales: I32, step: int, value: I32, ok: U8) -> 
         there = step >= 0 and k < job.k_valid.size and job.k_valid[k] != 0
         ok[lane] = there
         value[lane] = values[k] if there else 0
-    for q in range(ok.size - job.lanes):
+    for q in range(job.scales):
         block = scaled_block(job, step, q) if step >= 0 else -1
         ok[job.lanes + q] = block >= 0
         value[job.lanes + q] = scales[block] if block >= 0 else 0
 
 
 @njit
-def latch(
-    job: Job, s: State, counts: I64, side: int, old: int, new: int, i: int, j: int,
-    batch: int, index: int, step: int, token: int,
-) -> None:  # fmt: skip
-    """Write an operand register of PE(i, j): at the edge from the feeder, else from the neighbour's old content.
+def feed(job: Job, s: State, side: int, buffer: int, at: int, batch: int, index: int, step: int, token: int) -> None:
+    """Write the operand register at the edge: of row `at` at the left (X), of column `at` at the top (Y).
 
     The feeder sends row or column `index` (-1: no data), lane step `step` (-1: no data), marked `token`.
     """
-    ok = s.ok[side, new, i, j]
-    value = s.value[side, new, i, j]
-    if (side == X and j == 0) or (side == Y and i == 0):
-        there = max(index, 0)
-        if index < 0:
-            step = -1
-        if side == X:
-            fetch(job, job.stream[batch, there], job.stream_scales[batch, there], step, value, ok)
-        else:
-            fetch(job, job.other[batch, there], job.other_scales[batch, there], step, value, ok)
-        s.tag[side, new, i, j, TOKEN] = token
-        s.tag[side, new, i, j, INDEX] = index
+    i, j = (at, 0) if side == X else (0, at)
+    width = job.lanes + job.scales
+    value = s.value[side, buffer, i, j * width : (j + 1) * width]
+    ok = s.ok[side, buffer, i, j * width : (j + 1) * width]
+    there = max(index, 0)
+    if index < 0:
+        step = -1
+    if side == X:
+        fetch(job, job.stream[batch, there], job.stream_scales[batch, there], step, value, ok)
     else:
-        from_i, from_j = (i, j - 1) if side == X else (i - 1, j)
-        for lane in range(ok.size):
-            value[lane] = s.value[side, old, from_i, from_j, lane]
-            ok[lane] = s.ok[side, old, from_i, from_j, lane]
-        s.tag[side, new, i, j, TOKEN] = s.tag[side, old, from_i, from_j, TOKEN]
-        s.tag[side, new, i, j, INDEX] = s.tag[side, old, from_i, from_j, INDEX]
-    for lane in range(job.lanes):
-        counts[HOP + side] += ok[lane]
-    for q in range(job.lanes, ok.size):
-        counts[SCALE_HOP + side] += ok[q]
+        fetch(job, job.other[batch, there], job.other_scales[batch, there], step, value, ok)
+    s.tag[side, buffer, i, 2 * j + TOKEN] = token
+    s.tag[side, buffer, i, 2 * j + INDEX] = index
 
 
 @njit
-def scale_product(job: Job, stream_scale: int, other_scale: int) -> int:
+def move_right(job: Job, s: State, old: int, new: int, i: int, c: int) -> None:
+    """Write x of row i, the first PE apart, from what the left neighbours hold."""
+    width = job.lanes + job.scales
+    value, ok, tag = s.value[X, old, i], s.ok[X, old, i], s.tag[X, old, i]
+    to_value, to_ok, to_tag = s.value[X, new, i], s.ok[X, new, i], s.tag[X, new, i]
+    for e in range((c - 1) * width):
+        to_value[width + e] = value[e]
+        to_ok[width + e] = ok[e]
+    for e in range((c - 1) * 2):
+        to_tag[2 + e] = tag[e]
+
+
+@njit
+def move_down(job: Job, s: State, old: int, new: int, i: int, c: int) -> None:
+    """Write y of row i > 0 from what row i - 1 holds."""
+    value, ok, tag = s.value[Y, old, i - 1], s.ok[Y, old, i - 1], s.tag[Y, old, i - 1]
+    to_value, to_ok, to_tag = s.value[Y, new, i], s.ok[Y, new, i], s.tag[Y, new, i]
+    for e in range(c * (job.lanes + job.scales)):
+        to_value[e] = value[e]
+        to_ok[e] = ok[e]
+    for e in range(c * 2):
+        to_tag[e] = tag[e]
+
+
+@njit
+def count_latches(job: Job, s: State, counts: I64, side: int, buffer: int, i: int, c: int) -> None:
+    """Count the valid elements and scales that row i has just latched."""
+    ok = s.ok[side, buffer, i]
+    width = job.lanes + job.scales
+    valid, scales = 0, 0
+    for e in range(c * width):
+        valid += ok[e]
+    if job.scales:
+        for j in range(c):
+            for e in range(j * width + job.lanes, (j + 1) * width):
+                scales += ok[e]
+    counts[HOP + side] += valid - scales
+    counts[SCALE_HOP + side] += scales
+
+
+class Pe(NamedTuple):
+    """What a PE needs to know of the job. dot_size : lanes whose products are added before a scale applies."""
+
+    lanes: int
+    width: int
+    block: int
+    dot_size: int
+    dots: int
+    steps_per_group: int
+    product_shift: int
+    psum_bits: int
+    psum_saturates: bool
+
+
+@njit
+def make_pe(job: Job) -> Pe:
+    """Cut the few numbers of a PE out of the job: arguments of its functions, which are called most."""
+    dot_size = job.lanes if job.block == 0 or job.block > job.lanes else job.block
+    return Pe(
+        job.lanes,
+        job.lanes + job.scales,
+        job.block,
+        dot_size,
+        job.lanes // dot_size,
+        job.steps_per_group,
+        job.product_shift,
+        job.psum_bits,
+        job.psum_saturates,
+    )
+
+
+@njit
+def scale_product(stream_scale: int, other_scale: int, shift: int) -> int:
     """Multiply two block scales and round the product half up."""
     product = np.int64(stream_scale) * np.int64(other_scale)
-    if job.product_shift == 0:
+    if shift == 0:
         return product
-    return (product + (np.int64(1) << (job.product_shift - 1))) >> job.product_shift
+    return (product + (np.int64(1) << (shift - 1))) >> shift
 
 
 @njit
-def lane_step(job: Job, counts: I64, x: I32, x_ok: U8, y: I32, y_ok: U8, part: int, part_ok: int) -> tuple[int, int]:
-    """Multiply and add the lanes of one PE: return the block register's new content and whether it holds data.
+def lane_step(
+    pe: Pe, counts: I64, j: int, x: I32, x_ok: U8, y: I32, y_ok: U8, part: int, part_ok: int
+) -> tuple[int, int]:
+    """Multiply and add the lanes of a row's PE j: return its block register's new content and whether it holds data.
 
     Plain: one dot product. Blocks within the step: each dot product is scaled, then they are summed. A block over
     several steps: the register collects the dot product, and the block's last step, which has the scales, scales it.
     """
-    size = job.lanes if job.block == 0 or job.block > job.lanes else job.block
-    for q in range(job.lanes // size):
+    base = j * pe.width
+    scale = base + pe.lanes
+    for q in range(pe.dots):
         dot, products = np.int64(0), np.int64(0)
-        for lane in range(q * size, q * size + size):
+        for lane in range(base + q * pe.dot_size, base + q * pe.dot_size + pe.dot_size):
             if x_ok[lane] and y_ok[lane]:
                 dot += np.int64(x[lane]) * np.int64(y[lane])
                 products += 1
         if products:
             counts[MULT] += products
             counts[TREE_ADD] += products - 1
-            if 0 < job.block <= job.lanes:
-                dot *= scale_product(job, x[job.lanes + q], y[job.lanes + q])
+            if pe.block > pe.lanes:
+                counts[BLOCK_ADD] += part_ok
+            elif pe.block > 0:
+                dot *= scale_product(x[scale + q], y[scale + q], pe.product_shift)
                 counts[SCALED_BLOCK] += 1
                 counts[BLOCK_SUM_ADD] += part_ok
-            elif job.block > 0:
-                counts[BLOCK_ADD] += part_ok
             part += dot
             part_ok = 1
-    if job.block > job.lanes and x_ok[job.lanes] and y_ok[job.lanes]:
-        part *= scale_product(job, x[job.lanes], y[job.lanes])
+    if pe.block > pe.lanes and x_ok[scale] and y_ok[scale]:
+        part *= scale_product(x[scale], y[scale], pe.product_shift)
         counts[SCALED_BLOCK] += 1
     return part, part_ok
 
 
 @njit
-def step_pe(
-    job: Job, s: State, log: Log, i: int, j: int, x_buffer: int, y_buffer: int, to: int, batch: int, step: int
-) -> None:
-    """Carry out lane step `step` in PE(i, j) on the sums in its buffer `to`; a group's last step adds to the psum."""
-    sums, counts = s.sums[to, i, j], log.counts
-    x, y = s.value[X, x_buffer, i, j], s.value[Y, y_buffer, i, j]
-    part, part_ok = lane_step(
-        job, counts, x, s.ok[X, x_buffer, i, j], y, s.ok[Y, y_buffer, i, j], sums[PART], sums[PART_OK]
-    )
-    if step % job.steps_per_group != job.steps_per_group - 1:
-        sums[PART], sums[PART_OK] = part, part_ok
+def end_step(pe: Pe, counts: I64, sums: I64, j: int, part: int, part_ok: int, last: bool) -> tuple[bool, int]:
+    """Latch what a lane step made: into the block register, or, at a group's end, added to psum.
+
+    Return whether that addition overflowed, and what psum held before.
+    """
+    before = sums[j, PSUM]
+    if not last:
+        sums[j, PART], sums[j, PART_OK] = part, part_ok
         counts[BLOCK_LATCH] += 1
-        return
-    before = sums[PSUM]
-    sums[PSUM], overflow = add_limited(before, part, job.psum_bits, job.psum_saturates)
-    if overflow:
-        counts[PSUM_OVERFLOW] += 1
-        k = (step - job.steps_per_group + 1) * job.lanes
-        note_first(log.psum_first, output_key(job, batch, sums[ROW], sums[COL]), k, before, part)
-    sums[EXACT] += part
-    sums[PART], sums[PART_OK] = 0, 0
+        return False, before
+    psum, overflow = add_limited(before, part, pe.psum_bits, pe.psum_saturates)
+    exact = sums[j, EXACT] + part
+    sums[j, PSUM], sums[j, EXACT] = psum, exact
+    sums[j, PART], sums[j, PART_OK] = 0, 0
     counts[PSUM_ADD] += 1
-    counts[PSUM_LOW] = min(counts[PSUM_LOW], sums[EXACT])
-    counts[PSUM_HIGH] = max(counts[PSUM_HIGH], sums[EXACT])
+    counts[PSUM_OVERFLOW] += overflow
+    counts[PSUM_LOW] = min(counts[PSUM_LOW], exact)
+    counts[PSUM_HIGH] = max(counts[PSUM_HIGH], exact)
+    return overflow, before
 
 
 @njit
-def add_to_accumulator(job: Job, s: State, log: Log, batch: int, sums: I64, k: int) -> None:
-    """Add a psum that left the array at its bottom to its accumulator."""
-    row, col = sums[ROW], sums[COL]
-    acc = s.acc[:, batch, row, col]
+def note_psum(job: Job, log: Log, batch: int, row: int, col: int, step: int, before: int, addend: int) -> None:
+    """Record an overflow of a psum register in the group that ends with `step`."""
+    k = (step - job.steps_per_group + 1) * job.lanes
+    note_first(log.psum_first, output_key(job, batch, row, col), k, before, addend)
+
+
+@njit
+def add_to_accumulator(job: Job, s: State, log: Log, batch: int, sums: I64, j: int, k: int) -> None:
+    """Add the psum that leaves the array at the bottom of column j to its accumulator; `sums` is the bottom row."""
+    row, col, psum = sums[j, ROW], sums[j, COL], sums[j, PSUM]
+    acc = s.acc[batch, row, col]
     before = acc[ACC]
-    acc[ACC], overflow = add_limited(before, sums[PSUM], job.acc_bits, job.acc_saturates)
+    acc[ACC], overflow = add_limited(before, psum, job.acc_bits, job.acc_saturates)
     log.counts[ACC_ADD] += 1
     if overflow:
         log.counts[ACC_OVERFLOW] += 1
-        note_first(log.acc_first, output_key(job, batch, row, col), k, before, sums[PSUM])
-    acc[DELTA] += sums[EXACT]
+        note_first(log.acc_first, output_key(job, batch, row, col), k, before, psum)
+    acc[DELTA] += sums[j, EXACT]
     acc[LOWEST] = min(acc[LOWEST], acc[DELTA])
     acc[HIGHEST] = max(acc[HIGHEST], acc[DELTA])
 
@@ -319,7 +385,7 @@ def clear_sums(s: State, buffer: int) -> None:
     for i in range(r):
         for j in range(c):
             for field in range(fields):
-                s.sums[buffer, i, j, field] = -1 if field == ROW or field == COL else 0
+                s.sums[buffer, i, j, field] = -1 if field in (ROW, COL) else 0
 
 
 # ------------------------------------------------------------------------------------------- output-stationary
@@ -333,27 +399,38 @@ def os_array_cycle(job: Job, s: State, ctrl: I64, log: Log) -> tuple[bool, bool]
     r, c = extent(job, p)
     batch, row0, rows, col0, cols = job.passes[:, p]
     live = False
+    pe = make_pe(job)
+    for j in range(c):
+        step = t - j if 0 <= t - j < job.steps else -1
+        feed(job, s, Y, new, j, batch, col0 + j if step >= 0 and j < cols else -1, step, step)
+        live = live or t - j + 1 < job.steps
     for i in range(r):
+        step = t - i if 0 <= t - i < job.steps else -1
+        feed(job, s, X, new, i, batch, row0 + i if step >= 0 and i < rows else -1, step, step)
+        live = live or t - i + 1 < job.steps
+        move_right(job, s, cur, new, i, c)
+        if i > 0:
+            move_down(job, s, cur, new, i, c)
+        count_latches(job, s, log.counts, X, new, i, c)
+        count_latches(job, s, log.counts, Y, new, i, c)
+        x, x_ok, x_tag = s.value[X, new, i], s.ok[X, new, i], s.tag[X, new, i]
+        y, y_ok, y_tag = s.value[Y, new, i], s.ok[Y, new, i], s.tag[Y, new, i]
+        sums = s.sums[HELD, i]
         for j in range(c):
-            step = t - i if 0 <= t - i < job.steps else -1
-            row = row0 + i if step >= 0 and i < rows else -1
-            live = live or (j == 0 and t - i + 1 < job.steps)
-            latch(job, s, log.counts, X, cur, new, i, j, batch, row, step, step)
-            step = t - j if 0 <= t - j < job.steps else -1
-            col = col0 + j if step >= 0 and j < cols else -1
-            live = live or (i == 0 and t - j + 1 < job.steps)
-            latch(job, s, log.counts, Y, cur, new, i, j, batch, col, step, step)
-            step = s.tag[X, new, i, j, TOKEN]
-            y_step = s.tag[Y, new, i, j, TOKEN]
+            step, y_step = x_tag[2 * j + TOKEN], y_tag[2 * j + TOKEN]
             live = live or (step >= 0 and j < c - 1) or (y_step >= 0 and i < r - 1)
-            row, col = s.tag[X, new, i, j, INDEX], s.tag[Y, new, i, j, INDEX]
+            row, col = x_tag[2 * j + INDEX], y_tag[2 * j + INDEX]
             if step >= 0 and y_step >= 0 and row >= 0 and col >= 0:
-                s.sums[HELD, i, j, ROW], s.sums[HELD, i, j, COL] = row, col
-                before = log.counts[PSUM_ADD]
-                step_pe(job, s, log, i, j, new, new, HELD, batch, step)
-                log.counts[PSUM_LATCH] += log.counts[PSUM_ADD] - before
+                sums[j, ROW], sums[j, COL] = row, col
+                part, part_ok = lane_step(pe, log.counts, j, x, x_ok, y, y_ok, sums[j, PART], sums[j, PART_OK])
+                last = pe.steps_per_group == 1 or step % pe.steps_per_group == pe.steps_per_group - 1
+                overflow, before = end_step(pe, log.counts, sums, j, part, part_ok, last)
+                log.counts[PSUM_LATCH] += last
+                if overflow:
+                    note_psum(job, log, batch, row, col, step, before, part)
     ctrl[CUR] = new
-    return s.tag[X, new, r - 1, c - 1, TOKEN] >= 0 and s.tag[Y, new, r - 1, c - 1, TOKEN] >= 0, live
+    corner = 2 * (c - 1) + TOKEN
+    return s.tag[X, new, r - 1, corner] >= 0 and s.tag[Y, new, r - 1, corner] >= 0, live
 
 
 @njit
@@ -369,7 +446,7 @@ def os_shift_chain(job: Job, s: State, ctrl: I64, log: Log) -> bool:
     for i in range(r - 1, -1, -1):
         for j in range(c):
             if i == r - 1 and chain[i, j, COL] >= 0:
-                add_to_accumulator(job, s, log, job.passes[BATCH, p], chain[i, j], 0)
+                add_to_accumulator(job, s, log, job.passes[BATCH, p], chain[i], j, 0)
             if i > 0:
                 for field in range(PART_OK + 1):
                     chain[i, j, field] = chain[i - 1, j, field]
@@ -465,11 +542,14 @@ def load_row(job: Job, s: State, ctrl: I64, log: Log) -> None:
     entering = r - 1 - ctrl[CHAIN_TIME]
     if ctrl[CHAIN_TIME] == 0:  # a load begins: what the chain held is void, and shifting it out costs no latch
         s.ok[Y, CHAIN] = 0
-    for i in range(r - 1, -1, -1):
-        for j in range(c):
-            used = j < cols and entering < rows
-            step = row0 + entering if used else -1
-            latch(job, s, log.counts, Y, CHAIN, CHAIN, i, j, batch, col0 + j if used else -1, step, step)
+    for i in range(r - 1, 0, -1):
+        move_down(job, s, CHAIN, CHAIN, i, c)
+        count_latches(job, s, log.counts, Y, CHAIN, i, c)
+    for j in range(c):
+        used = j < cols and entering < rows
+        step = row0 + entering if used else -1
+        feed(job, s, Y, CHAIN, j, batch, col0 + j if used else -1, step, step)
+    count_latches(job, s, log.counts, Y, CHAIN, 0, c)
     ctrl[CHAIN_TIME] += 1
     if not job.double_buffered:
         hold(s)
@@ -492,31 +572,39 @@ def stationary_array_cycle(job: Job, s: State, ctrl: I64, log: Log) -> tuple[boo
     batch, row0, rows = job.passes[BATCH, p], job.passes[ROW0, p], job.passes[ROWS, p]
     streamed = job.stream.shape[1]
     live = False
+    pe = make_pe(job)
     for i in range(r):
+        row = t - i if 0 <= t - i < streamed else -1
+        live = live or t - i + 1 < streamed
+        feed(job, s, X, new, i, batch, row, row0 + i if i < rows else -1, row)
+        move_right(job, s, cur, new, i, c)
+        count_latches(job, s, log.counts, X, new, i, c)
+        x, x_ok, x_tag = s.value[X, new, i], s.ok[X, new, i], s.tag[X, new, i]
+        y, y_ok, y_tag = s.value[Y, HELD, i], s.ok[Y, HELD, i], s.tag[Y, HELD, i]
+        sums, above = s.sums[new, i], s.sums[cur, max(i - 1, 0)]
         for j in range(c):
-            row = t - i if 0 <= t - i < streamed else -1
-            live = live or (j == 0 and t - i + 1 < streamed)
-            latch(job, s, log.counts, X, cur, new, i, j, batch, row, row0 + i if i < rows else -1, row)
-            row = s.tag[X, new, i, j, TOKEN]
+            row, step = x_tag[2 * j + TOKEN], y_tag[2 * j + TOKEN]
             live = live or (row >= 0 and j < c - 1)
-            sums = s.sums[new, i, j]
             if i > 0:
                 for field in range(PART_OK + 1):
-                    sums[field] = s.sums[cur, i - 1, j, field]
+                    sums[j, field] = above[j, field]
             else:  # a psum begins empty at the top of a column in use
                 for field in range(PART_OK + 1):
-                    sums[field] = 0
-                sums[COL] = s.tag[Y, HELD, 0, j, INDEX] if row >= 0 else -1
-                sums[ROW] = row if sums[COL] >= 0 else -1
-            step = s.tag[Y, HELD, i, j, TOKEN]
-            if row >= 0 and step >= 0 and sums[COL] >= 0:
-                step_pe(job, s, log, i, j, new, HELD, new, batch, step)
-            if sums[COL] >= 0:
+                    sums[j, field] = 0
+                sums[j, COL] = y_tag[2 * j + INDEX] if row >= 0 else -1
+                sums[j, ROW] = row if sums[j, COL] >= 0 else -1
+            if sums[j, COL] >= 0:
+                if row >= 0 and step >= 0:
+                    part, part_ok = lane_step(pe, log.counts, j, x, x_ok, y, y_ok, sums[j, PART], sums[j, PART_OK])
+                    last = pe.steps_per_group == 1 or step % pe.steps_per_group == pe.steps_per_group - 1
+                    overflow, before = end_step(pe, log.counts, sums, j, part, part_ok, last)
+                    if overflow:
+                        note_psum(job, log, batch, sums[j, ROW], sums[j, COL], step, before, part)
                 log.counts[PSUM_LATCH] += 1
                 if i == r - 1:  # the accumulators lie below the array: they cost it no cycle
-                    add_to_accumulator(job, s, log, batch, sums, row0 * job.lanes)
+                    add_to_accumulator(job, s, log, batch, sums, j, row0 * job.lanes)
     ctrl[CUR] = new
-    return s.tag[X, new, r - 1, c - 1, TOKEN] >= 0, live
+    return s.tag[X, new, r - 1, 2 * (c - 1) + TOKEN] >= 0, live
 
 
 @njit
