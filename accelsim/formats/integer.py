@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from accelsim.errors import FormatError, ShapeError
-from accelsim.formats.spec import Blocks, Lanes, QTensor
+from accelsim.formats.spec import Blocks, CodesAreLanes, Lanes, QTensor
 from accelsim.formats.tensor import (
     SMALLEST_SCALE,
     along,
@@ -29,7 +29,7 @@ MAX_ACCUMULATOR_BITS = 64
 
 
 @dataclass(frozen=True)
-class IntegerFormat:
+class IntegerFormat(CodesAreLanes):
     """Integers of `bits` bits.
 
     signed, full range : two's complement, [-2**(bits-1), 2**(bits-1) - 1]

@@ -26,13 +26,14 @@ def make_qtensor(
 ) -> QTensor:
     """Build a QTensor from codes and scales that come from outside; check all of it.
 
-    codes : integers, any shape with at least one element, in [number_format.low, number_format.high]
+    codes : integers, any shape with at least one element, in [number_format.code_low, number_format.code_high] and
+        none of number_format.reserved_codes
     number_format : the number format (``formats.get(name)``)
     scale : positive finite numbers, shape () or, with `channel_axis`, () or (C,); VSQ: the coarse scale gamma
     zero_point : integers in number_format.zero_points, shape as `scale`
     channel_axis : axis of per-channel scales and zero points, negative allowed; None: per tensor
     block_axis : axis that blocks run along, negative allowed; None: the last axis where the format has blocks
-    block_scales : integers in [0, 2**scale_bits - 1], the shape of `codes` with the block axis divided by the block
+    block_scales : integers in [0, number_format.blocks.scale_high], the shape of `codes` with the block axis divided by the block
         size, rounded up; needed by formats with blocks and refused by others
     subject : what the messages call the tensor
 
@@ -45,12 +46,13 @@ def make_qtensor(
     code_array = _integers(codes, f"{subject}: codes")
     if code_array.size == 0:
         raise ShapeError(f"{subject}: codes of shape {code_array.shape} hold no elements; at least one is needed")
-    _check_range(code_array, number_format.low, number_format.high, f"{subject}: code", number_format.name)
+    _check_range(code_array, number_format.code_low, number_format.code_high, f"{subject}: code", number_format.name)
+    _check_reserved(code_array, number_format, subject)
     channel = normalize_axis(channel_axis, code_array.ndim, f"{subject}: channel_axis")
     scale_array = check_scale(scale, code_array.shape, channel, subject)
     zero_array = check_zero_point(zero_point, number_format, code_array.shape, channel, subject)
     block, blocks_array = _check_blocks(block_scales, block_axis, number_format, code_array.shape, channel, subject)
-    dtype = np.int32 if number_format.high <= np.iinfo(np.int32).max else np.int64
+    dtype = np.int32 if number_format.code_high <= np.iinfo(np.int32).max else np.int64
     return QTensor(code_array.astype(dtype), number_format, scale_array, zero_array, channel, block, blocks_array)
 
 
@@ -167,7 +169,7 @@ def _check_blocks(
             f"{subject}: block_scales has shape {scales.shape}, but codes of shape {shape} in blocks of "
             f"{blocks.size} along axis {axis} need {expected}"
         )
-    _check_range(scales, 0, (1 << blocks.scale_bits) - 1, f"{subject}: block scale", number_format.name)
+    _check_range(scales, 0, blocks.scale_high, f"{subject}: block scale", number_format.name)
     return axis, scales.astype(np.int32)
 
 
@@ -199,6 +201,18 @@ def _check_range(array: NDArray[np.int64], low: int, high: int, what: str, name:
         at = f" at index {_show(index)}" if index else ""
         count = f" ({int(wrong.sum())} such values)" if int(wrong.sum()) > 1 else ""
         raise FormatError(f"{what} {array[index]}{at} is outside {name}'s range [{low}, {high}]{count}")
+
+
+def _check_reserved(codes: NDArray[np.int64], number_format: Format, subject: str) -> None:
+    wrong = np.isin(codes, number_format.reserved_codes)
+    if wrong.any():
+        index = _first(wrong)
+        at = f" at index {_show(index)}" if index else ""
+        count = f" ({int(wrong.sum())} such values)" if int(wrong.sum()) > 1 else ""
+        raise FormatError(
+            f"{subject}: code {codes[index]:#x}{at} is NaN or infinity in {number_format.name}{count}; "
+            f"tensors hold finite numbers only"
+        )
 
 
 def _per_channel_shape(

@@ -16,7 +16,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from accelsim.errors import FormatError
 from accelsim.formats.integer import IntegerFormat, usable_scale
-from accelsim.formats.spec import Blocks, Lanes, QTensor
+from accelsim.formats.spec import Blocks, CodesAreLanes, Lanes, QTensor
 from accelsim.formats.tensor import (
     along,
     as_reals,
@@ -39,7 +39,7 @@ MAX_SCALE_BITS = 12
 
 
 @dataclass(frozen=True)
-class VsqFormat:
+class VsqFormat(CodesAreLanes):
     """Elements of `element_bits` bits in vectors of `vector_size`, each with an unsigned scale of `scale_bits` bits.
 
     Signed elements are symmetric, [-(2**(b-1) - 1), 2**(b-1) - 1]; unsigned ones [0, 2**b - 1]. There are no zero
