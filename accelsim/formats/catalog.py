@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from accelsim.errors import FormatError, did_you_mean
+from accelsim.formats.binary import BinaryFormat
 from accelsim.formats.integer import MAX_ACCUMULATOR_BITS, MAX_OPERAND_BITS, IntegerFormat
 from accelsim.formats.spec import Format
 from accelsim.formats.vsq import MAX_ELEMENT_BITS, MAX_SCALE_BITS, MAX_VECTOR_SIZE, VsqFormat
@@ -24,6 +25,7 @@ CATALOG: dict[str, Format] = {
     "uvsq4": VsqFormat(4, signed=False, vector_size=16, scale_bits=4),
     "uvsq6": VsqFormat(6, signed=False, vector_size=16, scale_bits=4),
     "uvsq8": VsqFormat(8, signed=False, vector_size=16, scale_bits=4),
+    "binary": BinaryFormat(),
 }
 """Every operand format that has a short name. The tests run over all of it."""
 

@@ -33,8 +33,8 @@ def make_qtensor(
     zero_point : integers in number_format.zero_points, shape as `scale`
     channel_axis : axis of per-channel scales and zero points, negative allowed; None: per tensor
     block_axis : axis that blocks run along, negative allowed; None: the last axis where the format has blocks
-    block_scales : integers in [0, number_format.blocks.scale_high], the shape of `codes` with the block axis divided by the block
-        size, rounded up; needed by formats with blocks and refused by others
+    block_scales : integers in [0, number_format.blocks.scale_high], the shape of `codes` with the block axis divided by
+        the block size, rounded up; needed by formats with blocks and refused by others
     subject : what the messages call the tensor
 
     Returns a QTensor with the dtypes of its docstring; `scale` and `zero_point` have shape () or, per channel, (C,).
@@ -85,6 +85,17 @@ def normalize_axis(axis: int | None, ndim: int, what: str) -> int | None:
         accepted = f"use {-ndim}..{ndim - 1}" if ndim else "a single number has no axes"
         raise ShapeError(f"{what}={axis} is not an axis of an array with {ndim} dimensions; {accepted}")
     return axis % ndim
+
+
+def one_axis(axis: int | None, channel_axis: int | None, ndim: int) -> int | None:
+    """Return the axis of per-channel scales, which plain formats take under either name."""
+    first = normalize_axis(axis, ndim, "axis")
+    second = normalize_axis(channel_axis, ndim, "channel_axis")
+    if first is not None and second is not None and first != second:
+        raise ShapeError(
+            f"axis={axis} and channel_axis={channel_axis} differ; both name the axis of per-channel scales: pass one"
+        )
+    return second if first is None else first
 
 
 def other_axes(ndim: int, axis: int | None) -> tuple[int, ...]:

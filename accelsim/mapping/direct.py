@@ -30,7 +30,7 @@ class Element:
     """One element of K, for every output at once; the arrays broadcast to the output's shape.
 
     position : its place on the lanes; blocks start at multiples of the block size, so ragged ones leave gaps
-    x, w : codes
+    x, w : what enters the multiplier
     x_scale, w_scale : scales of the blocks that they belong to; 1 without blocks
     """
 
@@ -125,7 +125,8 @@ def _limit(total: Exact, register: Register) -> Exact:
 
 def _bound(layer: Layer, x: QTensor, weight: QTensor, bias: NDArray[np.int64] | None) -> int:
     """Return a magnitude that no exact sum of the layer exceeds, bias and corrections included."""
-    largest_x, largest_w, zero_x, zero_w = map(_peak, (x.codes, weight.codes, x.zero_point, weight.zero_point))
+    largest_x, largest_w = _peak(_lanes(x)), _peak(_lanes(weight))
+    zero_x, zero_w = _peak(x.zero_point), _peak(weight.zero_point)
     k = int(np.prod(weight.shape[1:])) if not isinstance(layer, MatmulMeta) else x.shape[-1]
     scale = 1
     if x.block_scales is not None and weight.block_scales is not None:
@@ -136,6 +137,10 @@ def _bound(layer: Layer, x: QTensor, weight: QTensor, bias: NDArray[np.int64] | 
 
 def _peak(array: NDArray[Any]) -> int:
     return max(abs(int(array.min())), abs(int(array.max())))
+
+
+def _lanes(tensor: QTensor) -> NDArray[np.int32]:
+    return tensor.lanes().values
 
 
 def _block_size(tensor: QTensor) -> int:
@@ -177,11 +182,11 @@ def _conv2d_elements(layer: Conv2dMeta, x: QTensor, weight: QTensor, dtype: DTyp
     outputs, kernel_h, kernel_w, channels = weight.shape
     size, zero = _block_size(weight), int(x.zero_point.max())
     first = np.arange(outputs) // (outputs // layer.groups) * channels  # of the input channels that an output sees
-    codes, w, one = x.codes.astype(dtype), weight.codes.astype(dtype), np.ones(1, dtype)
+    lanes, w, one = _lanes(x).astype(dtype), _lanes(weight).astype(dtype), np.ones(1, dtype)
     position = 0
     for i in range(kernel_h):
         for j in range(kernel_w):
-            pixels = _tap(layer, codes, zero, (i, j), (kernel_h, kernel_w))
+            pixels = _tap(layer, lanes, zero, (i, j), (kernel_h, kernel_w))
             scales = None
             if x.block_scales is not None:
                 scales = _tap(layer, x.block_scales.astype(dtype), 0, (i, j), (kernel_h, kernel_w))
@@ -212,19 +217,19 @@ def _tap(layer: Conv2dMeta, x: Exact, padding: int, at: tuple[int, int], kernel:
 def _linear_elements(flatten: bool, x: QTensor, weight: QTensor, dtype: DType) -> Iterator[Element]:
     """Arrays are x [..., 1] and w [out]."""
     lead = x.shape[:1] if flatten else x.shape[:-1]
-    codes, scales = x.codes.astype(dtype).reshape(*lead, -1), _scales(x, dtype)
+    lanes, scales = _lanes(x).astype(dtype).reshape(*lead, -1), _scales(x, dtype)
     scales = scales.reshape(*(lead if x.block_scales is not None else ()), -1)
-    w, w_scales = weight.codes.astype(dtype), _scales(weight, dtype)
+    w, w_scales = _lanes(weight).astype(dtype), _scales(weight, dtype)
     size = _block_size(weight)
     for k in range(weight.shape[1]):
         block = slice(k // size, k // size + 1) if size else slice(0, 1)
-        yield Element(k, codes[..., k : k + 1], w[:, k], scales[..., block], w_scales[:, block.start])
+        yield Element(k, lanes[..., k : k + 1], w[:, k], scales[..., block], w_scales[:, block.start])
 
 
 def _matmul_elements(transpose_other: bool, x: QTensor, other: QTensor, dtype: DType) -> Iterator[Element]:
     """Arrays are x [..., M, 1] and w [..., 1, N]."""
-    codes, scales = x.codes.astype(dtype), _scales(x, dtype)
-    w, w_scales = other.codes.astype(dtype), _scales(other, dtype)
+    lanes, scales = _lanes(x).astype(dtype), _scales(x, dtype)
+    w, w_scales = _lanes(other).astype(dtype), _scales(other, dtype)
     if not transpose_other:
         w, w_scales = w.swapaxes(-1, -2), w_scales.swapaxes(-1, -2)
     size = _block_size(other)
@@ -232,7 +237,7 @@ def _matmul_elements(transpose_other: bool, x: QTensor, other: QTensor, dtype: D
         block = k // size if size else 0
         yield Element(
             k,
-            codes[..., k : k + 1],
+            lanes[..., k : k + 1],
             w[..., None, :, k],
             scales[..., block : block + 1],
             w_scales[..., None, :, block],

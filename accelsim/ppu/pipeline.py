@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from accelsim.actions import Actions
 from accelsim.config.model import Ppu
 from accelsim.errors import FormatError, ShapeError, did_you_mean
-from accelsim.formats.spec import Codes, Format
+from accelsim.formats.spec import Codes, CodesAreLanes, Format
 from accelsim.ppu.cost import COMPARES, output_actions
 from accelsim.ppu.multiplier import effective_bits, encode_multiplier, is_power_of_two
 from accelsim.ppu.requantize import INT64_MAX, INT64_MIN, Int64Array, Limits, round_and_limit
@@ -135,9 +135,14 @@ def _check_stage(stage: OutputStage, ppu: Ppu) -> None:
         stage.output_scale is None or not np.all(np.isfinite(stage.output_scale) & (stage.output_scale > 0))
     ):
         raise FormatError(f"relu6 needs the output's scale, positive and finite; found {stage.output_scale}")
+    name = stage.format.name
+    if not isinstance(stage.format, CodesAreLanes):
+        raise FormatError(
+            f"the PPU cannot emit {name}: it rounds to integers, and the codes of {name} are not the integers that "
+            f"they stand for; use an integer, fixed-point or VSQ format for this output"
+        )
     if stage.format.blocks is None:
         return
-    name = stage.format.name
     if stage.rounding is None:
         raise FormatError(f"{name}: raw accumulators cannot leave in a format with block scales; name a rounding rule")
     if np.any(stage.zero_point):

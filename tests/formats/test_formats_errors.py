@@ -8,7 +8,8 @@ from accelsim.errors import FormatError, ShapeError
 
 GRAMMAR = (
     "Accepted: int2..int16, uint2..uint16, int2n..int16n (symmetric range), int17..int64 (raw accumulators); "
-    "vsq_[u]int<2..8>_v<vector size 1..256>_s<scale bits 1..12>; short names vsq4, vsq6, vsq8, uvsq4, uvsq6, uvsq8"
+    "vsq_[u]int<2..8>_v<vector size 1..256>_s<scale bits 1..12>; short names vsq4, vsq6, vsq8, uvsq4, uvsq6, uvsq8, "
+    "binary"
 )
 
 
