@@ -9,8 +9,10 @@ from functools import lru_cache
 
 from accelsim.errors import FormatError, did_you_mean
 from accelsim.formats.binary import BinaryFormat
+from accelsim.formats.fixed_point import FixedPointFormat
 from accelsim.formats.integer import MAX_ACCUMULATOR_BITS, MAX_OPERAND_BITS, IntegerFormat
 from accelsim.formats.spec import Format
+from accelsim.formats.ternary import TernaryFormat
 from accelsim.formats.vsq import MAX_ELEMENT_BITS, MAX_SCALE_BITS, MAX_VECTOR_SIZE, VsqFormat
 
 _OPERAND_BITS = range(2, MAX_OPERAND_BITS + 1)
@@ -26,6 +28,14 @@ CATALOG: dict[str, Format] = {
     "uvsq6": VsqFormat(6, signed=False, vector_size=16, scale_bits=4),
     "uvsq8": VsqFormat(8, signed=False, vector_size=16, scale_bits=4),
     "binary": BinaryFormat(),
+    "ternary": TernaryFormat(),
+    "q1.7": FixedPointFormat(8, 7),
+    "q4.4": FixedPointFormat(8, 4),
+    "q8.8": FixedPointFormat(16, 8),
+    "dfp4": FixedPointFormat(4),
+    "dfp8": FixedPointFormat(8),
+    "udfp8": FixedPointFormat(8, signed=False),
+    "dfp16": FixedPointFormat(16),
 }
 """Every operand format that has a short name. The tests run over all of it."""
 
@@ -51,6 +61,16 @@ _GRAMMAR = (
         re.compile(rf"vsq_(u?)int{_NUMBER}_v{_NUMBER}_s{_NUMBER}"),
         f"vsq_[u]int<2..{MAX_ELEMENT_BITS}>_v<vector size 1..{MAX_VECTOR_SIZE}>_s<scale bits 1..{MAX_SCALE_BITS}>",
         lambda found: VsqFormat(int(found[2]), not found[1], int(found[3]), int(found[4])),
+    ),
+    _Rule(
+        re.compile(r"(u?)q(0|[1-9][0-9]*)\.(0|[1-9][0-9]*)"),
+        f"[u]q<m>.<n> (fixed point, scale 2**-n, m + n = 2..{MAX_OPERAND_BITS} with the sign in m)",
+        lambda found: FixedPointFormat(int(found[2]) + int(found[3]), int(found[3]), signed=not found[1]),
+    ),
+    _Rule(
+        re.compile(rf"(u?)dfp{_NUMBER}"),
+        f"[u]dfp<2..{MAX_OPERAND_BITS}> (dynamic fixed point)",
+        lambda found: FixedPointFormat(int(found[2]), signed=not found[1]),
     ),
 )
 

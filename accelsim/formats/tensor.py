@@ -143,6 +143,22 @@ def check_scale(scale: ArrayLike, shape: tuple[int, ...], axis: int | None, subj
     return np.array(_per_channel_shape(reals, shape, axis, f"{subject}: scale"), np.float64)
 
 
+def check_threshold(
+    threshold: ArrayLike, shape: tuple[int, ...], axis: int | None, subject: str
+) -> NDArray[np.float64]:
+    """Return `threshold` as float64 of shape () or (C,); raise FormatError or ShapeError."""
+    given = np.asarray(threshold)
+    if given.dtype.kind not in "biuf":
+        raise FormatError(f"{subject}: threshold has dtype {given.dtype}; pass real numbers that are not negative")
+    reals = given.astype(np.float64)
+    wrong = ~(np.isfinite(reals) & (reals >= 0))
+    if wrong.any():
+        index = _first(wrong)
+        at = f" at index {_show(index)}" if index else ""
+        raise FormatError(f"{subject}: threshold is {reals[index]}{at}; thresholds are finite and not negative")
+    return np.array(_per_channel_shape(reals, shape, axis, f"{subject}: threshold"), np.float64)
+
+
 def check_zero_point(
     zero_point: ArrayLike, number_format: Format, shape: tuple[int, ...], axis: int | None, subject: str
 ) -> NDArray[np.int64]:

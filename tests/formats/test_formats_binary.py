@@ -34,8 +34,8 @@ def test_the_format():
 
 
 def test_errors_of_the_lecture():
-    # Printed, as sums of squares: 9.28 for the signs alone, 9.24 with the scale 1.05. By hand: |W| sums to 16.78, W^2 to
-    # 26.8432; 26.8432 - 2 * 16.78 + 16 = 9.2832 without a scale, 26.8432 - 16.78^2 / 16 = 9.245175 with the scale
+    # Printed, as sums of squares: 9.28 for the signs alone, 9.24 with the scale 1.05. By hand: |W| sums to 16.78, W^2
+    # to 26.8432; 26.8432 - 2 * 16.78 + 16 = 9.2832 without a scale, 26.8432 - 16.78^2 / 16 = 9.245175 with the scale
     # 16.78 / 16 = 1.04875. (The lecture cuts the last digits off; rounded, it would be 9.25.)
     alone = BINARY.quantize(W, scaling="none")
     assert alone.scale == 1.0

@@ -8,8 +8,9 @@ from accelsim.errors import FormatError, ShapeError
 
 GRAMMAR = (
     "Accepted: int2..int16, uint2..uint16, int2n..int16n (symmetric range), int17..int64 (raw accumulators); "
-    "vsq_[u]int<2..8>_v<vector size 1..256>_s<scale bits 1..12>; short names vsq4, vsq6, vsq8, uvsq4, uvsq6, uvsq8, "
-    "binary"
+    "vsq_[u]int<2..8>_v<vector size 1..256>_s<scale bits 1..12>; "
+    "[u]q<m>.<n> (fixed point, scale 2**-n, m + n = 2..16 with the sign in m); [u]dfp<2..16> (dynamic fixed point); "
+    "short names vsq4, vsq6, vsq8, uvsq4, uvsq6, uvsq8, binary, ternary"
 )
 
 
@@ -29,6 +30,10 @@ GRAMMAR = (
         ("vsq_int9_v16_s4", "vsq_int9_v16_s4: element width 9 is outside 2..8"),
         ("vsq_int4_v257_s4", "vsq_int4_v257_s4: vector size 257 is outside 1..256"),
         ("vsq_uint4_v16_s13", "vsq_uint4_v16_s13: scale width 13 is outside 1..12"),
+        ("q1.0", "q1.0: fixed-point operands have 2 to 16 bits"),
+        ("uq9.8", "uq9.8: fixed-point operands have 2 to 16 bits"),
+        ("dfp17", "dfp17: fixed-point operands have 2 to 16 bits"),
+        ("q01.7", f"unknown number format 'q01.7'; did you mean 'q1.7'? {GRAMMAR}"),
         (8, "a number format is named by a string, such as 'int8'; found 8"),
     ],
 )

@@ -1,0 +1,93 @@
+"""Ternary tensors: -1, 0 or +1 times a scale (TWN), or two learned scales (TTQ)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from accelsim.formats.discrete import channels_of, mean, one_a_channel, refuse_zero_point
+from accelsim.formats.integer import IntegerFormat
+from accelsim.formats.spec import Blocks, CodesAreLanes, Lanes, QTensor
+from accelsim.formats.tensor import (
+    SMALLEST_SCALE,
+    along,
+    as_reals,
+    check_scale,
+    check_threshold,
+    make_qtensor,
+    one_axis,
+)
+
+_NEAREST = IntegerFormat(2, narrow=True)
+TWN_FACTOR = 0.7
+
+
+@dataclass(frozen=True)
+class TernaryFormat(CodesAreLanes):
+    """Codes -1, 0 and +1, two stored bits each; the code is the lane.
+
+    Ternary weight networks, Li et al. 2016 (TWN): threshold and scale follow from the mean magnitude.
+    """
+
+    name: ClassVar[str] = "ternary"
+    low: ClassVar[int] = -1
+    high: ClassVar[int] = 1
+    lane_bits: ClassVar[int] = 2
+    blocks: ClassVar[Blocks | None] = None
+    bits_per_element: ClassVar[float] = 2.0
+    zero_points: ClassVar[tuple[int, int]] = (0, 0)
+
+    def quantize(
+        self,
+        array: ArrayLike,
+        axis: int | None = None,
+        *,
+        channel_axis: int | None = None,
+        scale: ArrayLike | None = None,
+        zero_point: ArrayLike | None = None,
+        asymmetric: bool = False,
+        threshold: ArrayLike | None = None,
+    ) -> QTensor:
+        """Quantize real numbers: +1 for x > threshold, -1 for x < -threshold, 0 between and at the threshold.
+
+        array : real numbers, any shape with at least one element
+        axis, channel_axis : two names of one thing, the axis of per-channel scales and thresholds; None: per tensor
+        scale : () or (C,), positive; None: the mean of |x| above the threshold (1 where none is)
+        zero_point, asymmetric : refused unless 0 and False
+        threshold : () or (C,), not negative; None: 0.7 mean|x|, or, where a scale is given, the nearest of the three
+            values: clamp(rint(x / scale), -1, 1)
+
+        Raises:
+        FormatError : NaN or infinity, a bad scale or threshold, a zero point
+        ShapeError : an axis that `array` lacks, or shapes that do not fit
+        """
+        refuse_zero_point(self.name, zero_point, asymmetric)
+        reals = as_reals(array)
+        channel = one_axis(axis, channel_axis, reals.ndim)
+        if scale is not None and threshold is None:
+            nearest = _NEAREST.quantize(reals, channel, scale=scale)
+            return make_qtensor(nearest.codes, self, nearest.scale, channel_axis=channel)
+        rows = channels_of(np.abs(reals), channel)
+        if threshold is None:
+            thresholds = one_a_channel([TWN_FACTOR * mean(row) for row in rows], channel)
+        else:
+            thresholds = check_threshold(threshold, reals.shape, channel, "quantize")
+        if scale is None:
+            above = [row[row > limit] for row, limit in zip(rows, np.atleast_1d(thresholds), strict=True)]
+            scales = one_a_channel([max(mean(row), SMALLEST_SCALE) if row.size else 1.0 for row in above], channel)
+        else:
+            scales = check_scale(scale, reals.shape, channel, "quantize")
+        limits = along(thresholds, reals.ndim, channel)
+        codes = (reals > limits).astype(np.int32) - (reals < -limits)
+        return make_qtensor(codes, self, scales, channel_axis=channel)
+
+    def dequantize(self, tensor: QTensor) -> NDArray[np.float64]:
+        """Return scale, 0 or -scale, float64, exact."""
+        return np.asarray(tensor.codes * tensor.per_channel(tensor.scale))
+
+    def lanes(self, tensor: QTensor) -> Lanes:
+        """Return the codes."""
+        return Lanes(tensor.codes.astype(np.int32), None)
