@@ -11,6 +11,8 @@ from accelsim.errors import FormatError, did_you_mean
 from accelsim.formats.binary import BinaryFormat
 from accelsim.formats.fixed_point import FixedPointFormat
 from accelsim.formats.integer import MAX_ACCUMULATOR_BITS, MAX_OPERAND_BITS, IntegerFormat
+from accelsim.formats.power_of_two import MAX_BITS as MAX_PO2_BITS
+from accelsim.formats.power_of_two import PowerOfTwoFormat
 from accelsim.formats.spec import Format
 from accelsim.formats.ternary import TernaryFormat
 from accelsim.formats.vsq import MAX_ELEMENT_BITS, MAX_SCALE_BITS, MAX_VECTOR_SIZE, VsqFormat
@@ -36,6 +38,8 @@ CATALOG: dict[str, Format] = {
     "dfp8": FixedPointFormat(8),
     "udfp8": FixedPointFormat(8, signed=False),
     "dfp16": FixedPointFormat(16),
+    **{f"po2_{bits}": PowerOfTwoFormat(bits) for bits in range(2, MAX_PO2_BITS + 1)},
+    **{f"po2_{bits}r": PowerOfTwoFormat(bits, with_zero=False) for bits in range(2, MAX_PO2_BITS)},
 }
 """Every operand format that has a short name. The tests run over all of it."""
 
@@ -71,6 +75,11 @@ _GRAMMAR = (
         re.compile(rf"(u?)dfp{_NUMBER}"),
         f"[u]dfp<2..{MAX_OPERAND_BITS}> (dynamic fixed point)",
         lambda found: FixedPointFormat(int(found[2]), signed=not found[1]),
+    ),
+    _Rule(
+        re.compile(rf"po2_{_NUMBER}(r?)"),
+        f"po2_<2..{MAX_PO2_BITS}> (powers of two), po2_<2..{MAX_PO2_BITS - 1}>r (Ristretto's, without a zero)",
+        lambda found: PowerOfTwoFormat(int(found[1]), with_zero=not found[2]),
     ),
 )
 

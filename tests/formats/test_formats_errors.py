@@ -10,6 +10,7 @@ GRAMMAR = (
     "Accepted: int2..int16, uint2..uint16, int2n..int16n (symmetric range), int17..int64 (raw accumulators); "
     "vsq_[u]int<2..8>_v<vector size 1..256>_s<scale bits 1..12>; "
     "[u]q<m>.<n> (fixed point, scale 2**-n, m + n = 2..16 with the sign in m); [u]dfp<2..16> (dynamic fixed point); "
+    "po2_<2..5> (powers of two), po2_<2..4>r (Ristretto's, without a zero); "
     "short names vsq4, vsq6, vsq8, uvsq4, uvsq6, uvsq8, binary, ternary"
 )
 
@@ -33,6 +34,11 @@ GRAMMAR = (
         ("q1.0", "q1.0: fixed-point operands have 2 to 16 bits"),
         ("uq9.8", "uq9.8: fixed-point operands have 2 to 16 bits"),
         ("dfp17", "dfp17: fixed-point operands have 2 to 16 bits"),
+        ("po2_6", "po2_6: powers of two have 2 to 5 bits; the lanes of more would not fit ports of 16 bits"),
+        (
+            "po2_5r",
+            "po2_5r: powers of two without a zero have 2 to 4 bits; the lanes of more would not fit ports of 16 bits",
+        ),
         ("q01.7", f"unknown number format 'q01.7'; did you mean 'q1.7'? {GRAMMAR}"),
         (8, "a number format is named by a string, such as 'int8'; found 8"),
     ],
