@@ -9,12 +9,13 @@ from functools import lru_cache
 
 from accelsim.errors import FormatError, did_you_mean
 from accelsim.formats.binary import BinaryFormat
+from accelsim.formats.codebook import DEFAULT_LANE_BITS, MAX_INDEX_BITS, CodebookFormat
 from accelsim.formats.fixed_point import FixedPointFormat
 from accelsim.formats.integer import MAX_ACCUMULATOR_BITS, MAX_OPERAND_BITS, IntegerFormat
 from accelsim.formats.power_of_two import MAX_BITS as MAX_PO2_BITS
 from accelsim.formats.power_of_two import PowerOfTwoFormat
 from accelsim.formats.spec import Format
-from accelsim.formats.ternary import TernaryFormat
+from accelsim.formats.ternary import TernaryFormat, TrainedTernaryFormat
 from accelsim.formats.vsq import MAX_ELEMENT_BITS, MAX_SCALE_BITS, MAX_VECTOR_SIZE, VsqFormat
 
 _OPERAND_BITS = range(2, MAX_OPERAND_BITS + 1)
@@ -31,6 +32,7 @@ CATALOG: dict[str, Format] = {
     "uvsq8": VsqFormat(8, signed=False, vector_size=16, scale_bits=4),
     "binary": BinaryFormat(),
     "ternary": TernaryFormat(),
+    "ttq": TrainedTernaryFormat(),
     "q1.7": FixedPointFormat(8, 7),
     "q4.4": FixedPointFormat(8, 4),
     "q8.8": FixedPointFormat(16, 8),
@@ -40,6 +42,7 @@ CATALOG: dict[str, Format] = {
     "dfp16": FixedPointFormat(16),
     **{f"po2_{bits}": PowerOfTwoFormat(bits) for bits in range(2, MAX_PO2_BITS + 1)},
     **{f"po2_{bits}r": PowerOfTwoFormat(bits, with_zero=False) for bits in range(2, MAX_PO2_BITS)},
+    **{f"kmeans{bits}": CodebookFormat(bits) for bits in range(1, MAX_INDEX_BITS + 1)},
 }
 """Every operand format that has a short name. The tests run over all of it."""
 
@@ -80,6 +83,11 @@ _GRAMMAR = (
         re.compile(rf"po2_{_NUMBER}(r?)"),
         f"po2_<2..{MAX_PO2_BITS}> (powers of two), po2_<2..{MAX_PO2_BITS - 1}>r (Ristretto's, without a zero)",
         lambda found: PowerOfTwoFormat(int(found[1]), with_zero=not found[2]),
+    ),
+    _Rule(
+        re.compile(rf"kmeans{_NUMBER}(?:_int(?!8$){_NUMBER})?"),
+        f"kmeans<1..{MAX_INDEX_BITS}>[_int<2..{MAX_OPERAND_BITS}>] (codebook indices; the codebook's integers, 8 bits)",
+        lambda found: CodebookFormat(int(found[1]), int(found[2] or DEFAULT_LANE_BITS)),
     ),
 )
 

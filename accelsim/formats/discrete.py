@@ -23,6 +23,12 @@ def refuse_zero_point(name: str, zero_point: ArrayLike | None, asymmetric: bool)
         raise FormatError(f"{name} has no zero points; leave out zero_point and asymmetric")
 
 
+def refuse_axis(name: str, axis: int | None, channel_axis: int | None) -> None:
+    """Raise FormatError where channels are asked of a format that decodes by one table a tensor."""
+    if axis is not None or channel_axis is not None:
+        raise FormatError(f"{name} has one codebook a tensor; leave out axis and channel_axis")
+
+
 def channels_of(array: NDArray[np.float64], axis: int | None) -> NDArray[np.float64]:
     """Return [C, elements] (per tensor: [1, elements])."""
     return array.reshape(1, -1) if axis is None else np.moveaxis(array, axis, 0).reshape(array.shape[axis], -1)

@@ -21,7 +21,7 @@ _LARGEST_POWER, _SMALLEST_POWER = 1023, -1022  # of normal doubles
 
 @dataclass(frozen=True)
 class PowerOfTwoFormat:
-    """A sign and an exponent in `bits` bits, 2 to 5 (4 without a zero); the largest and the smallest exponent lie next to each other.
+    """A sign and an exponent in `bits` bits, 2 to 5 (4 without a zero).
 
     with_zero : True: codes -(2**(bits-1) - 1) .. 2**(bits-1) - 1; code 0 is 0, and code c is
         sign(c) * 2**(|c| - 1) * scale. False, Ristretto's rule: codes 0 .. 2**bits - 1, the highest bit is the sign
@@ -40,8 +40,8 @@ class PowerOfTwoFormat:
         if not 2 <= self.bits <= widest:
             without = "" if self.with_zero else " without a zero"
             raise FormatError(
-                f"{self.name}: powers of two{without} have 2 to {widest} bits; the lanes of more would not fit ports of "
-                f"{MAX_OPERAND_BITS} bits"
+                f"{self.name}: powers of two{without} have 2 to {widest} bits; the lanes of more would not fit "
+                f"ports of {MAX_OPERAND_BITS} bits"
             )
 
     @property

@@ -19,13 +19,14 @@ Codes = NDArray[Any]
 Scalar = TypeVar("Scalar", bound=np.generic)
 
 
-Datapath = Literal["integer", "block_integer", "float", "block_float"]
+Datapath = Literal["integer", "block_integer", "float", "block_float", "codebook"]
 """The arithmetic that a format needs of the array:
 
 integer : products of plain integers
 block_integer : an integer dot product for each block, times unsigned integer block scales (VSQ)
 float : significands with an exponent each (minifloats)
 block_float : the same, or plain integers, under block scales that have exponents (MX, microexponents, NVFP4)
+codebook : products of plain integers, which a table gives for the stored codes
 """
 
 
@@ -190,6 +191,8 @@ class QTensor:
     block_axis : the axis that blocks run along, or None
     block_scales : int32, `codes`' shape with the block axis divided by the block size (rounded up), or None; each as it
         is stored (VSQ: an integer, MX: an E8M0 code)
+    codebook : int32 [code_high - code_low + 1], the lane of each code from code_low on, for formats that decode by a
+        table ("codebook" datapath); None for others
     """
 
     codes: Codes
@@ -199,6 +202,7 @@ class QTensor:
     channel_axis: int | None = None
     block_axis: int | None = None
     block_scales: NDArray[np.int32] | None = None
+    codebook: NDArray[np.int32] | None = None
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -228,8 +232,10 @@ class QTensor:
 
     @property
     def size_bits(self) -> int:
-        """Packed size in bits: the codes, and the block scales with ragged tails counted as whole blocks."""
+        """Packed size in bits: codes, codebook, and block scales with ragged tails counted as whole blocks."""
         bits = self.codes.size * self.format.code_bits
         if self.block_scales is not None and self.format.blocks is not None:
             bits += self.block_scales.size * self.format.blocks.scale_bits
+        if self.codebook is not None:
+            bits += self.codebook.size * self.format.lane_bits
         return bits

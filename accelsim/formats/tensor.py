@@ -22,6 +22,7 @@ def make_qtensor(
     channel_axis: int | None = None,
     block_axis: int | None = None,
     block_scales: ArrayLike | None = None,
+    codebook: ArrayLike | None = None,
     subject: str = "tensor",
 ) -> QTensor:
     """Build a QTensor from codes and scales that come from outside; check all of it.
@@ -35,6 +36,8 @@ def make_qtensor(
     block_axis : axis that blocks run along, negative allowed; None: the last axis where the format has blocks
     block_scales : integers in [0, number_format.blocks.scale_high], the shape of `codes` with the block axis divided by
         the block size, rounded up; needed by formats with blocks and refused by others
+    codebook : integers in [number_format.low, number_format.high], one for each code; needed by formats that decode by
+        a table and refused by others
     subject : what the messages call the tensor
 
     Returns a QTensor with the dtypes of its docstring; `scale` and `zero_point` have shape () or, per channel, (C,).
@@ -52,8 +55,11 @@ def make_qtensor(
     scale_array = check_scale(scale, code_array.shape, channel, subject)
     zero_array = check_zero_point(zero_point, number_format, code_array.shape, channel, subject)
     block, blocks_array = _check_blocks(block_scales, block_axis, number_format, code_array.shape, channel, subject)
+    table = _check_codebook(codebook, number_format, subject)
     dtype = np.int32 if number_format.code_high <= np.iinfo(np.int32).max else np.int64
-    return QTensor(code_array.astype(dtype), number_format, scale_array, zero_array, channel, block, blocks_array)
+    return QTensor(
+        code_array.astype(dtype), number_format, scale_array, zero_array, channel, block, blocks_array, table
+    )
 
 
 def as_reals(array: ArrayLike) -> NDArray[np.float64]:
@@ -198,6 +204,23 @@ def _check_blocks(
         )
     _check_range(scales, 0, blocks.scale_high, f"{subject}: block scale", number_format.name)
     return axis, scales.astype(np.int32)
+
+
+def _check_codebook(codebook: ArrayLike | None, number_format: Format, subject: str) -> NDArray[np.int32] | None:
+    entries = number_format.code_high - number_format.code_low + 1
+    if number_format.datapath != "codebook":
+        if codebook is not None:
+            raise FormatError(f"{subject}: codebook is given, but {number_format.name} has none; leave it out")
+        return None
+    if codebook is None:
+        raise FormatError(f"{subject}: {number_format.name} needs a codebook of {entries} integers, one for each code")
+    table = _integers(codebook, f"{subject}: codebook")
+    if table.shape != (entries,):
+        raise ShapeError(
+            f"{subject}: codebook has shape {table.shape}, but {number_format.name} has {entries} codes: ({entries},)"
+        )
+    _check_range(table, number_format.low, number_format.high, f"{subject}: codebook entry", number_format.name)
+    return table.astype(np.int32)
 
 
 def check_block_axis(axis: int | None, shape: tuple[int, ...], channel: int | None, subject: str) -> int:

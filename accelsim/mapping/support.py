@@ -18,6 +18,8 @@ def check_supported(layer: Layer, x: QTensor, weight: QTensor, config: HardwareC
 
     x, weight : the operands of the activation and the weight port (of a matrix product: the two activations)
     """
+    for operand, tensor in (("activation", x), ("weight", weight)):
+        _check_decoder(layer, operand, tensor, config)
     _check_port(layer, "activation", x, config)
     _check_port(layer, "weight", weight, config)
     _check_blocks(layer, x, weight, config)
@@ -42,6 +44,15 @@ def _check_port(
         f"layer {layer.name!r} needs {operand}s in {form.name} ({form.low}..{form.high}), but the configuration "
         f"{config.name!r} has {sign}{port.bits}-bit {operand} ports; {remedy}"
     )
+
+
+def _check_decoder(layer: Layer, operand: str, tensor: QTensor, config: HardwareConfig) -> None:
+    if tensor.format.datapath == "codebook":
+        raise UnsupportedLayerError(
+            f"layer {layer.name!r} has {operand}s in {tensor.format.name}, which a codebook decodes, but the "
+            f"configuration {config.name!r} has no codebook decoder at the {operand} ports; quantize the tensor to "
+            f"integers"
+        )
 
 
 def _check_blocks(layer: Layer, x: QTensor, weight: QTensor, config: HardwareConfig) -> None:

@@ -157,6 +157,8 @@ def _stored(name: str, tensor: QTensor, dims: tuple[str, ...]) -> tuple[TensorMe
     }
     if tensor.block_scales is not None:
         parts["block_scales"] = _narrow_block_scales(tensor.block_scales, f"tensor {name!r}: block_scales")
+    if tensor.codebook is not None:
+        parts["codebook"] = plain_array(tensor.codebook, f"tensor {name!r}: codebook")
     return meta, {tensor_array(name, part): array for part, array in parts.items()}
 
 

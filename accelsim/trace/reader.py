@@ -279,6 +279,7 @@ class Trace:
             channel_axis=meta.channel_axis,
             block_axis=meta.block_axis,
             block_scales=block_scales,
+            codebook=self._optional(tensor_array(tensor, "codebook")),
             subject=f"{self._subject}: tensor {tensor!r}",
         )
 

@@ -11,7 +11,9 @@ from accelsim.trace.archive import Header
 from accelsim.trace.schema import Layer, TensorMeta, TraceMeta
 from accelsim.trace.shapes import Shape
 
-TensorPart = Literal["codes", "scale", "zero_point", "block_scales", "expected", "expected_block_scales", "reference"]
+TensorPart = Literal[
+    "codes", "scale", "zero_point", "block_scales", "codebook", "expected", "expected_block_scales", "reference"
+]
 LayerPart = Literal["bias", "scale", "multiplier", "shift"]
 LABELS = "labels"
 
@@ -91,6 +93,9 @@ def _tensor_slots(name: str, tensor: TensorMeta, number_format: Format | None, p
             parts["block_scales"] = Slot("integers", (scales,), known, purpose)
         else:
             parts["expected_block_scales"] = Slot("integers", (scales,), False, purpose)
+    if number_format is not None and number_format.datapath == "codebook" and producer is None:
+        entries = number_format.code_high - number_format.code_low + 1
+        parts["codebook"] = Slot("integers", ((entries,),), True, f"what each code of tensor {name!r} stands for")
     return {tensor_array(name, part): slot for part, slot in parts.items()}
 
 

@@ -37,7 +37,7 @@ def layer_row(layer: Layer, tensors: Mapping[str, TensorMeta], arrays: Container
 
 
 def size_bits(tensor: TensorMeta) -> int:
-    """Return the packed size of a tensor: its codes and its block scales (a ragged tail counts as a whole block)."""
+    """Return the packed size of a tensor: codes, codebook, and block scales (a ragged tail counts as a whole block)."""
     number_format = formats.get(tensor.format)
     elements = math.prod(tensor.shape)
     bits = elements * number_format.code_bits
@@ -45,4 +45,6 @@ def size_bits(tensor: TensorMeta) -> int:
         length = tensor.shape[tensor.block_axis]
         blocks_a_row = -(-length // number_format.blocks.size)
         bits += elements // length * blocks_a_row * number_format.blocks.scale_bits
+    if number_format.datapath == "codebook":
+        bits += (number_format.code_high - number_format.code_low + 1) * number_format.lane_bits
     return bits

@@ -11,7 +11,8 @@ GRAMMAR = (
     "vsq_[u]int<2..8>_v<vector size 1..256>_s<scale bits 1..12>; "
     "[u]q<m>.<n> (fixed point, scale 2**-n, m + n = 2..16 with the sign in m); [u]dfp<2..16> (dynamic fixed point); "
     "po2_<2..5> (powers of two), po2_<2..4>r (Ristretto's, without a zero); "
-    "short names vsq4, vsq6, vsq8, uvsq4, uvsq6, uvsq8, binary, ternary"
+    "kmeans<1..8>[_int<2..16>] (codebook indices; the codebook's integers, 8 bits); "
+    "short names vsq4, vsq6, vsq8, uvsq4, uvsq6, uvsq8, binary, ternary, ttq"
 )
 
 
@@ -39,6 +40,8 @@ GRAMMAR = (
             "po2_5r",
             "po2_5r: powers of two without a zero have 2 to 4 bits; the lanes of more would not fit ports of 16 bits",
         ),
+        ("kmeans9", "kmeans9: indices have 1 to 8 bits"),
+        ("kmeans4_int17", "kmeans4_int17: the codebook's integers have 2 to 16 bits"),
         ("q01.7", f"unknown number format 'q01.7'; did you mean 'q1.7'? {GRAMMAR}"),
         (8, "a number format is named by a string, such as 'int8'; found 8"),
     ],
