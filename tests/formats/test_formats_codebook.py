@@ -92,6 +92,14 @@ def test_kmeans_equals_lloyd_value_by_value(values, clusters):
     assert np.all(np.diff(centroids) >= 0)
 
 
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("iterations", [1, 2, 5, 100])
+def test_many_iterations_equal_lloyd(seed, iterations):
+    x = np.random.default_rng(seed).normal(size=150) ** 3  # far from evenly spaced: the centroids travel
+    centroids, indices = kmeans(x, 8, iterations)
+    assert (centroids.tolist(), indices.tolist()) == lloyd(x.tolist(), 8, iterations)
+
+
 @given(st.lists(finite, min_size=1, max_size=30), st.integers(1, 5))
 def test_centroids_stay_within_the_values(values, clusters):
     centroids, _ = kmeans(np.array(values), clusters)
@@ -129,6 +137,9 @@ def test_pruning():
     # Of equal magnitudes the first go; the count is rounded down.
     equal = formats.get("kmeans2").quantize([1.0, -1.0, 1.0, 1.0, 1.0], sparsity=0.5)
     assert equal.dequantize().tolist() == [0, 0, 1, 1, 1]
+    many = formats.get("kmeans2").quantize(np.where(np.arange(300) % 7 == 0, 2.0, 1.0), sparsity=0.25)
+    firsts = [i for i in range(300) if i % 7][:75]
+    assert np.flatnonzero(many.dequantize() == 0).tolist() == firsts
 
 
 def huffman_by_search(counts):
