@@ -1,14 +1,13 @@
-"""Waveforms of small runs: the stepped engine's registers as an IEEE 1364 value change dump, for GTKWave.
+"""Waveforms of small runs: the stepped engine's registers as a value change dump (IEEE 1364), for GTKWave and others.
 
-One clock period a cycle. Registers change when hardware changes them: operands that move are there from the start of
-the cycle that uses them; what latches at a cycle's end (psums, held operands, accumulators) shows from the next edge.
+One clock period a cycle. A register changes where hardware changes it: operands are there from the rising edge that
+begins the cycle that uses them; sums latch at the cycle's end, so they show from the next rising edge.
 """
 
 from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TextIO
@@ -16,77 +15,16 @@ from typing import TextIO
 import numpy as np
 from numpy.typing import NDArray
 
-from accelsim.engine.stepped import Machine, build_machine
+from accelsim.engine.stepped import Registers, build_machine
 from accelsim.errors import AccelsimError
 from accelsim.mapping.contract import GemmOperands, LayerPlan
 
-PHASES = ("load", "fill", "compute", "drain")
-_INTEGER_BITS = 32  # indices: pass, m, n
+PHASES = ("load", "fill", "compute", "drain", "done")
+_PHASE_COMMENT = ", ".join(f"{code} {name}" for code, name in enumerate(PHASES))
+_INDEX_BITS = 32
 
-
-@dataclass(frozen=True)
-class Signal:
-    """A variable of the dump. bits: its width; value: two's complement when it is written; None is x (no data)."""
-
-    scope: tuple[str, ...]
-    name: str
-    bits: int
-    code: str
-
-
-@dataclass
-class Dump:
-    """Declares signals, then writes only what changes."""
-
-    file: TextIO
-    signals: list[Signal] = field(default_factory=list)
-    shown: list[int | None | str] = field(default_factory=list)
-
-    def declare(self, scope: tuple[str, ...], name: str, bits: int) -> int:
-        """Return the number of a new signal, which starts as x."""
-        number = len(self.signals)
-        self.signals.append(Signal(scope, name, bits, _identifier(number)))
-        self.shown.append("undefined")
-        return number
-
-    def header(self, timescale: str) -> None:
-        """Write all declarations, scope by scope."""
-        self.file.write(f"$comment accelsim: registers of one layer $end\n$timescale {timescale} $end\n")
-        open_scopes: tuple[str, ...] = ()
-        for signal in self.signals:
-            common = len(os.path.commonprefix([list(open_scopes), list(signal.scope)]))
-            self.file.write("$upscope $end\n" * (len(open_scopes) - common))
-            self.file.writelines(f"$scope module {name} $end\n" for name in signal.scope[common:])
-            open_scopes = signal.scope
-            suffix = f" [{signal.bits - 1}:0]" if signal.bits > 1 else ""
-            self.file.write(f"$var wire {signal.bits} {signal.code} {signal.name}{suffix} $end\n")
-        self.file.write("$upscope $end\n" * len(open_scopes) + "$enddefinitions $end\n")
-
-    def at(self, time: int) -> None:
-        """Begin the changes of one point in time."""
-        self.file.write(f"#{time}\n")
-
-    def set(self, number: int, value: int | None) -> None:
-        """Write the signal's value if it changed."""
-        if self.shown[number] == value:
-            return
-        self.shown[number] = value
-        signal = self.signals[number]
-        if signal.bits == 1:
-            self.file.write(f"{'x' if value is None else value & 1}{signal.code}\n")
-        else:
-            digits = "x" if value is None else f"{value & ((1 << signal.bits) - 1):b}"
-            self.file.write(f"b{digits} {signal.code}\n")
-
-
-def _identifier(number: int) -> str:
-    """Return a signal's short name in the dump: printable characters, as base 94."""
-    code = ""
-    while True:
-        number, digit = divmod(number, 94)
-        code += chr(33 + digit)
-        if number == 0:
-            return code
+Values = NDArray[np.signedinteger]
+Mask = NDArray[np.bool_]
 
 
 def write_vcd(
@@ -100,26 +38,40 @@ def write_vcd(
 ) -> None:
     """Step a layer and write the waveforms of all its registers to `path`, whole or not at all.
 
-    Scopes: ``layer.pe_r_c`` with a, w (one vector a lane), a_valid, w_valid (a bit a lane, lane 0 lowest), psum and the
-    m, n whose psum it is; where the plan has them block scales, block register, load chain (`w_next`, or `a_next`) and
-    drain chain (`psum_out`). ``layer.phase`` has one wire a cause of cycles. ``layer.accumulator_c`` shows what column
-    c's accumulator memory writes: value, m, n, and a strobe `write`. Registers without data are x.
+    Scopes: ``accelsim`` has `clk`; ``accelsim.controller`` has `phase` (a code: 0 load, 1 fill, 2 compute, 3 drain,
+    4 done) and `pass`; ``accelsim.<dataflow>_<rows>x<cols>`` has a scope ``pe_<row>_<column>`` for each PE and, below
+    them, ``accumulator_<column>``. A PE has
 
-    Raises AccelsimError where the array or the run is too large for a dump, or where the file cannot be written.
+    x, y : operand that moves right, and the one that moves down (os) or stays (ws, is); with several lanes x_0, x_1...
+    x_valid, y_valid : a bit a lane, lane 0 lowest
+    x_scale, y_scale : block scales, where the layer has them
+    y_next : the load chain, where stationary operands are double-buffered
+    psum, psum_valid : psum register; block : sum of a block that spans several lane steps, where there are such
+    psum_out, psum_out_valid : the drain chain, where drains overlap
+
+    An accumulator shows what is written below its column: `write`, `value`, and the output's `m` and `n`. Data that is
+    not valid is x. Values are two's complement, operands of unsigned formats unsigned.
+
+    Raises AccelsimError, before anything is simulated, where the array has more than `max_pes` PEs or the layer takes
+    more than `max_cycles` cycles (the PPU's apart), and where the file cannot be written.
     """
-    cycles = plan.cycles.total - plan.cycles.ppu
-    if plan.rows * plan.cols > max_pes or cycles > max_cycles:
+    pes, cycles = plan.rows * plan.cols, plan.cycles.total - plan.cycles.ppu
+    if pes > max_pes or cycles > max_cycles:
         raise AccelsimError(
-            f"waveforms of {plan.rows * plan.cols:,} PEs ({plan.rows} x {plan.cols}) over {cycles:,} cycles are too "
-            f"large for a VCD file; the limits are {max_pes:,} PEs and {max_cycles:,} cycles: use a smaller array, a "
-            f"smaller layer, or fewer inputs"
+            f"{path}: this layer needs {cycles:,} cycles on {pes:,} PEs; waveforms are for runs of up to "
+            f"{max_cycles:,} cycles and {max_pes:,} PEs: use --inputs 1, a smaller array or a smaller layer"
         )
-    target, draft = Path(path), None
+    target = Path(path)
+    if not target.parent.is_dir():
+        raise AccelsimError(f"{path}: there is no folder {str(target.parent)!r}; create it first")
+    if target.is_dir():
+        raise AccelsimError(f"{path}: is a folder; name a file in it")
+    draft = None
     try:
-        handle, draft = tempfile.mkstemp(prefix=f".{target.name[:100]}.", suffix=".tmp", dir=target.parent)
+        handle, draft = tempfile.mkstemp(prefix=".waveforms-", suffix=".tmp", dir=target.parent)
         with os.fdopen(handle, "w", encoding="ascii", newline="\n") as file:
-            _write(file, operands, plan, clock_mhz)
-        Path(draft).chmod(0o644)
+            _write(file, operands, plan, cycles, 1e6 / clock_mhz)
+        Path(draft).chmod(0o644)  # mkstemp makes files that only their owner reads
         Path(draft).replace(target)
     except OSError as error:
         raise AccelsimError(f"{path}: cannot be written: {error.strerror or error}") from None
@@ -128,188 +80,187 @@ def write_vcd(
             Path(draft).unlink(missing_ok=True)
 
 
-def _write(file: TextIO, operands: GemmOperands, plan: LayerPlan, clock_mhz: float) -> None:
-    machine = build_machine(operands, plan)
-    dump = Dump(file)
-    waves = Waves(dump, machine, operands, plan)
-    # Picoseconds if the period is a whole number of them, else femtoseconds.
-    whole = (1e6 / clock_mhz).is_integer()
-    half_period = (1e6 if whole else 1e9) / clock_mhz / 2
-    dump.header("1 ps" if whole else "1 fs")
-    late = list(waves.late())  # what the registers hold before the first edge
-    running = True
-    cycle = 0
-    while running:
-        machine.state.port[:] = -1
-        running = machine.advance()
-        dump.at(round(2 * cycle * half_period))
-        dump.set(waves.clock, 1)
-        for number, value in [*late, *waves.early()]:
-            dump.set(number, value)
-        late = list(waves.late())
-        dump.at(round((2 * cycle + 1) * half_period))
-        dump.set(waves.clock, 0)
-        cycle += 1
-    dump.at(round(2 * cycle * half_period))
-    dump.set(waves.clock, 1)
-    for number, value in [*late, *waves.idle()]:
-        dump.set(number, value)
-    dump.at(round((2 * cycle + 1) * half_period))
-    dump.set(waves.clock, 0)
+@dataclass
+class _Bank:
+    """Signals of one kind and width (the psums of all PEs, say), and what the file says that they are now."""
+
+    bits: int
+    codes: list[str]
+    values: Values | None = None
+    valid: Mask | None = None
 
 
-@dataclass(frozen=True)
-class _Operand:
-    """Numbers of the signals of one PE's operand register; a scale has one signal a block of the step."""
+@dataclass
+class _Dump:
+    """Declares banks of signals, then writes only what changes."""
 
-    lanes: list[int]
-    valid: int
-    scales: list[int]
+    file: TextIO
+    banks: dict[str, _Bank] = field(default_factory=dict)
+    declarations: dict[str, list[str]] = field(default_factory=dict)
+    signals: int = 0
 
+    def declare(self, bank: str, scopes: list[str], name: str, bits: int) -> None:
+        """Add a signal called `name` to each of `scopes`."""
+        codes = []
+        for scope in scopes:
+            code = _identifier(self.signals)
+            self.signals += 1
+            bit_range = f" [{bits - 1}:0]" if bits > 1 else ""
+            self.declarations.setdefault(scope, []).append(f"$var reg {bits} {code} {name}{bit_range} $end\n")
+            codes.append(code)
+        self.banks[bank] = _Bank(bits, codes)
 
-@dataclass(frozen=True)
-class _Sum:
-    """Numbers of the signals of one psum register, and of the block register beside it."""
+    def write_scope(self, scope: str) -> None:
+        """Write the declarations of one scope that has no scope within."""
+        self.file.write(f"$scope module {scope} $end\n")
+        self.file.writelines(self.declarations[scope])
+        self.file.write("$upscope $end\n")
 
-    psum: int
-    row: int
-    col: int
-    block: int | None
-
-
-class Waves:
-    """The signals of a machine, and their values read from its registers."""
-
-    def __init__(self, dump: Dump, machine: Machine, operands: GemmOperands, plan: LayerPlan) -> None:
-        self.machine, self.plan = machine, plan
-        self.output_stationary = plan.dataflow == "os"
-        blocks = operands.blocks
-        a_bits = _bits_for(operands.a, operands.a_bits)
-        w_bits = _bits_for(operands.w, operands.w_bits)
-        a_scale_bits, w_scale_bits = (blocks.a_scale_bits, blocks.w_scale_bits) if blocks else (0, 0)
-        # The operand that moves right, then the one that moves down or stays.
-        names = [("a", a_bits, a_scale_bits), ("w", w_bits, w_scale_bits)]
-        x, y = reversed(names) if plan.transposed else names
-        chained = plan.double_buffered if not self.output_stationary else plan.drain_overlap
-        self.clock = dump.declare(("layer",), "clk", 1)
-        self.pass_number = dump.declare(("layer",), "pass", _INTEGER_BITS)
-        self.phases = [dump.declare(("layer", "phase"), name, 1) for name in PHASES]
-        self.x: list[_Operand] = []
-        self.y: list[_Operand] = []
-        self.y_next: list[_Operand] = []
-        self.sums: list[_Sum] = []
-        self.sums_out: list[_Sum] = []
-        for i, j in np.ndindex(plan.rows, plan.cols):
-            scope = ("layer", f"pe_{i}_{j}")
-            self.x.append(self._declare_operand(dump, scope, *x))
-            self.y.append(self._declare_operand(dump, scope, *y))
-            self.sums.append(self._declare_sum(dump, scope, ""))
-            if chained and self.output_stationary:
-                self.sums_out.append(self._declare_sum(dump, scope, "_out"))
-            elif chained:
-                self.y_next.append(self._declare_operand(dump, scope, f"{y[0]}_next", y[1], y[2]))
-        self.ports = []
-        for j in range(plan.cols):
-            scope = ("layer", f"accumulator_{j}")
-            widths = {
-                "write": 1,
-                "value": plan.acc_bits,
-                "batch": _INTEGER_BITS,
-                "m": _INTEGER_BITS,
-                "n": _INTEGER_BITS,
-            }
-            self.ports.append({name: dump.declare(scope, name, bits) for name, bits in widths.items()})
-
-    def _declare_operand(self, dump: Dump, scope: tuple[str, ...], name: str, bits: int, scale_bits: int) -> _Operand:
-        job = self.machine.job
-        lanes = [name] if job.lanes == 1 else [f"{name}_{lane}" for lane in range(job.lanes)]
-        scales = [f"{name}_scale"] if job.scales == 1 else [f"{name}_scale_{q}" for q in range(job.scales)]
-        return _Operand(
-            [dump.declare(scope, lane, bits) for lane in lanes],
-            dump.declare(scope, f"{name}_valid", job.lanes),
-            [dump.declare(scope, scale, scale_bits) for scale in scales],
-        )
-
-    def _declare_sum(self, dump: Dump, scope: tuple[str, ...], suffix: str) -> _Sum:
-        has_block = self.plan.steps_per_group > 1 and not suffix
-        return _Sum(
-            dump.declare(scope, f"psum{suffix}", self.plan.psum_bits),
-            dump.declare(scope, f"n{suffix}" if self.plan.transposed else f"m{suffix}", _INTEGER_BITS),
-            dump.declare(scope, f"m{suffix}" if self.plan.transposed else f"n{suffix}", _INTEGER_BITS),
-            dump.declare(scope, "block", self.plan.widths.dot) if has_block else None,
-        )
-
-    def early(self) -> Iterator[tuple[int, int | None]]:
-        """Yield (signal, value) of what the cycle just carried out saw from its start: phase, moving operands."""
-        from accelsim.engine import stepped_kernels as kernels
-
-        ctrl = self.machine.ctrl
-        cause = int(ctrl[kernels.LAST])
-        for phase, number in enumerate(self.phases):
-            yield number, int(phase == cause)
-        yield self.pass_number, int(ctrl[kernels.SHOWN_PASS])
-        yield from self._operands(self.x, kernels.X, int(ctrl[kernels.CUR]))
-        if self.output_stationary:
-            yield from self._operands(self.y, kernels.Y, int(ctrl[kernels.CUR]))
-
-    def late(self) -> Iterator[tuple[int, int | None]]:
-        """Yield (signal, value) of what latched at the end of the cycle just carried out."""
-        from accelsim.engine import stepped_kernels as kernels
-
-        if self.output_stationary:
-            yield from self._sums(self.sums, kernels.HELD)
-            yield from self._sums(self.sums_out, kernels.CHAIN)
+    def change(self, name: str, values: Values, valid: Mask | None = None) -> None:
+        """Write those of a bank's signals whose value is another now; signals that are not valid are x."""
+        bank = self.banks[name]
+        values = values.ravel()
+        now = np.ones(values.shape, np.bool_) if valid is None else valid.ravel()
+        if bank.values is None or bank.valid is None:
+            changed = np.arange(values.size)
         else:
-            yield from self._operands(self.y, kernels.Y, kernels.HELD)
-            yield from self._operands(self.y_next, kernels.Y, kernels.CHAIN)
-            yield from self._sums(self.sums, int(self.machine.ctrl[kernels.CUR]))
-        state = self.machine.state
-        for port, (batch, row, col) in zip(self.ports, state.port.tolist(), strict=True):
-            wrote = col >= 0
-            m, n = (col, row) if self.plan.transposed else (row, col)
-            yield port["write"], int(wrote)
-            yield port["batch"], batch if wrote else None
-            yield port["m"], m if wrote else None
-            yield port["n"], n if wrote else None
-            yield port["value"], int(state.acc[batch, row, col, kernels.ACC]) if wrote else None
-
-    def idle(self) -> Iterator[tuple[int, int | None]]:
-        """Yield (signal, value) after the last cycle: no phase, nothing moves."""
-        for number in [*self.phases]:
-            yield number, 0
-        yield self.pass_number, None
-        moving = [*self.x, *self.y] if self.output_stationary else self.x
-        for operand in moving:
-            for number in [*operand.lanes, *operand.scales]:
-                yield number, None
-            yield operand.valid, 0
-
-    def _operands(self, signals: list[_Operand], side: int, buffer: int) -> Iterator[tuple[int, int | None]]:
-        job, state = self.machine.job, self.machine.state
-        width = job.lanes + job.scales
-        values = state.value[side, buffer].reshape(-1, width).tolist()
-        oks = state.ok[side, buffer].reshape(-1, width).tolist()
-        # Without signals (no second chain) there is nothing to show.
-        for operand, value, ok in zip(signals, values, oks, strict=False):
-            for number, content, there in zip([*operand.lanes, *operand.scales], value, ok, strict=True):
-                yield number, content if there else None
-            yield operand.valid, sum(there << lane for lane, there in enumerate(ok[: job.lanes]))
-
-    def _sums(self, signals: list[_Sum], buffer: int) -> Iterator[tuple[int, int | None]]:
-        from accelsim.engine import stepped_kernels as kernels
-
-        sums = self.machine.state.sums[buffer].reshape(-1, kernels.PART_OK + 1).tolist()
-        for signal, content in zip(signals, sums, strict=False):
-            there = content[kernels.COL] >= 0
-            yield signal.psum, content[kernels.PSUM] if there else None
-            yield signal.row, content[kernels.ROW] if there else None
-            yield signal.col, content[kernels.COL] if there else None
-            if signal.block is not None:
-                yield signal.block, content[kernels.PART] if content[kernels.PART_OK] else None
+            changed = np.flatnonzero((now != bank.valid) | (now & (values != bank.values)))
+        bank.values, bank.valid = values, now
+        mask = (1 << bank.bits) - 1
+        for index, value, there in zip(changed.tolist(), values[changed].tolist(), now[changed].tolist(), strict=True):
+            digits = format(value & mask, "b") if there else "x"
+            self.file.write(f"{digits}{bank.codes[index]}\n" if bank.bits == 1 else f"b{digits} {bank.codes[index]}\n")
 
 
-def _bits_for(values: NDArray[np.int32], bits: int) -> int:
-    """Return the format's width, or more where a lane value (a difference, say) needs it."""
+def _identifier(number: int) -> str:
+    """Return a signal's short name in the dump: printable characters, as digits of base 94."""
+    code = ""
+    while True:
+        number, digit = divmod(number, 94)
+        code += chr(33 + digit)
+        if number == 0:
+            return code
+
+
+class _Waves:
+    """The signals of a layer's machine, and their values read from its registers."""
+
+    def __init__(self, dump: _Dump, operands: GemmOperands, plan: LayerPlan) -> None:
+        self.dump, self.plan = dump, plan
+        blocks = operands.blocks
+        self.scales = 0 if blocks is None else max(1, plan.lanes // blocks.size)
+        self.has_block = plan.steps_per_group > 1
+        self.has_load_chain = plan.dataflow != "os" and plan.double_buffered
+        self.has_drain_chain = plan.dataflow == "os" and plan.drain_overlap
+        widths = plan.widths
+        a = (_lane_bits(operands.a, operands.a_bits), widths.a_scale)
+        w = (_lane_bits(operands.w, operands.w_bits), widths.w_scale)
+        x, y = (w, a) if plan.transposed else (a, w)
+        pes = [f"pe_{i}_{j}" for i in range(plan.rows) for j in range(plan.cols)]
+        columns = [f"accumulator_{j}" for j in range(plan.cols)]
+        dump.declare("clk", ["accelsim"], "clk", 1)
+        dump.declare("phase", ["controller"], "phase", 3)
+        dump.declare("pass", ["controller"], "pass", _INDEX_BITS)
+        self._declare_operand(pes, "x", *x)
+        self._declare_operand(pes, "y", *y)
+        if self.has_load_chain:
+            self._declare_operand(pes, "y_next", *y)
+        for name in ["psum", "psum_out"] if self.has_drain_chain else ["psum"]:
+            dump.declare(name, pes, name, plan.psum_bits)
+            dump.declare(f"{name}_valid", pes, f"{name}_valid", 1)
+        if self.has_block:
+            dump.declare("block", pes, "block", widths.dot)
+        for name, bits in (("write", 1), ("value", plan.acc_bits), ("m", _INDEX_BITS), ("n", _INDEX_BITS)):
+            dump.declare(name, columns, name, bits)
+        self._write_header(pes + columns)
+
+    def _declare_operand(self, pes: list[str], name: str, bits: int, scale_bits: int) -> None:
+        lanes = self.plan.lanes
+        for lane in range(lanes):
+            self.dump.declare(f"{name} {lane}", pes, name if lanes == 1 else f"{name}_{lane}", bits)
+        self.dump.declare(f"{name}_valid", pes, f"{name}_valid", lanes)
+        for q in range(self.scales):
+            scale = f"{name}_scale" if self.scales == 1 else f"{name}_scale_{q}"
+            self.dump.declare(f"{name} {lanes + q}", pes, scale, scale_bits)
+
+    def _write_header(self, scopes: list[str]) -> None:
+        dump, plan = self.dump, self.plan
+        dump.file.write(f"$comment accelsim.controller.phase: {_PHASE_COMMENT} $end\n$timescale 1 ps $end\n")
+        dump.file.write("$scope module accelsim $end\n")
+        dump.file.writelines(dump.declarations["accelsim"])
+        dump.write_scope("controller")
+        dump.file.write(f"$scope module {plan.dataflow}_{plan.rows}x{plan.cols} $end\n")
+        for scope in scopes:
+            dump.write_scope(scope)
+        dump.file.write("$upscope $end\n$upscope $end\n$enddefinitions $end\n")
+
+    def show_operands(self, registers: Registers) -> None:
+        """What the cycle works on: from its first edge."""
+        self._operand("x", registers.x, registers.x_ok)
+        self._operand("y", registers.y, registers.y_ok)
+        if self.has_load_chain:
+            self._operand("y_next", registers.chain_y, registers.chain_y_ok)
+
+    def _operand(self, name: str, values: NDArray[np.int32], ok: Mask) -> None:
+        lanes = self.plan.lanes
+        for lane in range(values.shape[-1]):
+            self.dump.change(f"{name} {lane}", values[..., lane], ok[..., lane])
+        self._valid_lanes(f"{name}_valid", ok[..., :lanes])
+
+    def _valid_lanes(self, name: str, ok: Mask) -> None:
+        """Show a bit a lane; there may be more lanes than an int64 has bits."""
+        bits = np.packbits(ok, axis=-1, bitorder="little")
+        as_integers = [int.from_bytes(row.tobytes(), "little") for row in bits.reshape(-1, bits.shape[-1])]
+        self.dump.change(name, np.array(as_integers, np.int64 if ok.shape[-1] < 64 else object))
+
+    def show_sums(self, registers: Registers) -> None:
+        """What the cycle makes: from the edge at its end."""
+        dump, there = self.dump, registers.col >= 0
+        dump.change("psum", registers.psum, there)
+        dump.change("psum_valid", there.astype(np.int64))
+        if self.has_block:
+            dump.change("block", registers.block, there)
+        if self.has_drain_chain:
+            dump.change("psum_out", registers.chain_psum, registers.chain_row >= 0)
+            dump.change("psum_out_valid", (registers.chain_row >= 0).astype(np.int64))
+        row, col, value = registers.outlet.T
+        m, n = (col, row) if self.plan.transposed else (row, col)
+        dump.change("write", (row >= 0).astype(np.int64))
+        for name, content in (("value", value), ("m", m), ("n", n)):
+            dump.change(name, content, row >= 0)
+
+
+def _write(file: TextIO, operands: GemmOperands, plan: LayerPlan, cycles: int, period_ps: float) -> None:
+    machine = build_machine(operands, plan)
+    dump = _Dump(file)
+    waves = _Waves(dump, operands, plan)
+    scalar = np.zeros(1, np.int64)
+    latched = machine.registers()
+    for cycle in range(cycles):
+        running = machine.advance()
+        if running != (cycle < cycles - 1):
+            raise RuntimeError(f"the stepped engine ran for another number of cycles than the plan's {cycles:,}")
+        now = machine.registers()
+        file.write(f"#{round(cycle * period_ps)}\n" + ("$dumpvars\n" if cycle == 0 else ""))
+        dump.change("clk", scalar + 1)
+        dump.change("phase", scalar + PHASES.index(now.cause))
+        dump.change("pass", scalar + now.number)
+        waves.show_operands(now)
+        waves.show_sums(latched)
+        file.write("$end\n" if cycle == 0 else "")
+        file.write(f"#{round((cycle + 0.5) * period_ps)}\n")
+        dump.change("clk", scalar)
+        latched = now
+    # One more edge latches the last sums; half a period later the file ends, so that viewers show them.
+    file.write(f"#{round(cycles * period_ps)}\n")
+    dump.change("clk", scalar + 1)
+    dump.change("phase", scalar + PHASES.index("done"))
+    waves.show_sums(latched)
+    file.write(f"#{round((cycles + 0.5) * period_ps)}\n")
+
+
+def _lane_bits(values: NDArray[np.int32], format_bits: int) -> int:
+    """Return the format's width, or more where a lane value needs it: values are lowered, and may be differences."""
     low, high = int(values.min(initial=0)), int(values.max(initial=0))
     needed = high.bit_length() if low >= 0 else 1 + max(high.bit_length(), (-low - 1).bit_length())
-    return max(bits, needed)
+    return max(format_bits, needed)
