@@ -128,7 +128,7 @@ def test_vcd_of_one_input(tmp_path):
 
 def test_vcd_refuses_a_big_run_and_writes_nothing(tmp_path):
     file = tmp_path / "conv1.vcd"
-    result = invoke("run", *INT8, "--vcd", file)
+    result = invoke("run", *INT8, "--vcd", file, "--vcd-layer", "conv2")
     assert result.exit_code == 2
     assert result.stderr.startswith("error: ")
     assert "10,000" in result.stderr
