@@ -1,4 +1,4 @@
-"""A small reader of value change dumps, written from IEEE 1364's grammar: what every signal holds at each rising edge."""
+"""A small reader of value change dumps, from IEEE 1364's grammar: what every signal holds at each rising edge."""
 
 import re
 from dataclasses import dataclass
