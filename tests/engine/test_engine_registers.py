@@ -169,13 +169,13 @@ def test_a_proof_is_used_where_it_holds_and_only_there():
         assert result.accumulator.exact is not proved
 
 
-# Largest products near a float's exact integers: 1023 * 1023 leaves float32 pieces of 16; 1025 * 1023 = 2^20 - 1 + 1024
-# goes to float64; 94,906,265^2 = 2^53 - 118,490,766 leaves float64 pieces of one element.
+# Largest products near a float's exact integers: 1025 * 1023 = 2^20 - 1 leaves float32 pieces of 16, and is the largest
+# that float32 takes; 94,906,265^2 = 2^53 - 118,490,767 leaves float64 pieces of one element.
 @pytest.mark.parametrize(
     ("x", "y", "lengths"),
     [
-        (1023, 1023, (15, 16, 17, 31, 32, 33)),
-        (1025, 1023, (1, 16, 17, 100)),
+        (1025, 1023, (15, 16, 17, 31, 32, 33)),
+        (1025, 1025, (15, 16, 17, 100)),
         (127, -127, (1039, 1040, 1041, 1042)),  # 2^24 / 127^2 = 1040.2
         (94_906_265, 94_906_265, (1, 2, 3, 5)),
         (94_906_265, -47_453_131, (2, 3, 4)),
@@ -224,7 +224,7 @@ def test_mistakes_are_named():
 
 @every_engine
 def test_sums_that_could_leave_int64_are_refused(engine):
-    # 65535 * 65535 * 4095 * 4095 is just below 2^56; 64 of them pass 2^61, 65 would be refused from 2^62 on.
+    # 65535 * 65535 * 4095 * 4095 is just below 2^56, so 64 of them stay just below 2^62, and 128 do not.
     def layer(k, scale):
         scales = np.full((1, 1, 1), scale, np.int32)
         return GemmOperands(
