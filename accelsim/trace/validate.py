@@ -284,11 +284,9 @@ class _Check:
             if layer.activation != "none":
                 self._say(where, f"activation {layer.activation!r} needs a requantized output, but rounding is null")
         elif layer.rounding not in RULES:
-            self._say(
-                where,
-                f"rounding {layer.rounding!r} is not a rule{self._near(layer.rounding, RULES)}; use one of "
-                + ", ".join(RULES),
-            )
+            near = self._near(layer.rounding, RULES)
+            rules = f"{' Use' if near else '; use'} one of {', '.join(RULES)}"
+            self._say(where, f"rounding {layer.rounding!r} is not a rule{near}{rules}")
 
     # -- arrays
 

@@ -90,6 +90,7 @@ PROBLEMS = [
         meta_set("tensors", "conv.weight", "channel_axis", value=4),
         "tensor 'conv.weight': channel_axis=4 is not an axis of 4 dimensions; use 0..3",
     ),
+    (meta_set("tensors", "x", "shape", value=[]), "tensor 'x': shape is empty; a tensor has at least one dimension"),
     (meta_set("tensors", "x", "block_axis", value=3), "tensor 'x': block_axis=3, but uint8 has no blocks"),
     (
         meta_set("tensors", "fc.weight", "block_axis", value=None),
@@ -176,6 +177,10 @@ PROBLEMS = [
         meta_set("tensors", "fc.out", "format", value="int8"),
         "layer 'fc': rounding is null, so raw accumulators leave, but output 'fc.out' is int8; "
         "use int32 (int17..int64), or name a rounding rule",
+    ),
+    (
+        meta_set("tensors", "conv.out", "block_axis", value=2),
+        "layer 'conv': output 'conv.out' has blocks along axis 2; the PPU makes them along the last axis (3)",
     ),
     (
         meta_set(*FC, "activation", value="relu"),
@@ -273,7 +278,7 @@ FACTORS = [
     ),
     (
         meta_set("layers", 0, "rounding", value="half_upp"),
-        "layer 'fc': rounding 'half_upp' is not a rule; did you mean 'half_up'?; use one of double_half_up_then_away, "
+        "layer 'fc': rounding 'half_upp' is not a rule; did you mean 'half_up'? Use one of double_half_up_then_away, "
         "double_half_up, half_up, half_up_int16_multiplier, float32_half_even, float64_half_away, dyadic_half_even, "
         "half_away_17bit, truncate",
     ),
@@ -350,6 +355,12 @@ def test_a_shift_beyond_reason(tmp_path):
         load_trace(path).requantization("fc")
     expected = "array 'layers/fc/shift' holds -9223372036854775808; shifts lie in [-256, 256]"
     assert str(caught.value) == f"{path}: {expected}"
+
+
+def test_an_unknown_format_says_what_is_known(tmp_path):
+    text = changed(tmp_path, meta_set("tensors", "x", "format", value="int8x"))
+    assert "tensor 'x': unknown number format 'int8x'; did you mean 'int8'?" in text
+    assert "int2..int16" in text
 
 
 def test_all_problems_at_once(tmp_path):
