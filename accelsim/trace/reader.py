@@ -217,21 +217,31 @@ class Trace:
         if problems:
             raise trace_error(self._subject, list(dict.fromkeys(problems)))
 
+    def check_layer_arrays(self, layer: LayerMeta | str) -> None:
+        """Read the arrays of one layer and of its output; TraceError for the first that is out of range."""
+        output = self._layer(layer).output
+        for read in (*self._output_reads(output), *self._layer_reads(self._layer(layer))):
+            read()
+
     def __repr__(self) -> str:
         return f"<Trace {self.name!r}: {len(self.layers)} layers, digest {self.digest}>"
 
     def _reads(self) -> Iterator[Callable[[], object]]:
         for name in self._meta.tensors:
             if name in self._producers:
-                yield partial(self._factors, name)
-                yield partial(self.expected, name)
+                yield from self._output_reads(name)
             else:
                 yield partial(self.tensor, name)
-            yield partial(self.reference, name)
+                yield partial(self.reference, name)
         for layer in self.layers:
-            yield partial(self.bias, layer)
-            yield partial(self.requantization, layer)
+            yield from self._layer_reads(layer)
         yield lambda: self.labels
+
+    def _output_reads(self, tensor: str) -> tuple[Callable[[], object], ...]:
+        return partial(self._factors, tensor), partial(self.expected, tensor), partial(self.reference, tensor)
+
+    def _layer_reads(self, layer: Layer) -> tuple[Callable[[], object], ...]:
+        return partial(self.bias, layer), partial(self.requantization, layer)
 
     @property
     def _subject(self) -> str:

@@ -193,6 +193,13 @@ class _Check:
                     f"{role} {name!r} holds raw accumulators ({self.meta.tensors[name].format}), which do not "
                     f"enter multipliers; requantize it (set rounding) in the layer before",
                 )
+        sizes = {blocks.size if (blocks := self.formats[n].blocks) else None for n in (layer.input, weight_name(layer))}
+        if len(sizes) > 1:
+            self._say(
+                where,
+                f"input {layer.input!r} is {x.format}, but {second} {weight_name(layer)!r} is {w.format}; operands "
+                f"have blocks of one size both, or none",
+            )
         if x.channel_axis is not None:
             self._say(
                 where,

@@ -126,6 +126,8 @@ def test_same_content_same_bytes(tmp_path):
     first = small_builder().save(tmp_path / "a.npz").read_bytes()
     assert small_builder().save(tmp_path / "b.npz").read_bytes() == first
     assert small_builder(seed=1).save(tmp_path / "b.npz").read_bytes() != first
+    with zipfile.ZipFile(tmp_path / "a.npz") as archive:
+        assert {info.date_time for info in archive.infolist()} == {(1980, 1, 1, 0, 0, 0)}
 
 
 def test_numpy_reads_the_file(tmp_path):

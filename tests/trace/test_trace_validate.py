@@ -53,6 +53,11 @@ PROBLEMS = [
     (meta_set(*CONV, "stride", value=[0, 1]), "meta: layers[0].stride[0]: found 0, must be at least 1"),
     (meta_set(*CONV, "stride", value=[1, 1.5]), "meta: layers[0].stride[1]: found 1.5, must be a whole number"),
     (meta_set(*CONV, "stride", value=[1, 2, 3]), "meta: layers[0].stride: found a list of 3, takes 2 of them"),
+    (meta_set(*CONV, "stride", value=["1", 1]), "meta: layers[0].stride[0]: found '1', must be a whole number"),
+    (
+        meta_set(*CONV, "clamp", value={"low": 1, "hgh": 2}),
+        "meta: layers[0].clamp.hgh: unknown key; did you mean 'high'?",
+    ),
     (meta_set(*CONV, "stride", value=[1]), "meta: layers[0].stride[1]: required key is missing"),
     (meta_set("name", value="x" * 300), "meta: name: found 300 characters, takes at most 200"),
     (meta_set("tensors", value=[]), "meta: tensors: found a list of 0, must be an object"),
