@@ -92,12 +92,13 @@ def exact_sums(
             if group == 1 and block == 0:
                 while start + UNROLLED <= fold_stop:
                     for n in range(columns):
-                        s, low, high = psum[n], psum_low[n], psum_high[n]
+                        low, high = psum_low[n], psum_high[n]
                         for u in range(UNROLLED):
-                            s += a[m, start + u] * w[start + u, n]
+                            psum[n] += a[m, start + u] * w[start + u, n]
+                            s = psum[n]  # read back in its own type, int32 sums stay in int32 lanes: twice as many
                             low = min(low, s)
                             high = max(high, s)
-                        psum[n], psum_low[n], psum_high[n] = s, low, high
+                        psum_low[n], psum_high[n] = low, high
                     start += UNROLLED
             while start < fold_stop:
                 stop = min(start + group, fold_stop)

@@ -54,3 +54,4 @@ def test_an_edited_kernel_gives_its_new_result(tmp_path):
     assert kernels.stat().st_size == stamp.st_size
     shutil.rmtree(package / "engine" / "__pycache__", ignore_errors=True)
     assert run() == "[126]"
+    assert len(list(tmp_path.glob("cache/accelsim/kernels-*"))) == 2  # a folder for each version of the kernels

@@ -126,6 +126,27 @@ def test_a_double_buffered_load_hides_behind_the_array_phase():
     assert [registers.number for registers in seen] == [0] * 9 + [1] * 6
 
 
+def test_bubbles_fill_the_pipeline_while_a_load_or_a_drain_shows():
+    # Two K folds, not double-buffered: pass 1 loads in the cycles 9 to 11, after 3 load and 6 cycles of array phase.
+    seen, cycles = step_through(counting(2, 6, 3), machine("ws", 3, 3))
+    assert cycles == CycleCounts(load=6, fill=8, compute=4, ppu=cycles.ppu)
+    assert [registers.cause for registers in seen[8:13]] == ["compute", "load", "load", "load", "fill"]
+    assert seen[8].x_ok[2, 2, 0]
+    assert seen[8].col[2, 2] == 2
+    for registers in seen[9:12]:
+        assert not registers.x_ok.any()
+        assert (registers.x_token == -1).all()
+        assert (registers.col == -1).all()
+    # Two column folds of os: pass 0 drains in the cycles 6 to 8.
+    seen, _ = step_through(counting(3, 2, 6), machine("os", 3, 3))
+    for registers in seen[6:9]:
+        assert not registers.x_ok.any()
+        assert not registers.y_ok.any()
+    # The last drain, overlapped: psums were handed over, so only the chain holds any.
+    seen, _ = step_through(counting(3, 2, 3), machine("os", 3, 3, drain_overlap=True))
+    assert [(r.row[0, 0], r.chain_row[2, 0]) for r in seen[5:9]] == [(0, 2), (-1, 1), (-1, 0), (-1, -1)]
+
+
 def test_what_does_not_hide_of_a_load_shows():
     # 3 x 1, M = 1, K = 4, N = 2, unused rows skipped: folds of 3 and 1 rows for either column. Array phases: 1 + 2 = 3
     # and 1 + 0 = 1. Loads: 3 (nothing before), 1 (behind 3: hidden), 3 (behind 1: 2 show), 1 (behind 3: hidden).
