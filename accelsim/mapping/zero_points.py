@@ -83,8 +83,8 @@ def _preload(layer: Layer, bias: Int64, terms: Int64) -> Int64:
     if wrapped.any():
         channel = int(wrapped.argmax())  # the GEMMs of a grouped convolution hold its channels one after another
         raise UnsupportedLayerError(
-            f"layer {layer.name!r}: bias {int(bias.flat[channel])} of output channel {channel} and its zero-point terms "
-            f"{int(terms.flat[channel])} add up to more than 64 bits hold; use a smaller bias"
+            f"layer {layer.name!r}: bias {int(bias.flat[channel])} of output channel {channel} and its zero-point "
+            f"terms {int(terms.flat[channel])} add up to more than 64 bits hold; use a smaller bias"
         )
     return preload
 
