@@ -183,9 +183,11 @@ def test_missing_folder_and_folder_as_file(tmp_path):
     with pytest.raises(TraceError) as caught:
         small_builder().save(path)
     assert str(caught.value) == f"{path}: the folder {str(path.parent)!r} does not exist; create it first"
+    folder = tmp_path / "folder.npz"
+    folder.mkdir()
     with pytest.raises(TraceError) as caught:
-        small_builder().save(tmp_path)
-    assert str(caught.value) == f"{tmp_path}: is a folder; name a .npz file in it"
+        small_builder().save(folder)
+    assert str(caught.value) == f"{folder}: is a folder; name a .npz file in it"
 
 
 def test_saved_files_can_be_read_by_others(tmp_path):
