@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
@@ -183,16 +185,19 @@ def check_block_axis(axis: int | None, shape: tuple[int, ...], channel: int | No
     return block
 
 
-def _integers(array: ArrayLike, what: str) -> NDArray[np.int64]:
+def _integers(array: ArrayLike, what: str) -> NDArray[Any]:
+    """Return integers that fit int64, in the type that they come in: copies of large arrays cost memory."""
     given = np.asarray(array)
     if given.dtype.kind not in "iu":
         raise FormatError(f"{what}: dtype is {given.dtype}; pass integers")
     if given.dtype == np.uint64 and given.size and int(given.max()) > np.iinfo(np.int64).max:
         raise FormatError(f"{what}: {int(given.max())} does not fit int64")
-    return given.astype(np.int64)
+    return given
 
 
-def _check_range(array: NDArray[np.int64], low: int, high: int, what: str, name: str) -> None:
+def _check_range(array: NDArray[Any], low: int, high: int, what: str, name: str) -> None:
+    if array.size == 0 or (low <= int(array.min()) and int(array.max()) <= high):
+        return
     wrong = (array < low) | (array > high)
     if wrong.any():
         index = _first(wrong)
