@@ -28,7 +28,10 @@ def load_config(path: str | Path) -> HardwareConfig:
     Raises ConfigError where the file cannot be read, is not YAML, or does not describe an accelerator; the message
     lists every problem with its line, its key, what was found and what would be accepted.
     """
-    path = Path(path)
+    try:
+        path = Path(path)
+    except TypeError:
+        raise ConfigError(f"path is {type(path).__name__}; pass a file name") from None
     return _table_beside(path, parse_config(_read_text(path), source=str(path)))
 
 
