@@ -444,11 +444,11 @@ BUILD = [
         "layer 'fc': input 'x' has per-channel scales, which cannot leave the sum; use one scale",
     ),
     (
-        lambda n: n.conv2d("c", n.input("x", vsq(1, 5, 5, 12)), ones(4, 3, 3, 6), groups=2, rounding=None),
+        lambda n: n.conv2d("c", n.input("x", vsq(1, 5, 5, 12)), vsq(4, 3, 3, 6), groups=2, rounding=None),
         "layer 'c': 6 channels a group are not a multiple of the input's block size 4: blocks would straddle groups",
     ),
     (
-        lambda n: n.linear("fc", n.input("x", vsq(1, 2, 6)), ones(4, 12), flatten=True, rounding=None),
+        lambda n: n.linear("fc", n.input("x", vsq(1, 2, 6)), vsq(4, 12), flatten=True, rounding=None),
         "layer 'fc': flatten joins rows of 6 channels, not a multiple of the input's block size 4: the weight's blocks "
         "would straddle them",
     ),
@@ -457,7 +457,7 @@ BUILD = [
         "layer 'm': other has blocks along axis 1, but the layer sums over axis 0; blocks run along the sum",
     ),
     (
-        lambda n: n.linear("fc", n.input("x", vsq(4, 6, block_axis=0)), ones(4, 6), rounding=None),
+        lambda n: n.linear("fc", n.input("x", vsq(4, 6, block_axis=0)), vsq(4, 6), rounding=None),
         "layer 'fc': input has blocks along axis 0, but the layer sums over axis 1; blocks run along the sum",
     ),
     (
