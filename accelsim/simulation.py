@@ -26,7 +26,7 @@ from accelsim.mapping.direct import direct_accumulators
 from accelsim.mapping.lower import LoweredLayer, lower
 from accelsim.mapping.plan import plan_operands
 from accelsim.mapping.traffic import traffic_actions
-from accelsim.ppu.pipeline import OutputStage, post_process
+from accelsim.ppu.pipeline import OutputStage, post_process, rule_in_force
 from accelsim.ppu.reference import post_process_reference
 from accelsim.ppu.zero_point import apply_zero_points
 from accelsim.report.accuracy import compare, count_mismatches, fake_quant_distance, network_accuracy
@@ -103,6 +103,7 @@ def simulate(
         energy_table_digest=table.digest,
         batch=trace.tensor_meta(trace.inputs[0]).shape[0],
         accuracy=run.accuracy,
+        network=next(layer.accuracy for layer in reports if layer.name == run.final_layer),
         assumptions=(*ASSUMPTIONS, *run.remarks),
         layers=tuple(reports),
         config=config.model_dump(mode="json"),
@@ -129,6 +130,7 @@ class _Run:
         self.fake: dict[str, Float32] = {}
         self.accuracy: NetworkAccuracy | None = None
         self.remarks: list[str] = []
+        self.final_layer = next(layer.name for layer in trace.layers if layer.output == trace.outputs[-1])
         self.last_use = {name: i for i, layer in enumerate(trace.layers) for name in _operands(layer)}
 
     def layer(self, index: int, layer: Layer) -> LayerReport:
@@ -201,6 +203,8 @@ class _Run:
             output_block_scales=output.block_scales,
             mismatches=None if expected is None else _differing(output, expected),
             verified=verified,
+            rounding=rule_in_force(layer.rounding, config.ppu),
+            rounding_requested=layer.rounding,
             accuracy=None if reference is None else compare(reference, output.dequantize()),
             fake_quant=fake_quant_distance(fake, output.dequantize(), _steps(output)),
         )
@@ -230,7 +234,7 @@ class _Run:
         if layer.output in self.last_use:
             self.tensors[layer.output], self.fake[layer.output] = output, fake
         labels = self.trace.labels
-        if layer.output == self.trace.outputs[-1] and labels is not None and len(output.shape) == 2:
+        if layer.name == self.final_layer and labels is not None and len(output.shape) == 2:
             self.accuracy = network_accuracy(reference, output.dequantize(), labels)
 
     def _remark_on_capacity(self, layer: Layer, plan: LayerPlan) -> None:

@@ -149,15 +149,16 @@ def _check_stage(stage: OutputStage, ppu: Ppu) -> None:
     if stage.format.lane_bits > _MAX_VSQ_ELEMENT_BITS:
         raise FormatError(f"{name}: the PPU scales vectors of elements of up to {_MAX_VSQ_ELEMENT_BITS} bits")
     largest = stage.format.high * ((1 << stage.format.blocks.scale_bits) - 1) << ppu.vsq_guard_bits
-    if _rule(stage, ppu) == "half_away_17bit" and largest >= 1 << 16:
+    if rule_in_force(stage.rounding, ppu) == "half_away_17bit" and largest >= 1 << 16:
         raise FormatError(
             f"{name}: rule 'half_away_17bit' saturates to 17 bits, but vectors reach {largest} before they are scaled; "
             f"use another rounding rule, or fewer vsq_guard_bits than {ppu.vsq_guard_bits}"
         )
 
 
-def _rule(stage: OutputStage, ppu: Ppu) -> str | None:
-    return stage.rounding if stage.rounding is None or ppu.rounding == "trace" else ppu.rounding
+def rule_in_force(requested: str | None, ppu: Ppu) -> str | None:
+    """Return the rule that the silicon uses for a layer that asks for `requested`; None: raw accumulators leave."""
+    return requested if requested is None or ppu.rounding == "trace" else ppu.rounding
 
 
 def _guard_bits(stage: OutputStage, ppu: Ppu) -> int:
@@ -166,7 +167,7 @@ def _guard_bits(stage: OutputStage, ppu: Ppu) -> int:
 
 def _factors(stage: OutputStage, ppu: Ppu, channels: int) -> _Factors:
     """Return the rule in force, and its factors from accumulators to the integers that it rounds to."""
-    rule = _rule(stage, ppu)
+    rule = rule_in_force(stage.rounding, ppu)
     if rule is None:
         shift = np.full(channels, -stage.acc_shift, np.int64)
         return _Factors(None, np.ones(channels, np.int64), shift)

@@ -51,8 +51,8 @@ def save_report(report: RunReport, folder: str | Path) -> None:
     outputs.npz : "<layer>/codes" and, where the format has blocks, "<layer>/block_scales" of each layer
 
     Both files are written in full beside the old ones and only then take their places, so a write that fails changes
-    neither, and a reader never finds half a file. A report without output arrays (read from JSON) removes an older run's
-    outputs.npz. Raises ReportError where the folder cannot be written; it names the final file.
+    neither, and a reader never finds half a file. A report without arrays (read from JSON) removes an older
+    run's outputs.npz. Raises ReportError where the folder cannot be written; it names the final file.
     """
     home = prepare_folder(folder)
     arrays = {}

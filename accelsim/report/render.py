@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from io import StringIO
@@ -28,14 +29,17 @@ _TITLES = {
     "control": "control",
     "leakage": "leakage",
 }
+SHORT_FORMATS = 24  # characters of three format names that fit beside the other columns
 _UNITS_PJ = {"pJ": 1.0, "nJ": 1e3, "µJ": 1e6, "mJ": 1e9, "J": 1e12}
 _UNITS_US = {"ns": 1e-3, "µs": 1.0, "ms": 1e3, "s": 1e6}
 
 
 def print_report(report: RunReport, file: IO[str] | None = None) -> None:
-    """Print `report` on `file` (default: stdout), as wide as the terminal; 100 columns where it is none."""
+    """Print `report` on `file` (default: stdout), as wide as the terminal; where it is none, as wide as COLUMNS
+    says, or 100 columns.
+    """
     console = Console(file=file)
-    if not console.is_terminal:
+    if not console.is_terminal and "COLUMNS" not in os.environ:
         console = Console(file=file, width=100)
     render(report, console)
 
@@ -61,7 +65,7 @@ def render(report: RunReport, console: Console) -> None:
     _time_table(report, totals, page)
     _energy_table(report, totals, page)
     _numbers_table(report, totals, page)
-    for sentence, style in [*_summary(report, totals), *_warnings(report)]:
+    for sentence, style in [*_summary(report, totals), *_network(report), *_warnings(report)]:
         page.line(sentence, style)
     for assumption in report.assumptions:
         page.line(f"Model: {assumption}", "dim")
@@ -90,7 +94,7 @@ class _Page:
         table.add_column("layer", "total", overflow="fold", min_width=5)
         for column in columns:
             footer = self.text(column.total(totals))
-            table.add_column(self.text(column.title), footer, justify=column.justify, overflow="fold")
+            table.add_column(self.text(column.title), footer, justify=column.justify, no_wrap=True)
         for layer in layers:
             cells = [column.cell(layer) for column in columns]
             styles = [column.style(layer) for column in columns]
@@ -128,9 +132,7 @@ def _layers_table(report: RunReport, totals: Totals, page: _Page) -> None:
         _Column("operator", lambda layer: layer.op, _no_total, justify="left"),
         _Column("BxMxKxN", _sizes, _no_total),
         _Column("MACs", lambda layer: f"{layer.macs:,}", lambda t: f"{t.macs:,}"),
-        _Column("input", lambda layer: layer.input_format, _no_total, justify="left"),
-        _Column("weight", lambda layer: layer.weight_format, _no_total, justify="left"),
-        _Column("output", lambda layer: layer.output_format, _no_total, justify="left"),
+        _Column("input, weight, output", _formats, _no_total, justify="left"),
     ]
     title = "Layers (the matrix products as they ran, B of [M, K] times [K, N]; formats)"
     page.table(title, columns, report.layers, totals)
@@ -139,6 +141,12 @@ def _layers_table(report: RunReport, totals: Totals, page: _Page) -> None:
 def _sizes(layer: LayerReport) -> str:
     shape = layer.shape
     return "x".join(str(size) for size in (shape.batch, shape.m, shape.k, shape.n))
+
+
+def _formats(layer: LayerReport) -> str:
+    """Return the three formats side by side; below one another where their names are long."""
+    names = (layer.input_format, layer.weight_format, layer.output_format)
+    return (" " if sum(map(len, names)) <= SHORT_FORMATS else "\n").join(names)
 
 
 def _time_table(report: RunReport, totals: Totals, page: _Page) -> None:
@@ -291,7 +299,24 @@ def _summary(report: RunReport, totals: Totals) -> Iterable[tuple[str, str]]:
         yield f"Accuracy on {accuracy.images} images: {', '.join(parts) or 'not known (no labels)'}.", "bold"
 
 
+def _network(report: RunReport) -> Iterable[tuple[str, str]]:
+    if report.network is not None:
+        network = report.network
+        yield (
+            f"Network output against float: SQNR {_decibel(network.sqnr_db)} dB, MSE {network.mse:.3g}, largest "
+            f"error {network.max_error:.3g}, cosine {network.cosine:.6f}.",
+            "",
+        )
+
+
 def _warnings(report: RunReport) -> Iterable[tuple[str, str]]:
+    overruled = [layer for layer in report.layers if layer.rounding != layer.rounding_requested]
+    if overruled:
+        rules = f"{overruled[0].rounding}, the trace asks for {overruled[0].rounding_requested}"
+        yield (
+            f"The configuration rounds {rules}: codes that differ from the expected ones are to be expected.",
+            "yellow",
+        )
     for layer in report.layers:
         for name, register in (("psum", layer.overflow.psum), ("accumulator", layer.overflow.accumulator)):
             if register.first is not None:

@@ -69,6 +69,10 @@ class LayerReport:
     utilization : macs / (PEs * lanes * total cycles)
     mismatches : output codes that differ from the trace's expected ones; None: it has none
     verified : output codes that differ from the independent integer oracle; None: not asked
+    rounding, rounding_requested : the requantization rule of the silicon, and the one that the trace asks for
+        (accelsim.rounding); None: raw accumulators leave
+    latency_us : cycles at the clock, microseconds
+    energy_pj : pJ by component
     output_codes : int, the output tensor, read-only; None where the report comes from JSON alone
     output_block_scales : int, the output's block scales where its format has blocks
     """
@@ -91,6 +95,8 @@ class LayerReport:
     verified: int | None = None
     accuracy: LayerAccuracy | None = None
     fake_quant: FakeQuantDistance | None = None
+    rounding: str | None = None
+    rounding_requested: str | None = None
     actions: Actions
     output_digest: str
     output_codes: IntArray | None = field(default=None, compare=False, metadata={"json": False})
@@ -119,6 +125,8 @@ class LayerReport:
         verified: int | None = None,
         accuracy: LayerAccuracy | None = None,
         fake_quant: FakeQuantDistance | None = None,
+        rounding: str | None = None,
+        rounding_requested: str | None = None,
     ) -> LayerReport:
         """Return the report of one layer; utilization, latency and digest follow from the arguments.
 
@@ -141,6 +149,8 @@ class LayerReport:
             verified=verified,
             accuracy=accuracy,
             fake_quant=fake_quant,
+            rounding=rounding,
+            rounding_requested=rounding_requested,
             actions=actions,
             output_digest=output_digest(output_codes, output_block_scales),
             output_codes=_read_only(output_codes),
@@ -204,6 +214,7 @@ class RunReport:
     engine : the engine that computed; all give the same numbers
     peak_macs_per_cycle : rows * cols * lanes of the array
     batch : inferences in the run
+    network : distance of the network's output (the last layer's) from its float reference, or None
     assumptions : the models behind the numbers, one sentence each
     """
 
@@ -221,6 +232,7 @@ class RunReport:
     energy_table_digest: str
     batch: int
     accuracy: NetworkAccuracy | None = None
+    network: LayerAccuracy | None = None
     assumptions: tuple[str, ...] = ()
     layers: tuple[LayerReport, ...]
     config: Mapping[str, Any] = field(default_factory=FrozenDocument)

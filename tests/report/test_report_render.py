@@ -160,12 +160,39 @@ def test_a_terminal_that_is_not_utf8_gets_ascii(report):
     assert re.search(r"^\|conv1 *\| *12\.00 *\| *12\.00 *\|$", text, re.MULTILINE)
 
 
-def test_a_pipe_gets_a_hundred_columns(report, capsys, monkeypatch):
-    monkeypatch.setenv("COLUMNS", "60")
+@pytest.mark.parametrize(("columns", "width"), [(None, 100), ("60", 60), ("120", 120)])
+def test_a_pipe_gets_a_hundred_columns_or_what_columns_says(columns, width, report, capsys, monkeypatch):
+    if columns is None:
+        monkeypatch.delenv("COLUMNS", raising=False)
+    else:
+        monkeypatch.setenv("COLUMNS", columns)
     print_report(report)
     printed = capsys.readouterr().out
-    assert printed == "".join(f"{line}\n" for line in printed.splitlines())
-    assert [line.rstrip() for line in printed.splitlines()] == render_text(report, 100).splitlines()
+    assert [line.rstrip() for line in printed.splitlines()] == render_text(report, width).splitlines()
+
+
+@pytest.mark.parametrize("width", [80, 100])
+def test_long_format_names_stay_whole_on_a_narrow_terminal(report, width):
+    name = "vsq_uint4_v16_s4"
+    formats = {"input_format": name, "weight_format": "vsq_int4_v16_s4", "output_format": name}
+    layers = [dataclasses.replace(layer, **formats) for layer in report.layers]
+    text = render_text(dataclasses.replace(report, layers=layers), width)
+    assert max(map(len, text.splitlines())) <= width
+    assert text.count(name) == 2 * len(layers)
+    assert "1x50x9x8" in text
+
+
+def test_an_overruled_rounding_is_said_once(report):
+    layers = [dataclasses.replace(layer, rounding="truncate", rounding_requested="half_up") for layer in report.layers]
+    text = render_text(dataclasses.replace(report, layers=layers), 160)
+    assert text.count("The configuration rounds truncate, the trace asks for half_up") == 1
+    assert "The configuration rounds" not in render_text(report, 160)
+
+
+def test_the_network_s_own_distance_from_float_has_a_line(report):
+    network = report.layers[0].accuracy
+    text = render_text(dataclasses.replace(report, network=network), 160)
+    assert "Network output against float: SQNR 31.4 dB" in text
 
 
 def test_a_report_without_layers_is_still_a_report(report):
