@@ -33,8 +33,8 @@ def make_qtensor(
     zero_point : integers in number_format.zero_points, shape as `scale`
     channel_axis : axis of per-channel scales and zero points, negative allowed; None: per tensor
     block_axis : axis that blocks run along, negative allowed; None: the last axis where the format has blocks
-    block_scales : integers in [0, number_format.blocks.scale_high], the shape of `codes` with the block axis divided by the block
-        size, rounded up; needed by formats with blocks and refused by others
+    block_scales : integers in [0, number_format.blocks.scale_high], the shape of `codes` with the block axis divided by
+        the block size, rounded up; needed by formats with blocks and refused by others
     subject : what the messages call the tensor
 
     Returns a QTensor with the dtypes of its docstring; `scale` and `zero_point` have shape () or, per channel, (C,).
@@ -87,6 +87,17 @@ def normalize_axis(axis: int | None, ndim: int, what: str) -> int | None:
     return axis % ndim
 
 
+def one_axis(axis: int | None, channel_axis: int | None, ndim: int) -> int | None:
+    """Return the axis of per-channel scales, which plain formats take under either name."""
+    first = normalize_axis(axis, ndim, "axis")
+    second = normalize_axis(channel_axis, ndim, "channel_axis")
+    if first is not None and second is not None and first != second:
+        raise ShapeError(
+            f"axis={axis} and channel_axis={channel_axis} differ; both name the axis of per-channel scales: pass one"
+        )
+    return second if first is None else first
+
+
 def other_axes(ndim: int, axis: int | None) -> tuple[int, ...]:
     """Return the axes that a per-channel (or, with None, per-tensor) extremum is taken over."""
     return tuple(i for i in range(ndim) if i != axis)
@@ -108,6 +119,12 @@ def spread_blocks(block_scales: NDArray[np.int32], axis: int, size: int, length:
     """Repeat each block's scale for its elements: the block axis grows to `length`."""
     spread: NDArray[np.int32] = np.repeat(block_scales, size, axis=axis).take(np.arange(length), axis=axis)
     return spread
+
+
+def block_maxima(magnitudes: NDArray[np.float64], axis: int, size: int) -> NDArray[np.float64]:
+    """Return the largest of each block of `size` along `axis`; the last block may be shorter."""
+    starts = np.arange(block_count(magnitudes.shape[axis], size)) * size
+    return np.asarray(np.maximum.reduceat(magnitudes, starts, axis=axis))
 
 
 def clamp_codes(codes: NDArray[np.float64], low: int, high: int) -> NDArray[np.int64]:
