@@ -87,3 +87,40 @@ def quantize_mx(
     values = [Fraction(x) for x in block]
     exponent = mx_exponent(max(abs(v) for v in values), element, rule)
     return [element.encode(v / power(exponent), rounding) for v in values], exponent
+
+
+def quantize_microexponents(block: Sequence[float], element_bits: int) -> tuple[list[int], int, list[int]]:
+    """Return the codes, E and the eight tau of one block of up to 16 values."""
+    values = [Fraction(x) if abs(x) >= 2.0**-126 else Fraction(0) for x in block]
+    values += [Fraction(0)] * (16 - len(block))
+    exponents = [min(floor_log2(abs(v)), 127) if v else -127 for v in values]
+    shared = max(exponents)
+    tau = [int(exponents[i] < shared and exponents[i + 1] < shared) for i in range(0, 16, 2)]
+    high = 2 ** (element_bits - 1) - 1
+    codes = []
+    for i in range(len(block)):
+        step = power(shared - tau[i // 2] - (element_bits - 2))
+        codes.append(clamp(round_half_even(values[i] / step), -high, high))
+    return codes, shared, tau
+
+
+def float32(value: Fraction) -> Fraction:
+    """Return the nearest float32 number, ties to even; beyond its range the exponent goes on."""
+    if value == 0:
+        return value
+    step = power(max(floor_log2(abs(value)), -126) - 23)
+    return round_half_even(value / step) * step
+
+
+def nvfp4_tensor_scale(largest: Fraction) -> Fraction:
+    """Return g of a tensor whose largest magnitude, a float32 number, is `largest`."""
+    return max(float32(largest / 2688), power(-121)) if largest else Fraction(1)
+
+
+def quantize_nvfp4(block: Sequence[Fraction], g: Fraction) -> tuple[list[int], int]:
+    """Return the signless codes of one block of float32 numbers and the E4M3 code of its scale."""
+    ratio = float32(float32(max(abs(v) for v in block) / 6) / g)
+    e4m3 = minifloat(4, 3, 127)
+    scale = e4m3.encode(max(ratio, power(-6)))
+    reciprocal = float32(float32(1 / g) / e4m3.magnitudes[scale])
+    return [minifloat(2, 1, 8).encode(float32(v * reciprocal)) for v in block], scale

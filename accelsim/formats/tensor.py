@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from accelsim.errors import FormatError, ShapeError
-from accelsim.formats.spec import Format, QTensor
+from accelsim.formats.spec import Format, QTensor, Scalar
 
 SMALLEST_SCALE = float(np.finfo(np.float64).tiny)
 """A scale computed from data is never smaller: 2**-1022, the smallest normal double. Below it a scale would lose its
@@ -103,7 +103,7 @@ def other_axes(ndim: int, axis: int | None) -> tuple[int, ...]:
     return tuple(i for i in range(ndim) if i != axis)
 
 
-def along(array: NDArray[np.float64], ndim: int, axis: int | None) -> NDArray[np.float64]:
+def along(array: NDArray[Scalar], ndim: int, axis: int | None) -> NDArray[Scalar]:
     """Reshape a () or (C,) array so that it broadcasts along `axis` of an `ndim`-dimensional array."""
     if array.ndim == 0 or axis is None:
         return array
@@ -115,13 +115,13 @@ def block_count(length: int, size: int) -> int:
     return -(-length // size)
 
 
-def spread_blocks(block_scales: NDArray[np.int32], axis: int, size: int, length: int) -> NDArray[np.int32]:
+def spread_blocks(block_scales: NDArray[Scalar], axis: int, size: int, length: int) -> NDArray[Scalar]:
     """Repeat each block's scale for its elements: the block axis grows to `length`."""
-    spread: NDArray[np.int32] = np.repeat(block_scales, size, axis=axis).take(np.arange(length), axis=axis)
+    spread: NDArray[Scalar] = np.repeat(block_scales, size, axis=axis).take(np.arange(length), axis=axis)
     return spread
 
 
-def block_maxima(magnitudes: NDArray[np.float64], axis: int, size: int) -> NDArray[np.float64]:
+def block_maxima(magnitudes: NDArray[Scalar], axis: int, size: int) -> NDArray[Scalar]:
     """Return the largest of each block of `size` along `axis`; the last block may be shorter."""
     starts = np.arange(block_count(magnitudes.shape[axis], size)) * size
     return np.asarray(np.maximum.reduceat(magnitudes, starts, axis=axis))

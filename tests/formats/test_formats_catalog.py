@@ -40,7 +40,18 @@ def test_the_catalog_has_every_family():
     ]
     expected += [f"{sign}vsq{bits}" for sign in ("", "u") for bits in (4, 6, 8)]
     expected += ["fp16", "bf16", "fp8_e4m3", "fp8_e5m2", "fp6_e3m2", "fp6_e2m3", "fp4_e2m1"]
-    expected += ["mxint8", "mxfp8_e4m3", "mxfp8_e5m2", "mxfp6_e3m2", "mxfp6_e2m3", "mxfp4"]
+    expected += [
+        "mxint8",
+        "mxfp8_e4m3",
+        "mxfp8_e5m2",
+        "mxfp6_e3m2",
+        "mxfp6_e2m3",
+        "mxfp4",
+        "mx9",
+        "mx6",
+        "mx4",
+        "nvfp4",
+    ]
     assert expected == ALL
 
 
