@@ -10,6 +10,7 @@ from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import cache
 
 from accelsim.formats.oracle import clamp, round_half_even
 
@@ -47,6 +48,7 @@ class Element:
         return below + (size > middle or (size == middle and tie_goes_up))
 
 
+@cache
 def minifloat(exponent_bits: int, fraction_bits: int, finite_codes: int) -> Element:
     """Write out the first `finite_codes` magnitudes of a minifloat."""
     bias = 2 ** (exponent_bits - 1) - 1

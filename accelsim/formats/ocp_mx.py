@@ -103,8 +103,8 @@ class Int8Element:
 
     def encode(self, values: NDArray[np.float64], rounding: ElementRounding) -> NDArray[np.int32]:
         """Return values * 64 rounded, saturated at +-127."""
-        in_range = np.minimum(np.abs(values), 2.0)  # 2 * 64 saturates already; more could overflow
-        magnitudes = np.minimum(round_magnitudes(in_range * 64, rounding), self.high)
+        steps = np.ldexp(np.abs(values), self.fraction_bits)
+        magnitudes = np.minimum(round_magnitudes(steps, rounding), self.high)
         return np.copysign(magnitudes, values).astype(np.int32)
 
 

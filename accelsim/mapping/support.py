@@ -32,8 +32,8 @@ def _check_datapath(layer: Layer, what: str, tensor: QTensor, config: HardwareCo
     if needed not in DATAPATHS:
         raise UnsupportedLayerError(
             f"layer {layer.name!r} needs a {needed} datapath for {what} in {tensor.format.name}, but the PE array of "
-            f"{config.name!r} multiplies integers (datapaths {', '.join(DATAPATHS)}); quantize the tensor to an integer "
-            f"or a VSQ format, such as int8 or vsq4"
+            f"{config.name!r} multiplies integers (datapaths {', '.join(DATAPATHS)}); quantize the tensor to an "
+            f"integer or a VSQ format, such as int8 or vsq4"
         )
 
 

@@ -85,14 +85,37 @@ def test_worked_by_hand():
 
 
 def test_it_multiplies_by_the_reciprocal():
-    # g = 1, s = 3.5 (0x46): float32(1 / 3.5) = 4793490 * 2**-24, above 2/7 by 2**-24/3.5 * 1; x = 8.75 is 2.5 exactly by
-    # division (a tie of 2 and 3: even 2), but 8.75 * 4793490 / 2**24 = 2.5000001... rounds up to 3.
-    reciprocal = np.float32(1) / np.float32(3.5)
-    assert Fraction(float(reciprocal)) > Fraction(2, 7)
-    assert float(np.float32(8.75) * reciprocal) > 2.5
-    tensor = NVFP4.quantize([21.0, 8.75], scale=1.0)
-    assert tensor.block_scales.tolist() == [0x46]
-    assert tensor.codes.tolist() == [7, 5]
+    # g = 1, s = 11.25/6 = 1.875 (field 7, fraction 7: 0x3F). 4.6875 / 1.875 = 2.5 would tie 2 and 3 and go to 2 (0100).
+    # But 2**24 / 1.875 = 8947848.53, so float32(1 / 1.875) = 8947849 * 2**-24 lies above it, the product above 2.5: 3.
+    tensor = NVFP4.quantize([11.25, 4.6875], scale=1.0)
+    assert tensor.block_scales.tolist() == [0x3F]
+    assert tensor.codes.tolist() == [0b0111, 0b0101]
+
+
+def test_every_rounding_counts():
+    # Elements at the float32 number nearest to each tie, under scales g of 24 bits: each float32 rounding, and their
+    # order (1 / g first, then by s), moves some of them to the other side. The counts say that the cases do bite.
+    random, one = np.random.default_rng(1), np.float32(1)
+    ties = np.array([0.25, 0.75, 1.25, 1.75, 2.5, 3.5, 5.0])
+    moved = {"block scale": 0, "one division": 0, "one reciprocal": 0}
+    for g in random.uniform(1, 2, 300).astype(np.float32):
+        s = int(random.integers(8, 16)) / 8
+        block = (np.array([6.0, *ties]) * s * float(g)).astype(np.float32)
+        tensor = NVFP4.quantize(block, scale=g)
+        codes, scales = expected(block.tolist(), Fraction(float(g)))
+        assert tensor.codes.tolist() == codes
+        assert tensor.block_scales.tolist() == scales
+        # The same for block scales, from maxima nearest to their ties.
+        maximum = np.float32(6 * float(g) * (random.integers(8, 15) + 0.5) / 8)
+        found = int(NVFP4.quantize([maximum], scale=g).block_scales[0])
+        assert [found] == expected([maximum], Fraction(float(g)))[1]
+        doubles = formats.get("fp8_e4m3").quantize(float(maximum) / 6 / float(g), scale=1.0)
+        moved["block scale"] += int(doubles.codes != found)
+        exact = formats.get("fp4_e2m1").quantize(block / (g * np.float32(s)), scale=1.0)
+        moved["one division"] += int((exact.codes != tensor.codes).sum())
+        exact = formats.get("fp4_e2m1").quantize(block * (one / (g * np.float32(s))), scale=1.0)
+        moved["one reciprocal"] += int((exact.codes != tensor.codes).sum())
+    assert min(moved.values()) > 20, moved
 
 
 def test_bits():

@@ -66,8 +66,8 @@ def test_formats_without_a_datapath(name):
     for x, weight, what in ((name, "int8", "activations"), ("int8", name, "weights"), (name, name, "activations")):
         assert refusal(FC, zeros(x, 2, 64), zeros(weight, 3, 64), ports()) == (
             f"layer 'fc1' needs a {needed} datapath for {what} in {name}, but the PE array of 'test' multiplies "
-            "integers (datapaths integer, block_integer); quantize the tensor to an integer or a VSQ format, such as int8 "
-            "or vsq4"
+            "integers (datapaths integer, block_integer); quantize the tensor to an integer or a VSQ format, such as "
+            "int8 or vsq4"
         )
 
 
