@@ -10,8 +10,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from accelsim.errors import FormatError, ShapeError
-from accelsim.formats.spec import Blocks, Lanes, QTensor
+from accelsim.errors import FormatError
+from accelsim.formats.spec import Blocks, CodesAreLanes, Lanes, QTensor
 from accelsim.formats.tensor import (
     SMALLEST_SCALE,
     along,
@@ -20,7 +20,7 @@ from accelsim.formats.tensor import (
     check_zero_point,
     clamp_codes,
     make_qtensor,
-    normalize_axis,
+    one_axis,
     other_axes,
 )
 
@@ -29,7 +29,7 @@ MAX_ACCUMULATOR_BITS = 64
 
 
 @dataclass(frozen=True)
-class IntegerFormat:
+class IntegerFormat(CodesAreLanes):
     """Integers of `bits` bits.
 
     signed, full range : two's complement, [-2**(bits-1), 2**(bits-1) - 1]
@@ -123,7 +123,7 @@ class IntegerFormat:
         ShapeError : an axis that `array` lacks, or shapes that do not fit
         """
         reals = as_reals(array)
-        channel = _one_axis(axis, channel_axis, reals.ndim)
+        channel = one_axis(axis, channel_axis, reals.ndim)
         if asymmetric and not self.is_operand:
             raise FormatError(f"{self.name} holds accumulators and has no zero points; leave out asymmetric=True")
         if scale is None:
@@ -183,13 +183,3 @@ class IntegerFormat:
 def usable_scale(scale: NDArray[np.float64], largest: NDArray[np.float64]) -> NDArray[np.float64]:
     """Return `scale`, but 1 where `largest` is 0 (nothing to scale), and never less than 2**-1022."""
     return np.asarray(np.where(largest > 0, np.maximum(scale, SMALLEST_SCALE), 1.0))
-
-
-def _one_axis(axis: int | None, channel_axis: int | None, ndim: int) -> int | None:
-    first = normalize_axis(axis, ndim, "axis")
-    second = normalize_axis(channel_axis, ndim, "channel_axis")
-    if first is not None and second is not None and first != second:
-        raise ShapeError(
-            f"axis={axis} and channel_axis={channel_axis} differ; both name the axis of per-channel scales: pass one"
-        )
-    return second if first is None else first

@@ -8,7 +8,7 @@ arithmetic that encode and decode it. Nothing outside this package asks which fo
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeVar, runtime_checkable
+from typing import Any, Literal, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -19,29 +19,66 @@ Codes = NDArray[Any]
 Scalar = TypeVar("Scalar", bound=np.generic)
 
 
+Datapath = Literal["integer", "block_integer", "float", "block_float"]
+"""The arithmetic that a format needs of the array:
+
+integer : products of plain integers
+block_integer : an integer dot product for each block, times unsigned integer block scales (VSQ)
+float : significands with an exponent each (minifloats)
+block_float : the same, or plain integers, under block scales that have exponents (MX, microexponents, NVFP4)
+"""
+
+
 @dataclass(frozen=True)
 class Blocks:
-    """How a format shares scales: one unsigned `scale_bits` integer for each `size` elements along the block axis."""
+    """How a format shares scales: one stored scale of `scale_bits` bits for each `size` elements along the block axis.
+
+    largest_scale : the largest stored scale that means a number; None: all of 2**scale_bits do. What a stored scale
+        stands for (VSQ: that integer; E8M0: a power of two) is the format's to say, in `lanes`.
+    """
 
     size: int
     scale_bits: int
+    largest_scale: int | None = None
+
+    @property
+    def scale_high(self) -> int:
+        return (1 << self.scale_bits) - 1 if self.largest_scale is None else self.largest_scale
 
 
 @dataclass(frozen=True)
 class Lanes:
     """A tensor decoded for the array: what the multipliers and the scale units see.
 
+    ``value = values * 2**exponents * (block_scales * 2**block_exponents) * scale``; what is None has no part in it.
+    (Zero points stay with the layer's correction terms.)
+
     values : int32, the tensor's shape; what enters a multiplier port, in [low, high] of the format
     block_scales : int32, the tensor's shape with the block axis divided by the block size (rounded up), or None
+    exponents : int32, the tensor's shape; each lane's power of two, for formats whose lanes are significands; or None
+    block_exponents : int32, the shape of `block_scales`; each block scale's power of two, or None
     """
 
     values: NDArray[np.int32]
     block_scales: NDArray[np.int32] | None
+    exponents: NDArray[np.int32] | None = None
+    block_exponents: NDArray[np.int32] | None = None
+
+    def block_factors(self) -> NDArray[np.float64] | None:
+        """Return what each block is multiplied by, float64 and exact, the shape of `block_scales`; or None."""
+        if self.block_scales is None:
+            return None
+        significands = self.block_scales.astype(np.float64)
+        return significands if self.block_exponents is None else np.ldexp(significands, self.block_exponents)
 
 
 @runtime_checkable
 class Format(Protocol):
-    """What every number format offers. `low` and `high` bound the integers that enter a multiplier port."""
+    """What every number format offers.
+
+    `low` and `high` bound the integers that enter a multiplier port (lanes); `code_low` and `code_high` bound the
+    stored codes. The two are one for integers; a float's code is a bit pattern and its lane a significand.
+    """
 
     @property
     def name(self) -> str: ...
@@ -52,6 +89,25 @@ class Format(Protocol):
     @property
     def lane_bits(self) -> int:
         """Bits of one element at a multiplier port (an int4 lane has 4, signed or not)."""
+        ...
+
+    @property
+    def code_low(self) -> int: ...
+    @property
+    def code_high(self) -> int: ...
+    @property
+    def code_bits(self) -> int:
+        """Bits of one stored code; what blocks share is not part of it."""
+        ...
+
+    @property
+    def reserved_codes(self) -> tuple[int, ...]:
+        """The codes in [code_low, code_high] that mean no finite number (NaN, infinity); no tensor holds them."""
+        ...
+
+    @property
+    def datapath(self) -> Datapath:
+        """The arithmetic that the format needs of the array."""
         ...
 
     @property
@@ -94,20 +150,46 @@ class Format(Protocol):
         ...
 
 
+class CodesAreLanes:
+    """Mixin for formats whose stored code is the very integer that enters the multiplier."""
+
+    @property
+    def code_low(self: Format) -> int:
+        return self.low
+
+    @property
+    def code_high(self: Format) -> int:
+        return self.high
+
+    @property
+    def code_bits(self: Format) -> int:
+        return self.lane_bits
+
+    @property
+    def reserved_codes(self) -> tuple[int, ...]:
+        return ()
+
+    @property
+    def datapath(self: Format) -> Datapath:
+        return "integer" if self.blocks is None else "block_integer"
+
+
 @dataclass(frozen=True, eq=False)
 class QTensor:
-    """A quantized tensor: integer codes and what they mean. ``value = (code - zero_point) * scale``, times the
-    block's integer scale where the format has blocks.
+    """A quantized tensor: integer codes and what they mean. For integers ``value = (code - zero_point) * scale``, times
+    the block's integer scale where the format has blocks; float formats: see :class:`Lanes`.
 
     Build one with :func:`accelsim.formats.make_qtensor`, which checks all of the following.
 
     codes : int32 (int64 for accumulator formats wider than 32 bits), any shape; every code lies in the format's range
     format : the number format
-    scale : float64, shape () per tensor or (C,) per channel along `channel_axis`; the coarse scale (VSQ: gamma)
+    scale : float64, shape () per tensor or (C,) per channel along `channel_axis`; the coarse scale (VSQ: gamma, NVFP4:
+        the tensor scale; 1 where a format has none)
     zero_point : int64, shape () or (C,); zeros for formats without zero points
     channel_axis : the axis that per-channel scales and zero points run along, or None
     block_axis : the axis that blocks run along, or None
-    block_scales : int32, `codes`' shape with the block axis divided by the block size (rounded up), or None
+    block_scales : int32, `codes`' shape with the block axis divided by the block size (rounded up), or None; each as it
+        is stored (VSQ: an integer, MX: an E8M0 code)
     """
 
     codes: Codes
@@ -125,9 +207,8 @@ class QTensor:
     @property
     def scales(self) -> NDArray[np.float64]:
         """The effective scale: () per tensor, (C,) per channel; with blocks, one a block (shape of `block_scales`)."""
-        if self.block_scales is None:
-            return self.scale
-        return self.block_scales * self.per_channel(self.scale)
+        factors = None if self.block_scales is None else self.lanes().block_factors()
+        return self.scale if factors is None else factors * self.per_channel(self.scale)
 
     def per_channel(self, array: NDArray[Scalar]) -> NDArray[Scalar]:
         """Reshape a () or (C,) array so that it broadcasts along the channel axis of the codes."""
@@ -148,7 +229,7 @@ class QTensor:
     @property
     def size_bits(self) -> int:
         """Packed size in bits: the codes, and the block scales with ragged tails counted as whole blocks."""
-        bits = self.codes.size * self.format.lane_bits
+        bits = self.codes.size * self.format.code_bits
         if self.block_scales is not None and self.format.blocks is not None:
             bits += self.block_scales.size * self.format.blocks.scale_bits
         return bits

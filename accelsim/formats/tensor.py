@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from accelsim.errors import FormatError, ShapeError
-from accelsim.formats.spec import Format, QTensor
+from accelsim.formats.spec import Format, QTensor, Scalar
 
 SMALLEST_SCALE = float(np.finfo(np.float64).tiny)
 """A scale computed from data is never smaller: 2**-1022, the smallest normal double. Below it a scale would lose its
@@ -28,14 +28,15 @@ def make_qtensor(
 ) -> QTensor:
     """Build a QTensor from codes and scales that come from outside; check all of it.
 
-    codes : integers, any shape with at least one element, in [number_format.low, number_format.high]
+    codes : integers, any shape with at least one element, in [number_format.code_low, number_format.code_high] and
+        none of number_format.reserved_codes
     number_format : the number format (``formats.get(name)``)
     scale : positive finite numbers, shape () or, with `channel_axis`, () or (C,); VSQ: the coarse scale gamma
     zero_point : integers in number_format.zero_points, shape as `scale`
     channel_axis : axis of per-channel scales and zero points, negative allowed; None: per tensor
     block_axis : axis that blocks run along, negative allowed; None: the last axis where the format has blocks
-    block_scales : integers in [0, 2**scale_bits - 1], the shape of `codes` with the block axis divided by the block
-        size, rounded up; needed by formats with blocks and refused by others
+    block_scales : integers in [0, number_format.blocks.scale_high], the shape of `codes` with the block axis divided by
+        the block size, rounded up; needed by formats with blocks and refused by others
     subject : what the messages call the tensor
 
     Returns a QTensor with the dtypes of its docstring; `scale` and `zero_point` have shape () or, per channel, (C,).
@@ -47,12 +48,13 @@ def make_qtensor(
     code_array = _integers(codes, f"{subject}: codes")
     if code_array.size == 0:
         raise ShapeError(f"{subject}: codes of shape {code_array.shape} hold no elements; at least one is needed")
-    _check_range(code_array, number_format.low, number_format.high, f"{subject}: code", number_format.name)
+    _check_range(code_array, number_format.code_low, number_format.code_high, f"{subject}: code", number_format.name)
+    _check_reserved(code_array, number_format, subject)
     channel = normalize_axis(channel_axis, code_array.ndim, f"{subject}: channel_axis")
     scale_array = check_scale(scale, code_array.shape, channel, subject)
     zero_array = check_zero_point(zero_point, number_format, code_array.shape, channel, subject)
     block, blocks_array = _check_blocks(block_scales, block_axis, number_format, code_array.shape, channel, subject)
-    dtype = np.int32 if number_format.high <= np.iinfo(np.int32).max else np.int64
+    dtype = np.int32 if number_format.code_high <= np.iinfo(np.int32).max else np.int64
     return QTensor(code_array.astype(dtype), number_format, scale_array, zero_array, channel, block, blocks_array)
 
 
@@ -87,12 +89,23 @@ def normalize_axis(axis: int | None, ndim: int, what: str) -> int | None:
     return axis % ndim
 
 
+def one_axis(axis: int | None, channel_axis: int | None, ndim: int) -> int | None:
+    """Return the axis of per-channel scales, which plain formats take under either name."""
+    first = normalize_axis(axis, ndim, "axis")
+    second = normalize_axis(channel_axis, ndim, "channel_axis")
+    if first is not None and second is not None and first != second:
+        raise ShapeError(
+            f"axis={axis} and channel_axis={channel_axis} differ; both name the axis of per-channel scales: pass one"
+        )
+    return second if first is None else first
+
+
 def other_axes(ndim: int, axis: int | None) -> tuple[int, ...]:
     """Return the axes that a per-channel (or, with None, per-tensor) extremum is taken over."""
     return tuple(i for i in range(ndim) if i != axis)
 
 
-def along(array: NDArray[np.float64], ndim: int, axis: int | None) -> NDArray[np.float64]:
+def along(array: NDArray[Scalar], ndim: int, axis: int | None) -> NDArray[Scalar]:
     """Reshape a () or (C,) array so that it broadcasts along `axis` of an `ndim`-dimensional array."""
     if array.ndim == 0 or axis is None:
         return array
@@ -104,10 +117,16 @@ def block_count(length: int, size: int) -> int:
     return -(-length // size)
 
 
-def spread_blocks(block_scales: NDArray[np.int32], axis: int, size: int, length: int) -> NDArray[np.int32]:
+def spread_blocks(block_scales: NDArray[Scalar], axis: int, size: int, length: int) -> NDArray[Scalar]:
     """Repeat each block's scale for its elements: the block axis grows to `length`."""
-    spread: NDArray[np.int32] = np.repeat(block_scales, size, axis=axis).take(np.arange(length), axis=axis)
+    spread: NDArray[Scalar] = np.repeat(block_scales, size, axis=axis).take(np.arange(length), axis=axis)
     return spread
+
+
+def block_maxima(magnitudes: NDArray[Scalar], axis: int, size: int) -> NDArray[Scalar]:
+    """Return the largest of each block of `size` along `axis`; the last block may be shorter."""
+    starts = np.arange(block_count(magnitudes.shape[axis], size)) * size
+    return np.asarray(np.maximum.reduceat(magnitudes, starts, axis=axis))
 
 
 def clamp_codes(codes: NDArray[np.float64], low: int, high: int) -> NDArray[np.int64]:
@@ -169,7 +188,7 @@ def _check_blocks(
             f"{subject}: block_scales has shape {scales.shape}, but codes of shape {shape} in blocks of "
             f"{blocks.size} along axis {axis} need {expected}"
         )
-    _check_range(scales, 0, (1 << blocks.scale_bits) - 1, f"{subject}: block scale", number_format.name)
+    _check_range(scales, 0, blocks.scale_high, f"{subject}: block scale", number_format.name)
     return axis, scales.astype(np.int32)
 
 
@@ -204,6 +223,18 @@ def _check_range(array: NDArray[Any], low: int, high: int, what: str, name: str)
         at = f" at index {_show(index)}" if index else ""
         count = f" ({int(wrong.sum())} such values)" if int(wrong.sum()) > 1 else ""
         raise FormatError(f"{what} {array[index]}{at} is outside {name}'s range [{low}, {high}]{count}")
+
+
+def _check_reserved(codes: NDArray[np.int64], number_format: Format, subject: str) -> None:
+    wrong = np.isin(codes, number_format.reserved_codes)
+    if wrong.any():
+        index = _first(wrong)
+        at = f" at index {_show(index)}" if index else ""
+        count = f" ({int(wrong.sum())} such values)" if int(wrong.sum()) > 1 else ""
+        raise FormatError(
+            f"{subject}: code {codes[index]:#x}{at} is NaN or infinity in {number_format.name}{count}; "
+            f"tensors hold finite numbers only"
+        )
 
 
 def _per_channel_shape(

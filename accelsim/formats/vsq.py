@@ -16,11 +16,11 @@ from numpy.typing import ArrayLike, NDArray
 
 from accelsim.errors import FormatError
 from accelsim.formats.integer import IntegerFormat, usable_scale
-from accelsim.formats.spec import Blocks, Lanes, QTensor
+from accelsim.formats.spec import Blocks, CodesAreLanes, Lanes, QTensor
 from accelsim.formats.tensor import (
     along,
     as_reals,
-    block_count,
+    block_maxima,
     check_block_axis,
     check_scale,
     clamp_codes,
@@ -39,7 +39,7 @@ MAX_SCALE_BITS = 12
 
 
 @dataclass(frozen=True)
-class VsqFormat:
+class VsqFormat(CodesAreLanes):
     """Elements of `element_bits` bits in vectors of `vector_size`, each with an unsigned scale of `scale_bits` bits.
 
     Signed elements are symmetric, [-(2**(b-1) - 1), 2**(b-1) - 1]; unsigned ones [0, 2**b - 1]. There are no zero
@@ -185,8 +185,7 @@ class VsqFormat:
 
     def _vector_scales(self, reals: NDArray[np.float64], axis: int) -> NDArray[np.float64]:
         magnitude = np.abs(reals) if self.signed else np.maximum(reals, 0.0)
-        starts = np.arange(block_count(reals.shape[axis], self.vector_size)) * self.vector_size
-        return np.asarray(np.maximum.reduceat(magnitude, starts, axis=axis) / self.high)
+        return block_maxima(magnitude, axis, self.vector_size) / self.high
 
 
 def round_half_up(values: NDArray[np.float64]) -> NDArray[np.float64]:

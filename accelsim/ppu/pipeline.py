@@ -124,6 +124,11 @@ def _check_stage(stage: OutputStage, ppu: Ppu) -> None:
     if stage.activation not in COMPARES:
         near = did_you_mean(stage.activation, COMPARES)
         raise FormatError(f"activation={stage.activation!r} is unknown{near}; use one of {', '.join(COMPARES)}")
+    if stage.format.datapath not in ("integer", "block_integer"):
+        raise FormatError(
+            f"{stage.format.name}: the PPU makes integers and integers with integer block scales (VSQ), no "
+            f"{stage.format.datapath} codes; choose an output format such as int8 or vsq4"
+        )
     if (stage.activation == "clamp") != (stage.clamp is not None):
         raise FormatError(f"activation={stage.activation!r} with clamp={stage.clamp}: 'clamp', and only it, has bounds")
     if stage.clamp is not None and stage.clamp[0] > stage.clamp[1]:

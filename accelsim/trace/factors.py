@@ -32,12 +32,12 @@ def narrow_codes(codes: ArrayLike, number_format: Format, what: str) -> NDArray[
     array = plain_array(codes, what)
     if array.dtype.kind == "f" or array.size == 0:
         return array
-    if int(array.min()) < number_format.low or int(array.max()) > number_format.high:
+    if int(array.min()) < number_format.code_low or int(array.max()) > number_format.code_high:
         return array
     fitting = (
         dtype
         for dtype in _STORAGE
-        if np.iinfo(dtype).min <= number_format.low and number_format.high <= np.iinfo(dtype).max
+        if np.iinfo(dtype).min <= number_format.code_low and number_format.code_high <= np.iinfo(dtype).max
     )
     return plain_array(array.astype(next(fitting)), what)
 

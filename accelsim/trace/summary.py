@@ -40,7 +40,7 @@ def size_bits(tensor: TensorMeta) -> int:
     """Return the packed size of a tensor: its codes and its block scales (a ragged tail counts as a whole block)."""
     number_format = formats.get(tensor.format)
     elements = math.prod(tensor.shape)
-    bits = elements * number_format.lane_bits
+    bits = elements * number_format.code_bits
     if number_format.blocks is not None and tensor.block_axis is not None:
         length = tensor.shape[tensor.block_axis]
         blocks_a_row = -(-length // number_format.blocks.size)

@@ -8,7 +8,9 @@ from accelsim.errors import FormatError, ShapeError
 
 GRAMMAR = (
     "Accepted: int2..int16, uint2..uint16, int2n..int16n (symmetric range), int17..int64 (raw accumulators); "
-    "vsq_[u]int<2..8>_v<vector size 1..256>_s<scale bits 1..12>; short names vsq4, vsq6, vsq8, uvsq4, uvsq6, uvsq8"
+    "vsq_[u]int<2..8>_v<vector size 1..256>_s<scale bits 1..12>; short names vsq4, vsq6, vsq8, uvsq4, uvsq6, uvsq8, "
+    "fp16, bf16, fp8_e4m3, fp8_e5m2, fp6_e3m2, fp6_e2m3, fp4_e2m1, "
+    "mxint8, mxfp8_e4m3, mxfp8_e5m2, mxfp6_e3m2, mxfp6_e2m3, mxfp4, mx9, mx6, mx4, nvfp4"
 )
 
 

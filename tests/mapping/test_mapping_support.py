@@ -57,6 +57,20 @@ def test_operands_wider_than_the_ports():
     )
 
 
+@pytest.mark.parametrize(
+    "name", [name for name in formats.names() if formats.get(name).datapath in ("float", "block_float")]
+)
+def test_formats_without_a_datapath(name):
+    # mxint8's lanes would fit the ports, and it has blocks of the same size on both sides: still no integer datapath.
+    needed = "float" if formats.get(name).blocks is None else "block_float"
+    for x, weight, what in ((name, "int8", "activations"), ("int8", name, "weights"), (name, name, "activations")):
+        assert refusal(FC, zeros(x, 2, 64), zeros(weight, 3, 64), ports()) == (
+            f"layer 'fc1' needs a {needed} datapath for {what} in {name}, but the PE array of 'test' multiplies "
+            "integers (datapaths integer, block_integer); quantize the tensor to an integer or a VSQ format, such as "
+            "int8 or vsq4"
+        )
+
+
 def test_the_remedies_for_ports_work():
     nine = ports(activation=Port(bits=9, sign="signed"))
     assert lower(FC, zeros("uint8", 2, 4), zeros("int8", 3, 4), None, nine).operands.a_bits == 8
