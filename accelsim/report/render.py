@@ -11,6 +11,7 @@ from typing import IO, Literal
 
 from rich import box
 from rich.console import Console
+from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
@@ -29,26 +30,37 @@ _TITLES = {
     "control": "control",
     "leakage": "leakage",
 }
+NARROWEST = 40  # columns
 SHORT_FORMATS = 24  # characters of three format names that fit beside the other columns
 _UNITS_PJ = {"pJ": 1.0, "nJ": 1e3, "µJ": 1e6, "mJ": 1e9, "J": 1e12}
 _UNITS_US = {"ns": 1e-3, "µs": 1.0, "ms": 1e3, "s": 1e6}
 
 
 def print_report(report: RunReport, file: IO[str] | None = None) -> None:
-    """Print `report` on `file` (default: stdout), as wide as the terminal; where it is none, as wide as COLUMNS
-    says, or 100 columns.
+    """Print `report` on `file` (default: stdout), as wide as the terminal.
+
+    Where it is no terminal: without blanks at the ends of lines, as wide as COLUMNS says, or 100 columns.
     """
     console = Console(file=file)
-    if not console.is_terminal and "COLUMNS" not in os.environ:
-        console = Console(file=file, width=100)
-    render(report, console)
+    if console.is_terminal:
+        render(report, console)
+        return
+    columns = os.environ.get("COLUMNS", "")
+    console = Console(file=file, width=max(NARROWEST, int(columns)) if columns.isdecimal() else 100)
+    with console.capture() as captured:
+        render(report, console)
+    console.file.write(_without_trailing_blanks(captured.get()))
 
 
 def render_text(report: RunReport, width: int = 100, *, color: bool = False) -> str:
     """Return the tables as text of at most `width` columns; with `color`, with ANSI codes."""
     file = StringIO()
     render(report, Console(file=file, width=width, force_terminal=color, color_system="standard" if color else None))
-    return "".join(f"{line.rstrip()}\n" for line in file.getvalue().splitlines())
+    return _without_trailing_blanks(file.getvalue())
+
+
+def _without_trailing_blanks(text: str) -> str:
+    return "".join(f"{line.rstrip()}\n" for line in text.splitlines())
 
 
 def render(report: RunReport, console: Console) -> None:
@@ -90,19 +102,35 @@ class _Page:
         return Text(text, style, overflow="fold")
 
     def table(self, title: str, columns: Sequence[_Column], layers: Sequence[LayerReport], totals: Totals) -> None:
+        """Print one table; several, each with the layers' names, where it is too wide: no number is ever cut."""
+        self.line(title, "bold")  # not the table's own title, which would wrap at the table's width
+        rest = list(columns)
+        while rest:
+            fitting = len(rest)
+            table = self._table(rest, layers, totals)
+            while fitting > 1 and self._width(table) > self._console.width:
+                fitting -= 1
+                table = self._table(rest[:fitting], layers, totals)
+            self._console.print(table)
+            if self._console.options.ascii_only:  # the other box ends with an empty line
+                self.line()
+            rest = rest[fitting:]
+
+    def _width(self, table: Table) -> int:
+        """Return the columns that `table` takes with every cell whole."""
+        return Measurement.get(self._console, self._console.options.update_width(10_000), table).maximum
+
+    def _table(self, columns: Sequence[_Column], layers: Sequence[LayerReport], totals: Totals) -> Table:
         table = Table(box=box.SIMPLE_HEAD, show_footer=True, pad_edge=False, padding=(0, 1, 0, 0))
-        table.add_column("layer", "total", overflow="fold", min_width=5)
+        table.add_column("layer", "total", overflow="fold", min_width=5, max_width=max(5, self._console.width // 3))
         for column in columns:
             footer = self.text(column.total(totals))
-            table.add_column(self.text(column.title), footer, justify=column.justify, no_wrap=True)
+            table.add_column(self.text(column.title), footer, justify=column.justify, overflow="fold")
         for layer in layers:
             cells = [column.cell(layer) for column in columns]
             styles = [column.style(layer) for column in columns]
             table.add_row(self.text(layer.name), *map(self.text, cells, styles))
-        self.line(title, "bold")  # not the table's own title, which would wrap at the table's width
-        self._console.print(table)
-        if self._console.options.ascii_only:  # the other box ends with an empty line
-            self.line()
+        return table
 
 
 def _plain(_: LayerReport) -> str:

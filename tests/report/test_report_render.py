@@ -168,7 +168,25 @@ def test_a_pipe_gets_a_hundred_columns_or_what_columns_says(columns, width, repo
         monkeypatch.setenv("COLUMNS", columns)
     print_report(report)
     printed = capsys.readouterr().out
-    assert [line.rstrip() for line in printed.splitlines()] == render_text(report, width).splitlines()
+    assert printed == render_text(report, width)
+
+
+@pytest.mark.parametrize(("columns", "width"), [("", 100), ("wide", 100), ("0", 40), ("-5", 100)])
+def test_columns_that_make_no_sense_do_no_harm(columns, width, report, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", columns)
+    print_report(report)
+    assert capsys.readouterr().out == render_text(report, width)
+
+
+@pytest.mark.parametrize("width", [40, 60, 80, 100])
+def test_a_table_that_is_too_wide_is_printed_in_parts_and_no_number_is_cut(report, width):
+    text = render_text(big(report), width)
+    assert max(map(len, text.splitlines())) <= width
+    whole = render_text(big(report), 1000)
+    for row in ("conv18_3", "total"):  # all words of all parts, the name left out
+        words, expected = ([word for line in cells(each, row) for word in line[1:]] for each in (text, whole))
+        assert sorted(words) == sorted(expected)
+        assert {"1,234,567", "47,493,713"} <= set(words) or {"3,703,701", "142,481,139"} <= set(words)
 
 
 @pytest.mark.parametrize("width", [80, 100])
