@@ -221,9 +221,10 @@ def _energy_table(report: RunReport, totals: Totals, page: _Page) -> None:
 def _numbers_table(report: RunReport, totals: Totals, page: _Page) -> None:
     layers = report.layers
     columns = [
-        _overflow_column("psum", lambda layer: layer.overflow.psum, lambda t: t.psum_overflows),
-        _overflow_column("accum.", lambda layer: layer.overflow.accumulator, lambda t: t.accumulator_overflows),
-        _Column("accum.\nbits", lambda layer: _bits(layer.overflow.accumulator), lambda t: _most_bits(layers)),
+        *_register_columns("psum", layers, lambda layer: layer.overflow.psum, lambda t: t.psum_overflows),
+        *_register_columns(
+            "accum.", layers, lambda layer: layer.overflow.accumulator, lambda t: t.accumulator_overflows
+        ),
         _Column(
             "clamped\noutputs", lambda layer: f"{layer.overflow.output_clamp:,}", lambda t: f"{t.clamped_outputs:,}"
         ),
@@ -236,18 +237,31 @@ def _numbers_table(report: RunReport, totals: Totals, page: _Page) -> None:
     columns.append(_Column("SQNR\ndB", lambda layer: _decibel(layer.sqnr_db), _no_total))
     if any(layer.fake_quant is not None for layer in layers):
         columns.append(_Column("fake q.\nsteps", _fake_steps, _no_total))
-    page.table("Numbers (accumulator bits: needed/there)", columns, layers, totals)
+    page.table("Numbers (register bits: needed/there)", columns, layers, totals)
+    if totals.psum_overflows or totals.accumulator_overflows:
+        page.line("Needed bits: where the registers upstream had unlimited width too.", "dim")
+        page.line()
 
 
-def _overflow_column(
-    name: str, register: Callable[[LayerReport], RegisterReport], total: Callable[[Totals], int]
-) -> _Column:
-    return _Column(
-        f"{name}\noverfl.",
-        lambda layer: f"{register(layer).count:,}",
-        lambda t: f"{total(t):,}",
-        lambda layer: _alarm(register(layer).count),
-    )
+def _register_columns(
+    name: str,
+    layers: Sequence[LayerReport],
+    register: Callable[[LayerReport], RegisterReport],
+    total: Callable[[Totals], int],
+) -> list[_Column]:
+    """Return the columns of one kind of register: its overflows, and its width."""
+    neediest = max(map(register, layers), key=lambda each: each.sufficient_bits, default=None)
+    return [
+        _Column(
+            f"{name}\nover.",
+            lambda layer: f"{register(layer).count:,}",
+            lambda t: f"{total(t):,}",
+            lambda layer: _alarm(register(layer).count),
+        ),
+        _Column(
+            f"{name}\nbits", lambda layer: _bits(register(layer)), lambda _: "" if neediest is None else _bits(neediest)
+        ),
+    ]
 
 
 def _wrong_codes(layer: LayerReport) -> str:
@@ -294,12 +308,6 @@ def _fake_steps(layer: LayerReport) -> str:
 
 def _bits(register: RegisterReport) -> str:
     return f"{'' if register.exact else '<='}{register.sufficient_bits}/{register.bits}"
-
-
-def _most_bits(layers: Sequence[LayerReport]) -> str:
-    return (
-        _bits(max((layer.overflow.accumulator for layer in layers), key=lambda r: r.sufficient_bits)) if layers else ""
-    )
 
 
 # -- sentences --------------------------------------------------------------------------------------------------------
