@@ -5,18 +5,14 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 from io import StringIO
-from typing import IO, Literal
+from typing import IO
 
-from rich import box
 from rich.console import Console
-from rich.measure import Measurement
-from rich.table import Table
-from rich.text import Text
 
 from accelsim.energy.account import COMPONENTS
 from accelsim.report.findings import OverflowPlace, RegisterReport
+from accelsim.report.page import Column, Page
 from accelsim.report.values import LayerReport, RunReport, Totals
 
 _TITLES = {
@@ -65,7 +61,7 @@ def _without_trailing_blanks(text: str) -> str:
 
 def render(report: RunReport, console: Console) -> None:
     """Print `report` on a rich console; readable from 80 columns. What the console's encoding lacks is spelled out."""
-    page = _Page(console)
+    page = Page(console)
     totals = report.totals
     page.line(f"{report.config_name}: {report.trace_name}", "bold")
     page.line(
@@ -83,71 +79,6 @@ def render(report: RunReport, console: Console) -> None:
         page.line(f"Model: {assumption}", "dim")
 
 
-class _Page:
-    """A console that is never given a character it cannot print."""
-
-    def __init__(self, console: Console) -> None:
-        self._console = console
-        self._encoding = console.encoding
-
-    def line(self, text: str = "", style: str = "") -> None:
-        self._console.print(self.text(text, style), soft_wrap=False)
-
-    def text(self, text: str, style: str = "") -> Text:
-        """Return `text` as it is (no markup), with what the encoding lacks spelled out."""
-        try:
-            text.encode(self._encoding)
-        except (UnicodeEncodeError, LookupError):
-            text = text.replace("µ", "u").encode("ascii", "backslashreplace").decode()
-        return Text(text, style, overflow="fold")
-
-    def table(self, title: str, columns: Sequence[_Column], layers: Sequence[LayerReport], totals: Totals) -> None:
-        """Print one table; several, each with the layers' names, where it is too wide: no number is ever cut."""
-        self.line(title, "bold")  # not the table's own title, which would wrap at the table's width
-        rest = list(columns)
-        while rest:
-            fitting = len(rest)
-            table = self._table(rest, layers, totals)
-            while fitting > 1 and self._width(table) > self._console.width:
-                fitting -= 1
-                table = self._table(rest[:fitting], layers, totals)
-            self._console.print(table)
-            if self._console.options.ascii_only:  # the other box ends with an empty line
-                self.line()
-            rest = rest[fitting:]
-
-    def _width(self, table: Table) -> int:
-        """Return the columns that `table` takes with every cell whole."""
-        return Measurement.get(self._console, self._console.options.update_width(10_000), table).maximum
-
-    def _table(self, columns: Sequence[_Column], layers: Sequence[LayerReport], totals: Totals) -> Table:
-        table = Table(box=box.SIMPLE_HEAD, show_footer=True, pad_edge=False, padding=(0, 1, 0, 0))
-        table.add_column("layer", "total", overflow="fold", min_width=5, max_width=max(5, self._console.width // 3))
-        for column in columns:
-            footer = self.text(column.total(totals))
-            table.add_column(self.text(column.title), footer, justify=column.justify, overflow="fold")
-        for layer in layers:
-            cells = [column.cell(layer) for column in columns]
-            styles = [column.style(layer) for column in columns]
-            table.add_row(self.text(layer.name), *map(self.text, cells, styles))
-        return table
-
-
-def _plain(_: LayerReport) -> str:
-    return ""
-
-
-@dataclass(frozen=True)
-class _Column:
-    """One column: its title, a layer's cell and its style, and the totals' cell."""
-
-    title: str
-    cell: Callable[[LayerReport], str]
-    total: Callable[[Totals], str]
-    style: Callable[[LayerReport], str] = _plain
-    justify: Literal["left", "right"] = "right"
-
-
 # -- the tables -------------------------------------------------------------------------------------------------------
 
 
@@ -155,12 +86,12 @@ def _no_total(_: Totals) -> str:
     return ""
 
 
-def _layers_table(report: RunReport, totals: Totals, page: _Page) -> None:
+def _layers_table(report: RunReport, totals: Totals, page: Page) -> None:
     columns = [
-        _Column("operator", lambda layer: layer.op, _no_total, justify="left"),
-        _Column("BxMxKxN", _sizes, _no_total),
-        _Column("MACs", lambda layer: f"{layer.macs:,}", lambda t: f"{t.macs:,}"),
-        _Column("input, weight, output", _formats, _no_total, justify="left"),
+        Column("operator", lambda layer: layer.op, _no_total, justify="left"),
+        Column("BxMxKxN", _sizes, _no_total),
+        Column("MACs", lambda layer: f"{layer.macs:,}", lambda t: f"{t.macs:,}"),
+        Column("input, weight, output", _formats, _no_total, justify="left"),
     ]
     title = "Layers (the matrix products as they ran, B of [M, K] times [K, N]; formats)"
     page.table(title, columns, report.layers, totals)
@@ -177,10 +108,10 @@ def _formats(layer: LayerReport) -> str:
     return (" " if sum(map(len, names)) <= SHORT_FORMATS else "\n").join(names)
 
 
-def _time_table(report: RunReport, totals: Totals, page: _Page) -> None:
+def _time_table(report: RunReport, totals: Totals, page: Page) -> None:
     unit, size = _unit([totals.latency_us], _UNITS_US)
     columns = [
-        _Column(
+        Column(
             cause if cause != "ppu" else "PPU",
             lambda layer, cause=cause: f"{layer.cycles[cause]:,}",  # type: ignore[misc]
             lambda t, cause=cause: f"{t.cycles[cause]:,}",  # type: ignore[misc]
@@ -188,18 +119,18 @@ def _time_table(report: RunReport, totals: Totals, page: _Page) -> None:
         for cause in totals.cycles.by_cause()
     ]
     columns += [
-        _Column("cycles", lambda layer: f"{layer.total_cycles:,}", lambda t: f"{t.total_cycles:,}"),
-        _Column("util. %", lambda layer: f"{100 * layer.utilization:.1f}", lambda t: f"{100 * t.utilization:.1f}"),
-        _Column(unit, lambda layer: _amount(layer.latency_us / size), lambda t: _amount(t.latency_us / size)),
+        Column("cycles", lambda layer: f"{layer.total_cycles:,}", lambda t: f"{t.total_cycles:,}"),
+        Column("util. %", lambda layer: f"{100 * layer.utilization:.1f}", lambda t: f"{100 * t.utilization:.1f}"),
+        Column(unit, lambda layer: _amount(layer.latency_us / size), lambda t: _amount(t.latency_us / size)),
     ]
     page.table(f"Time (cycles by cause; latency in {unit})", columns, report.layers, totals)
 
 
-def _energy_table(report: RunReport, totals: Totals, page: _Page) -> None:
+def _energy_table(report: RunReport, totals: Totals, page: Page) -> None:
     unit, size = _unit([totals.total_energy_pj], _UNITS_PJ)
     shown = [name for name in COMPONENTS if totals.energy_pj[name]]
     columns = [
-        _Column(
+        Column(
             _TITLES[name],
             lambda layer, name=name: _amount(layer.energy_pj[name] / size),  # type: ignore[misc]
             lambda t, name=name: _amount(t.energy_pj[name] / size),  # type: ignore[misc]
@@ -207,7 +138,7 @@ def _energy_table(report: RunReport, totals: Totals, page: _Page) -> None:
         for name in shown
     ]
     columns.append(
-        _Column(
+        Column(
             "total", lambda layer: _amount(layer.total_energy_pj / size), lambda t: _amount(t.total_energy_pj / size)
         )
     )
@@ -218,25 +149,25 @@ def _energy_table(report: RunReport, totals: Totals, page: _Page) -> None:
         page.line()
 
 
-def _numbers_table(report: RunReport, totals: Totals, page: _Page) -> None:
+def _numbers_table(report: RunReport, totals: Totals, page: Page) -> None:
     layers = report.layers
     columns = [
         *_register_columns("psum", layers, lambda layer: layer.overflow.psum, lambda t: t.psum_overflows),
         *_register_columns(
             "accum.", layers, lambda layer: layer.overflow.accumulator, lambda t: t.accumulator_overflows
         ),
-        _Column(
+        Column(
             "clamped\noutputs", lambda layer: f"{layer.overflow.output_clamp:,}", lambda t: f"{t.clamped_outputs:,}"
         ),
-        _Column("mis-\nmatches", lambda layer: _count(layer.mismatches), lambda t: _count(t.mismatches), _wrong_codes),
+        Column("mis-\nmatches", lambda layer: _count(layer.mismatches), lambda t: _count(t.mismatches), _wrong_codes),
     ]
     if totals.verified is not None:
         columns.append(
-            _Column("oracle\nmism.", lambda layer: _count(layer.verified), lambda t: _count(t.verified), _wrong_values)
+            Column("oracle\nmism.", lambda layer: _count(layer.verified), lambda t: _count(t.verified), _wrong_values)
         )
-    columns.append(_Column("SQNR\ndB", lambda layer: _decibel(layer.sqnr_db), _no_total))
+    columns.append(Column("SQNR\ndB", lambda layer: _decibel(layer.sqnr_db), _no_total))
     if any(layer.fake_quant is not None for layer in layers):
-        columns.append(_Column("fake q.\nsteps", _fake_steps, _no_total))
+        columns.append(Column("fake q.\nsteps", _fake_steps, _no_total))
     page.table("Numbers (register bits: needed/there)", columns, layers, totals)
     if totals.psum_overflows or totals.accumulator_overflows:
         page.line("Needed bits: where the registers upstream had unlimited width too.", "dim")
@@ -248,17 +179,17 @@ def _register_columns(
     layers: Sequence[LayerReport],
     register: Callable[[LayerReport], RegisterReport],
     total: Callable[[Totals], int],
-) -> list[_Column]:
+) -> list[Column]:
     """Return the columns of one kind of register: its overflows, and its width."""
     neediest = max(map(register, layers), key=lambda each: each.sufficient_bits, default=None)
     return [
-        _Column(
+        Column(
             f"{name}\nover.",
             lambda layer: f"{register(layer).count:,}",
             lambda t: f"{total(t):,}",
             lambda layer: _alarm(register(layer).count),
         ),
-        _Column(
+        Column(
             f"{name}\nbits", lambda layer: _bits(register(layer)), lambda _: "" if neediest is None else _bits(neediest)
         ),
     ]
