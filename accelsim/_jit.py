@@ -27,15 +27,16 @@ def _kernel_digest() -> str:
 
 
 def _cache_folder() -> Path:
-    """Return a folder that can be written: the user's cache, or a temporary one where there is no home."""
-    base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    folder = base / "accelsim" / f"kernels-{_kernel_digest()}"
+    """Return a folder that can be written: in the user's cache, or a private temporary one."""
     try:
+        base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+        folder = base / "accelsim" / f"kernels-{_kernel_digest()}"
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):
             return folder
-    except OSError:
-        return Path(tempfile.gettempdir()) / f"accelsim-{os.getuid()}" / folder.name
+    except (OSError, RuntimeError):  # no home, or one that cannot be written
+        # A new folder of our own, since compiled code is loaded from it: kernels are then compiled in every process.
+        return Path(tempfile.mkdtemp(prefix="accelsim-kernels-"))
 
 
 if not os.environ.get("NUMBA_CACHE_DIR"):  # a user's own choice of folder stands

@@ -6,10 +6,12 @@ Exit codes: 0 done; 1 our fault (a traceback: please report it); 2 the user's (o
 
 from __future__ import annotations
 
+import os
 import sys
+import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -52,6 +54,12 @@ def user_errors() -> Iterator[None]:
     except AccelsimError as error:
         typer.echo(f"error: {error}", err=True)
         raise typer.Exit(USER_ERROR) from None
+    except MemoryError as error:
+        typer.echo(f"error: not enough memory: {error}", err=True)
+        raise typer.Exit(USER_ERROR) from None
+    except (BrokenPipeError, SystemExit):  # the reader of our output (head, less) has left; Rich says it by SystemExit
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is still buffered goes nowhere
+        raise typer.Exit from None
     except OSError as error:  # a file that cannot be read or written, a full disk
         place = f"{error.filename}: " if error.filename else ""
         typer.echo(f"error: {place}{error.strerror or error}", err=True)
@@ -59,23 +67,43 @@ def user_errors() -> Iterator[None]:
 
 
 class Progress:
-    """Says on stderr which layer runs: a line that rewrites itself on a terminal, else a plain one now and then."""
+    """Says on stderr which layer runs, and for how long: one line that rewrites itself on a terminal, else a line every
+    ten seconds. A thread does it, so that a long layer speaks too (kernels release the interpreter lock).
+    """
 
-    def __init__(self, *, seconds_between_lines: float = 5.0) -> None:
+    def __init__(self, *, seconds_between_lines: float = 10.0) -> None:
         self._terminal = sys.stderr.isatty()
-        self._pause = seconds_between_lines
-        self._last = time.monotonic()
+        self._pause = 0.5 if self._terminal else seconds_between_lines
+        self._now = ""
+        self._start = time.monotonic()
+        self._done = threading.Event()
+        self._thread = threading.Thread(target=self._speak, daemon=True)
 
     def __call__(self, done: int, total: int, layer: str) -> None:
         """Take note that `done` of `total` layers are finished and that `layer` runs now (empty: none does)."""
-        now = time.monotonic()
+        self._now = f"[{done}/{total}] {layer}" if layer else ""
+
+    def __enter__(self) -> Progress:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._done.set()
+        self._thread.join()
         if self._terminal:
-            text = f"[{done}/{total}] {layer}" if layer else ""
-            sys.stderr.write(f"\r\x1b[K{text}")
+            self._write("\r\x1b[K")
+
+    def _speak(self) -> None:
+        while not self._done.wait(self._pause):
+            if self._now:
+                text = f"{self._now}, {time.monotonic() - self._start:.0f} s"
+                self._write(f"\r\x1b[K{text}" if self._terminal else f"{text}\n")
+
+    @staticmethod
+    def _write(text: str) -> None:
+        with suppress(OSError, ValueError):  # stderr may be closed: progress is never worth an error
+            sys.stderr.write(text)
             sys.stderr.flush()
-        elif layer and now - self._last > self._pause:
-            self._last = now
-            typer.echo(f"[{done}/{total}] {layer}", err=True)
 
 
 def _version(wanted: bool) -> None:
@@ -108,7 +136,9 @@ def run(
     inputs: Annotated[
         int | None, typer.Option(min=1, metavar="N", help="Run only the first N inputs of the batch.")
     ] = None,
-    vcd: Annotated[Path | None, typer.Option(metavar="FILE", help="Write one layer's waveforms (small runs).")] = None,
+    vcd: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write one layer's waveforms (up to 10,000 cycles, 1,024 PEs).")
+    ] = None,
     vcd_layer: Annotated[
         str | None, typer.Option(metavar="NAME", help="The layer for --vcd; default: the first.")
     ] = None,
@@ -116,12 +146,17 @@ def run(
     """Run TRACE on CONFIG; report latency, energy, overflow and outputs."""
     with user_errors():
         from accelsim.config.loader import load_config
+        from accelsim.report.files import prepare_folder, save_report
         from accelsim.trace.reader import load_trace
 
         hardware = load_config(config)
         network = load_trace(trace)
+        if out is not None:
+            prepare_folder(out)  # before the run, so that no result is lost to a folder that cannot be written
         if inputs is not None:
             network = network.head(inputs)
+        if vcd is not None and not vcd.name:
+            raise AccelsimError("--vcd '': name a file")
         if vcd_layer is not None and vcd is None:
             raise AccelsimError("--vcd-layer names a layer, but no --vcd FILE was given")
         if vcd is not None:
@@ -141,35 +176,40 @@ def run(
 
         from accelsim.simulation import simulate
 
-        report = simulate(
-            hardware,
-            network,
-            engine.value,
-            watch=watch,
-            verify=verify,
-            progress=Progress(),
-            inspect=waveforms if vcd is not None else None,
-        )
-        if out is not None:
-            from accelsim.report.files import save_report
-
-            save_report(report, out)
+        with Progress() as progress:
+            report = simulate(
+                hardware,
+                network,
+                engine.value,
+                watch=watch,
+                verify=verify,
+                progress=progress,
+                inspect=waveforms if vcd is not None else None,
+            )
         if as_json:
             typer.echo(report.to_json(indent=2))
         else:
             from accelsim.report.render import print_report
 
             print_report(report)
-    if strict and _is_wrong(report):
+        if out is not None:
+            save_report(report, out)
+    wrong = _what_is_wrong(report)
+    if strict and wrong:
+        typer.echo(f"strict: {wrong}", err=True)
         raise typer.Exit(STRICT_FAILURE)
 
 
-def _is_wrong(report: RunReport) -> bool:
-    """Say whether any register overflowed or any code differs from what was expected."""
-    return any(
-        layer.overflow.psum.count or layer.overflow.accumulator.count or layer.mismatches or layer.verified
-        for layer in report.layers
-    )
+def _what_is_wrong(report: RunReport) -> str:
+    """Return in words which registers overflowed and how many codes differ from what they should be, or nothing."""
+    totals = report.totals
+    counts = {
+        "psum overflows": totals.psum_overflows,
+        "accumulator overflows": totals.accumulator_overflows,
+        "output codes that are not what the trace expects": totals.mismatches,
+        "output codes that the independent reference does not confirm": totals.verified,
+    }
+    return ", ".join(f"{count:,} {what}" for what, count in counts.items() if count)
 
 
 @app.command()
@@ -208,6 +248,3 @@ def main() -> None:
     except KeyboardInterrupt:
         typer.echo("interrupted", err=True)
         sys.exit(130)
-    except BrokenPipeError:  # the reader of our output (head, less) has left: that is no error
-        sys.stderr.close()
-        sys.exit(0)

@@ -1,11 +1,13 @@
 """One run, layer after layer: the stages meet here, and nothing else happens here.
 
-Memory is bounded by the largest layer and by the tensors that a later layer still needs.
+Memory is bounded by the largest layer, the tensors that a later layer still needs, and the output codes that the report
+keeps.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Literal
 
 import numpy as np
@@ -17,13 +19,14 @@ from accelsim.energy.account import energy_account
 from accelsim.energy.table import EnergyTable, load_table
 from accelsim.engine import get_engine
 from accelsim.engine.contract import Engine, RegisterWatch
+from accelsim.errors import AccelsimError
 from accelsim.formats.spec import QTensor
 from accelsim.mapping.contract import GemmOperands, LayerPlan
 from accelsim.mapping.direct import direct_accumulators
 from accelsim.mapping.lower import LoweredLayer, lower
 from accelsim.mapping.plan import plan_operands
 from accelsim.mapping.traffic import traffic_actions
-from accelsim.ppu.pipeline import OutputStage, post_process
+from accelsim.ppu.pipeline import OutputStage, post_process, rule_in_force
 from accelsim.ppu.reference import post_process_reference
 from accelsim.ppu.zero_point import apply_zero_points
 from accelsim.report.accuracy import compare, count_mismatches, fake_quant_distance, network_accuracy
@@ -40,9 +43,12 @@ InspectCallback = Callable[[str, GemmOperands, LayerPlan], None]
 
 Float32 = NDArray[np.float32]
 
+SHIFT_BITS = 6  # a requantization shift as accelerators store it: 0..63
+
 ASSUMPTIONS = (
     "cycles: stall-free array and buffers, layers one after another (docs/timing.md)",
-    "memory: each tensor of a layer crosses DRAM once; an operand is read from its buffer for every pass that uses it",
+    "memory: each tensor of a layer crosses DRAM once; an operand is read from its buffer for every pass that uses it; "
+    "a buffer's capacity sets the price of a bit, and nothing is tiled to fit it",
     "energy: modelled, counted actions times the prices of the named table (docs/energy.md)",
 )
 
@@ -74,6 +80,7 @@ def simulate(
     Raises UnsupportedLayerError (the hardware lacks what a layer needs; the message names both sides), TraceError (an
     array of the trace is damaged), EnergyTableError (an action has no price); all are AccelsimError.
     """
+    _check_arguments(config, trace)
     table = load_table(config.energy.table)
     run = _Run(config, trace, get_engine(engine), table, watch=watch, verify=verify, inspect=inspect)
     reports = []
@@ -96,7 +103,8 @@ def simulate(
         energy_table_digest=table.digest,
         batch=trace.tensor_meta(trace.inputs[0]).shape[0],
         accuracy=run.accuracy,
-        assumptions=ASSUMPTIONS,
+        network=next(layer.accuracy for layer in reports if layer.name == run.final_layer),
+        assumptions=(*ASSUMPTIONS, *run.remarks),
         layers=tuple(reports),
         config=config.model_dump(mode="json"),
     )
@@ -121,6 +129,8 @@ class _Run:
         self.tensors: dict[str, QTensor] = {}
         self.fake: dict[str, Float32] = {}
         self.accuracy: NetworkAccuracy | None = None
+        self.remarks: list[str] = []
+        self.final_layer = next(layer.name for layer in trace.layers if layer.output == trace.outputs[-1])
         self.last_use = {name: i for i, layer in enumerate(trace.layers) for name in _operands(layer)}
 
     def layer(self, index: int, layer: Layer) -> LayerReport:
@@ -145,7 +155,8 @@ class _Run:
         )
         blocks = lowered.operands.blocks
         stage = _output_stage(layer, trace, acc_shift=blocks.product_shift if blocks else 0)
-        processed = post_process(lowered.assemble(corrected.acc), stage, config.ppu, plan.acc_bits)
+        with _naming(layer):
+            processed = post_process(lowered.assemble(corrected.acc), stage, config.ppu, plan.acc_bits)
         output = trace.output_tensor(layer, processed.codes, processed.block_scales)
         verified = self._verify(layer, x, weight, bias, stage, output) if self.verify else None
         actions = (
@@ -158,9 +169,13 @@ class _Run:
                 activation_bits=x.size_bits,
                 weight_bits=weight.size_bits,
                 output_bits=output.size_bits,
+                parameter_bits=_parameter_bits(bias, stage, config),
             )
             + _array_upkeep(plan)
         )
+        with _naming(layer):
+            energy = energy_account(actions, self.table)
+        self._remark_on_capacity(layer, plan)
         expected, reference = trace.expected(layer.output), trace.reference(layer.output)
         fake = self._fake(layer, x, weight, bias, output)
         self._keep(index, layer, output, fake, reference)
@@ -176,7 +191,7 @@ class _Run:
             peak_macs_per_cycle=plan.rows * plan.cols * plan.lanes,
             clock_mhz=config.clock_mhz,
             actions=actions,
-            energy=energy_account(actions, self.table),
+            energy=energy,
             overflow=OverflowReport(
                 psum=_register_report(layer, lowered, computed.psum, config.array.psum),
                 accumulator=_register_report(
@@ -188,6 +203,8 @@ class _Run:
             output_block_scales=output.block_scales,
             mismatches=None if expected is None else _differing(output, expected),
             verified=verified,
+            rounding=rule_in_force(layer.rounding, config.ppu),
+            rounding_requested=layer.rounding,
             accuracy=None if reference is None else compare(reference, output.dequantize()),
             fake_quant=fake_quant_distance(fake, output.dequantize(), _steps(output)),
         )
@@ -217,8 +234,19 @@ class _Run:
         if layer.output in self.last_use:
             self.tensors[layer.output], self.fake[layer.output] = output, fake
         labels = self.trace.labels
-        if layer.output == self.trace.outputs[-1] and labels is not None and len(output.shape) == 2:
+        if layer.name == self.final_layer and labels is not None and len(output.shape) == 2:
             self.accuracy = network_accuracy(reference, output.dequantize(), labels)
+
+    def _remark_on_capacity(self, layer: Layer, plan: LayerPlan) -> None:
+        """Say where the accumulators that are alive at once exceed their buffer."""
+        rows = {"os": plan.rows, "ws": plan.shape.m, "is": plan.shape.n}[plan.dataflow]
+        live_bytes = rows * int(plan.passes.cols.max()) * plan.acc_bits // 8
+        capacity_bytes = self.config.buffers.accumulator.size_bytes
+        if live_bytes > capacity_bytes:
+            self.remarks.append(
+                f"memory: layer {layer.name} keeps {live_bytes:,} bytes of accumulators, more than the buffer's "
+                f"{capacity_bytes:,}; a real controller would tile it"
+            )
 
     def _verify(
         self,
@@ -233,6 +261,33 @@ class _Run:
         acc = direct_accumulators(layer, x, weight, bias, self.config)
         codes, block_scales = post_process_reference(acc, stage, self.config.ppu)
         return _differing(output, self.trace.output_tensor(layer, codes, block_scales))
+
+
+def _check_arguments(config: object, trace: object) -> None:
+    if not isinstance(config, HardwareConfig):
+        raise AccelsimError(
+            f"simulate: config is {type(config).__name__}; pass a HardwareConfig, from load_config(path)"
+        )
+    if not isinstance(trace, Trace):
+        raise AccelsimError(f"simulate: trace is {type(trace).__name__}; pass a Trace, from load_trace(path)")
+
+
+@contextmanager
+def _naming(layer: Layer) -> Iterator[None]:
+    """Put the layer's name before the message of an error."""
+    try:
+        yield
+    except AccelsimError as error:
+        raise type(error)(f"layer {layer.name!r}: {error}") from None
+
+
+def _parameter_bits(bias: NDArray[np.int64] | None, stage: OutputStage, config: HardwareConfig) -> int:
+    """Return the stored bits of what a layer has besides its tensors: biases, requantization multipliers and shifts."""
+    bits = 0 if bias is None else bias.size * config.accumulator.bits
+    factors = stage.scale if stage.scale is not None else stage.multiplier
+    if factors is not None:
+        bits += factors.size * (config.ppu.multiplier_bits + SHIFT_BITS)
+    return bits
 
 
 def _operands(layer: Layer) -> tuple[str, str]:

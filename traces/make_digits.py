@@ -162,7 +162,7 @@ def build(kind: str, network: Float) -> tuple[TraceBuilder, Integers]:
 
 
 _NETWORK = (
-    "Handwritten digits, 8x8 pixels: conv 3x3 1->16, conv 3x3 stride 2 16->32, fully connected 512->64->10, ReLU. "
+    "Handwritten digits, 8x8 pixels: conv 3x3 stride 2 1->16, conv 3x3 16->32, fully connected 512->64->10, ReLU. "
     "UCI Optical Recognition of Handwritten Digits (E. Alpaydin, C. Kaynak; CC BY 4.0), as shipped by scikit-learn. "
 )
 DESCRIPTION = {

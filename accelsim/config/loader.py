@@ -12,7 +12,7 @@ from pydantic import BaseModel, ValidationError
 
 from accelsim.config.accepted import KeyPath
 from accelsim.config.dump import config_schema, dump_config
-from accelsim.config.model import HardwareConfig
+from accelsim.config.model import HardwareConfig, is_table_path
 from accelsim.config.problems import Problem, explain, found, message
 from accelsim.config.yaml_text import MAX_DEPTH, read_yaml
 from accelsim.errors import ConfigError, did_you_mean
@@ -28,8 +28,22 @@ def load_config(path: str | Path) -> HardwareConfig:
     Raises ConfigError where the file cannot be read, is not YAML, or does not describe an accelerator; the message
     lists every problem with its line, its key, what was found and what would be accepted.
     """
-    path = Path(path)
-    return parse_config(_read_text(path), source=str(path))
+    try:
+        path = Path(path)
+    except TypeError:
+        raise ConfigError(f"path is {type(path).__name__}; pass a file name") from None
+    return _table_beside(path, parse_config(_read_text(path), source=str(path)))
+
+
+def _table_beside(path: Path, config: HardwareConfig) -> HardwareConfig:
+    """Take the path of the user's own energy table as relative to the configuration file that names it."""
+    table = config.energy.table
+    if not is_table_path(table):
+        return config
+    there = path.parent / table
+    if not there.is_file():
+        raise ConfigError(f"{path}: energy.table: {table!r}: there is no file {there}")
+    return config.model_copy(update={"energy": config.energy.model_copy(update={"table": str(there)})})
 
 
 def parse_config(config: str | Mapping[str, object], source: str = "<string>") -> HardwareConfig:

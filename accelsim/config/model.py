@@ -6,6 +6,7 @@ descriptions below are what `accelsim show` prints beside each value and what ed
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
@@ -13,6 +14,8 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validat
 from accelsim.errors import did_you_mean
 from accelsim.rounding import RULES
 
+# Read from the folder: the energy stage comes later, and its tables are data.
+SHIPPED_TABLES = tuple(sorted(path.stem for path in (Path(__file__).parents[1] / "energy" / "tables").glob("*.yaml")))
 ROUNDINGS: tuple[str, ...] = ("trace", *RULES)
 
 
@@ -34,6 +37,22 @@ Overflow = Literal["wrap", "saturate"]
 Sign = Literal["signed", "unsigned", "either"]
 RegisterBits = Annotated[int, Field(ge=8, le=64)]
 MultiplierBits = Annotated[int, Field(ge=2, le=16)]
+
+
+def is_table_path(table: str) -> bool:
+    """Return whether an energy table is named by the path of a file, not by a shipped table's name."""
+    return Path(table).name != table or table.endswith((".yaml", ".yml"))
+
+
+def _is_energy_table(table: str) -> str:
+    if not is_table_path(table) and table not in SHIPPED_TABLES:
+        raise ValueError(
+            f"{table!r} is not a shipped energy table{did_you_mean(table, SHIPPED_TABLES)}; use one of "
+            f"{', '.join(SHIPPED_TABLES)}, or the path of a YAML file"
+        )
+    return table
+
+
 Line = Annotated[str, AfterValidator(_one_printable_line)]
 Rounding = Annotated[str, AfterValidator(_is_rounding), Field(json_schema_extra={"enum": list(ROUNDINGS)})]
 
@@ -159,8 +178,11 @@ class Dram(Section):
 class Energy(Section):
     """Which prices apply."""
 
-    table: Line = Field(
-        "horowitz45", min_length=1, max_length=1000, description="a shipped table's name, or a path to a YAML file"
+    table: Annotated[Line, AfterValidator(_is_energy_table)] = Field(
+        "horowitz45",
+        min_length=1,
+        max_length=1000,
+        description="a shipped table's name, or a YAML file's path, relative to this file",
     )
 
 

@@ -1,7 +1,7 @@
 """The account: what was counted, times what it costs, by component.
 
-Energies are multiples of 2**-20 pJ (about an attojoule): each row of the account is rounded to that grid once. Sums of
-such numbers are exact in float64 up to 2**33 pJ (8.6 mJ), so rows add up to components, components to layers and layers
+Energies are multiples of 2**-10 pJ (about a femtojoule): each row of the account is rounded to that grid once. Sums of
+such numbers are exact in float64 up to 2**43 pJ (8.8 J), so rows add up to components, components to layers and layers
 to the run, exactly and in any order. Larger totals are still correct to the last bit of a float (``math.fsum``).
 """
 
@@ -30,11 +30,11 @@ COMPONENTS = MappingProxyType(
         "leakage": "static power of the PEs, idle ones included",
     }
 )
-GRID_PJ = 2.0**-20
+GRID_PJ = 2.0**-10
 
 
 def on_grid(energy_pj: float) -> float:
-    """Return `energy_pj` rounded to the nearest multiple of 2**-20 pJ."""
+    """Return `energy_pj` rounded to the nearest multiple of 2**-10 pJ."""
     return round(energy_pj / GRID_PJ) * GRID_PJ
 
 

@@ -52,7 +52,7 @@ def check_operands(operands: GemmOperands, plan: LayerPlan) -> None:
         )
 
 
-def largest_magnitude(array: NDArray[np.int32]) -> int:
+def largest_magnitude(array: NDArray[np.signedinteger]) -> int:
     """Return max |array| as a Python integer; 0 of an empty one."""
     return max(int(array.max(initial=0)), -int(array.min(initial=0)))
 
@@ -65,5 +65,5 @@ def exact_bound(operands: GemmOperands) -> int:
         product = largest_magnitude(blocks.a_scales) * largest_magnitude(blocks.w_scales)
         if blocks.product_shift:
             product = (product + (1 << (blocks.product_shift - 1))) >> blocks.product_shift
-        bound *= product
+        bound *= max(1, product)  # scales of zero do not make the dot products before them any smaller
     return bound

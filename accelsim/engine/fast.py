@@ -52,10 +52,11 @@ def _proved(operands: GemmOperands, plan: LayerPlan) -> ComputeResult | None:
     accumulator = RegisterWatch(0, None, bias_low - sum_bound, bias_high + sum_bound, exact=False)
     if psum.sufficient_bits > plan.psum_bits or accumulator.sufficient_bits > plan.acc_bits:
         return None
-    a, w = operands.a, operands.w
+    a: NDArray[np.signedinteger] = operands.a
+    w: NDArray[np.signedinteger] = operands.w
     if blocks is not None:
-        a = a * np.repeat(blocks.a_scales, blocks.size, axis=2)
-        w = w * np.repeat(blocks.w_scales, blocks.size, axis=1)
+        a = a * np.repeat(blocks.a_scales.astype(np.int64), blocks.size, axis=2)
+        w = w * np.repeat(blocks.w_scales.astype(np.int64), blocks.size, axis=1)
     products = exact_matmul(a, w)
     if products is None:
         return None
@@ -77,10 +78,10 @@ def _bounds(operands: GemmOperands, plan: LayerPlan) -> tuple[int, int]:
     return max(bounds, default=0), sum(bounds)
 
 
-def exact_matmul(a: NDArray[np.int32], w: NDArray[np.int32]) -> Int64 | None:
+def exact_matmul(a: NDArray[np.signedinteger], w: NDArray[np.signedinteger]) -> Int64 | None:
     """Return a @ w, int64 [batch, M, N], by float products over pieces of K short enough to be exact; None if none is.
 
-    a, w : int32 [batch, M, K] and [batch, K, N]
+    a, w : integers [batch, M, K] and [batch, K, N]; sums must fit int64
     """
     peak = max(1, largest_magnitude(a) * largest_magnitude(w))
     dtype, limit = (np.float32, FLOAT32_EXACT) if peak * 16 < FLOAT32_EXACT else (np.float64, FLOAT64_EXACT)

@@ -92,12 +92,13 @@ def exact_sums(
             if group == 1 and block == 0:
                 while start + UNROLLED <= fold_stop:
                     for n in range(columns):
-                        s, low, high = psum[n], psum_low[n], psum_high[n]
+                        low, high = psum_low[n], psum_high[n]
                         for u in range(UNROLLED):
-                            s += a[m, start + u] * w[start + u, n]
+                            psum[n] += a[m, start + u] * w[start + u, n]
+                            s = psum[n]  # read back in its own type, int32 sums stay in int32 lanes: twice as many
                             low = min(low, s)
                             high = max(high, s)
-                        psum[n], psum_low[n], psum_high[n] = s, low, high
+                        psum_low[n], psum_high[n] = low, high
                     start += UNROLLED
             while start < fold_stop:
                 stop = min(start + group, fold_stop)
@@ -118,14 +119,20 @@ def exact_sums(
 
 
 @njit
+def limits(bits: int) -> tuple[int, int]:
+    """Return the smallest and largest value of a two's-complement register."""
+    high = np.int64((np.uint64(1) << np.uint64(bits - 1)) - np.uint64(1))
+    return -high - 1, high
+
+
+@njit
 def add_limited(held: int, addend: int, bits: int, saturates: bool) -> tuple[int, bool]:
     """Return (new content, whether the exact sum did not fit); |addend| < 2^62.
 
     A register of 63 bits or fewer cannot overflow the int64 sum; one of 64 bits overflows exactly where int64 does,
     which shows in the signs.
     """
-    high = np.int64((np.uint64(1) << np.uint64(bits - 1)) - np.uint64(1))
-    low = -high - 1
+    low, high = limits(bits)
     total = held + addend
     if ((held ^ total) & (addend ^ total)) < 0:
         if saturates:
@@ -137,6 +144,28 @@ def add_limited(held: int, addend: int, bits: int, saturates: bool) -> tuple[int
         return (high if total > high else low), True
     unused = 64 - bits
     return (total << unused) >> unused, True
+
+
+@njit
+def add_limited_row(held: I64, addends: I64, bits: int, saturates: bool, after: I64) -> int:
+    """Put held + addends, limited, into `after`; return how many exact sums did not fit; |sums| < 2^63.
+
+    Without branches, so that the columns stay in SIMD registers.
+    """
+    low, high = limits(bits)
+    unused = 64 - bits
+    misfits = 0
+    if saturates:
+        for n in range(held.size):
+            total = held[n] + addends[n]
+            after[n] = min(max(total, low), high)
+            misfits += after[n] != total
+    else:
+        for n in range(held.size):
+            total = held[n] + addends[n]
+            after[n] = (total << unused) >> unused
+            misfits += after[n] != total
+    return misfits
 
 
 @njit
@@ -168,7 +197,7 @@ def limited_sums(
     rows, length = a.shape
     columns = w.shape[1]
     dot, part = np.zeros(columns, np.int64), np.zeros(columns, np.int64)
-    psum = np.zeros(columns, np.int64)
+    psum, after = np.zeros(columns, np.int64), np.zeros(columns, np.int64)
     psum_overflows, acc_overflows = 0, 0
     fold = group * groups_per_fold
     for m in range(rows):
@@ -178,12 +207,14 @@ def limited_sums(
             psum[:] = 0
             for start in range(fold_start, fold_stop, group):
                 add_group(a, w, a_scales, w_scales, m, start, min(start + group, fold_stop), block, shift, dot, part)
-                for n in range(columns):
-                    before = psum[n]
-                    psum[n], overflow = add_limited(before, part[n], psum_bits, psum_saturates)
-                    if overflow:
-                        psum_overflows += 1
-                        note_first(psum_first, m, n, start, before, part[n])
+                # Exact sums stay below 2^62, so only a register of fewer bits misfits, and its sums fit int64.
+                misfits = add_limited_row(psum, part, psum_bits, psum_saturates, after)
+                psum_overflows += misfits
+                if misfits and (psum_first[0] < 0 or psum_first[0] == m):
+                    for n in range(columns):
+                        if after[n] != psum[n] + part[n]:
+                            note_first(psum_first, m, n, start, psum[n], part[n])
+                psum, after = after, psum
             for n in range(columns):
                 before = out[m, n]
                 out[m, n], overflow = add_limited(before, psum[n], acc_bits, acc_saturates)

@@ -22,6 +22,40 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, eq=False)
+class Registers:
+    """What the registers hold in a cycle: operands as the multipliers see them, sums as they latch at the cycle's end.
+
+    cause : "load", "fill", "compute" or "drain"
+    number : the pass that is in the array (while it loads: the one that enters)
+    x, y, chain_y : int32 [rows, cols, lanes + scales], operand elements, then block scales: of the operand that moves
+        right, of the one that moves down (os) or stays (ws, is), and of its load chain (ws, is)
+    x_ok, y_ok, chain_y_ok : bool, likewise; False where there is no data
+    x_token : int64 [rows, cols], lane step (os) or streamed row (ws, is) that is in x; -1: none
+    row, col : int64 [rows, cols], whose output the psum belongs to, -1: nobody's; of the GEMM as the array sees it
+    psum, block : int64 [rows, cols], psum and block register
+    chain_row, chain_psum : int64 [rows, cols], the drain chain (os; without drain_overlap it is the psums themselves)
+    outlet : int64 [cols, 3], row and column of the accumulator that was written below each column, and its new content
+    """
+
+    cause: str
+    number: int
+    x: NDArray[np.int32]
+    y: NDArray[np.int32]
+    chain_y: NDArray[np.int32]
+    x_ok: NDArray[np.bool_]
+    y_ok: NDArray[np.bool_]
+    chain_y_ok: NDArray[np.bool_]
+    x_token: NDArray[np.int64]
+    row: NDArray[np.int64]
+    col: NDArray[np.int64]
+    psum: NDArray[np.int64]
+    block: NDArray[np.int64]
+    chain_row: NDArray[np.int64]
+    chain_psum: NDArray[np.int64]
+    outlet: NDArray[np.int64]
+
+
+@dataclass(frozen=True, eq=False)
 class Machine:
     """One layer on the array: its operands, every register, the controller's registers, and the log of events."""
 
@@ -37,6 +71,36 @@ class Machine:
 
         step = kernels.advance_os if self.output_stationary else kernels.advance_stationary
         return step(self.job, self.state, self.ctrl, self.log)
+
+    def registers(self) -> Registers:
+        """Return a copy of what the registers hold in the cycle that `advance` has just carried out."""
+        from accelsim.engine import stepped_kernels as kernels
+
+        state, job = self.state, self.job
+        current, cause = int(self.ctrl[kernels.CUR]), int(self.ctrl[kernels.LAST])
+        y_at, sums_at = (current, kernels.HELD) if self.output_stationary else (kernels.HELD, current)
+        pes = (job.array_rows, job.array_cols)
+        value = state.value.reshape(2, 2, *pes, -1).copy()
+        ok = state.ok.reshape(2, 2, *pes, -1) != 0
+        sums, chain = state.sums[sums_at].copy(), state.sums[kernels.CHAIN].copy()
+        return Registers(
+            cause=("load", "fill", "compute", "drain")[cause],
+            number=int(self.ctrl[kernels.CHAIN_PASS if cause == kernels.LOAD else kernels.PASS]),
+            x=value[kernels.X, current],
+            y=value[kernels.Y, y_at],
+            chain_y=value[kernels.Y, kernels.CHAIN],
+            x_ok=ok[kernels.X, current],
+            y_ok=ok[kernels.Y, y_at],
+            chain_y_ok=ok[kernels.Y, kernels.CHAIN],
+            x_token=state.tag.reshape(2, 2, *pes, 2)[kernels.X, current, ..., kernels.TOKEN].copy(),
+            row=sums[..., kernels.ROW],
+            col=sums[..., kernels.COL],
+            psum=sums[..., kernels.PSUM],
+            block=sums[..., kernels.PART],
+            chain_row=chain[..., kernels.ROW],
+            chain_psum=chain[..., kernels.PSUM],
+            outlet=state.outlet.copy(),
+        )
 
     def run(self) -> None:
         """Carry out all cycles; RuntimeError if the controller never stops (a defect of ours)."""
@@ -123,6 +187,7 @@ def _build_state(job: Job, held: NDArray[np.int64]) -> State:
         tag=np.full((2, 2, rows, cols * 2), -1, np.int64),
         sums=sums,
         acc=acc,
+        outlet=np.tile(np.array([-1, -1, 0], np.int64), (cols, 1)),
     )
 
 

@@ -33,7 +33,7 @@ LOAD, FILL, COMPUTE, DRAIN = 0, 1, 2, 3
 # LAST: cause of the last cycle, for waveforms.
 PHASE, PASS, TIME, CUR, CHAIN_PASS, CHAIN_BUSY, CHAIN_TIME, PENDING, LAST = 0, 1, 2, 3, 4, 5, 6, 7, 8
 CTRL = 9
-DONE = 9  # a PHASE besides LOAD, COMPUTE and DRAIN
+START, DONE = 8, 9  # PHASE is one of these, LOAD, COMPUTE or DRAIN. START: a pass begins with the next cycle
 
 # Job.passes.
 BATCH, ROW0, ROWS, COL0, COLS = 0, 1, 2, 3, 4
@@ -49,6 +49,9 @@ TOKEN, INDEX = 0, 1
 PSUM, EXACT, ROW, COL, PART, PART_OK = 0, 1, 2, 3, 4, 5
 # State.acc, last axis: accumulators; their unlimited companions less the bias, and the extremes of these.
 ACC, DELTA, LOWEST, HIGHEST = 0, 1, 2, 3
+# State.outlet, last axis: row and column of the accumulator below a column that was written this cycle (-1: none), and
+# what it holds now.
+OUT_ROW, OUT_COL, OUT_VALUE = 0, 1, 2
 
 
 class Job(NamedTuple):
@@ -91,6 +94,7 @@ class State(NamedTuple):
     tag : int64 [side, buffer, row, col * 2], what travels with them
     sums : int64 [buffer, row, col, 6], psum and block registers
     acc : int64 [batch, rows, cols, 4], accumulators
+    outlet : int64 [col, 3], what left the array at its bottom in this cycle
     """
 
     value: I32
@@ -98,6 +102,7 @@ class State(NamedTuple):
     tag: I64
     sums: I64
     acc: I64
+    outlet: I64
 
 
 class Log(NamedTuple):
@@ -357,14 +362,22 @@ def add_to_accumulator(job: Job, s: State, log: Log, batch: int, sums: I64, j: i
     if overflow:
         log.counts[ACC_OVERFLOW] += 1
         note_first(log.acc_first, output_key(job, batch, row, col), k, before, psum)
+    s.outlet[j, OUT_ROW], s.outlet[j, OUT_COL], s.outlet[j, OUT_VALUE] = row, col, acc[ACC]
     acc[DELTA] += sums[j, EXACT]
     acc[LOWEST] = min(acc[LOWEST], acc[DELTA])
     acc[HIGHEST] = max(acc[HIGHEST], acc[DELTA])
 
 
 @njit
+def close_outlet(s: State) -> None:
+    """Nothing has left the array yet in the cycle that begins."""
+    for j in range(s.outlet.shape[0]):
+        s.outlet[j, OUT_ROW], s.outlet[j, OUT_COL], s.outlet[j, OUT_VALUE] = -1, -1, 0
+
+
+@njit
 def flush(s: State, side: int) -> None:
-    """Empty the operand registers that move, between passes: a pass may travel further than the one before it."""
+    """Empty operand registers that move, between passes: a pass may travel further than the one before it."""
     s.tag[side] = -1
     s.ok[side] = 0
 
@@ -460,14 +473,13 @@ def os_shift_chain(job: Job, s: State, ctrl: I64, log: Log) -> bool:
 
 
 @njit
-def os_next_pass(job: Job, s: State, ctrl: I64) -> None:
-    """Start the next pass on empty psums, or stop."""
-    ctrl[PASS] += 1
-    ctrl[TIME] = 0
+def os_start_pass(s: State, ctrl: I64) -> None:
+    """Begin the next pass on empty psums."""
     flush(s, X)
     flush(s, Y)
     clear_sums(s, HELD)
-    ctrl[PHASE] = COMPUTE if ctrl[PASS] < job.passes.shape[1] else DONE
+    ctrl[PASS] += 1
+    ctrl[TIME], ctrl[PHASE] = 0, COMPUTE
 
 
 @njit
@@ -478,7 +490,7 @@ def os_hand_over(job: Job, s: State, ctrl: I64) -> None:
     ctrl[PENDING] = 0
     if job.drain_overlap and ctrl[PASS] + 1 < job.passes.shape[1]:
         ctrl[CHAIN_BUSY] = 1
-        os_next_pass(job, s, ctrl)
+        ctrl[PHASE] = START
     else:
         ctrl[PHASE] = DRAIN
 
@@ -490,6 +502,9 @@ def advance_os(job: Job, s: State, ctrl: I64, log: Log) -> bool:
     With drain_overlap the chain is a second set of registers, which shifts while the next pass computes. Without, the
     chain is the psum registers themselves, so what it holds is copied back after each shift.
     """
+    close_outlet(s)
+    if ctrl[PHASE] == START:
+        os_start_pass(s, ctrl)
     if ctrl[PHASE] == COMPUTE:
         worked, live = os_array_cycle(job, s, ctrl, log)
         ctrl[LAST] = COMPUTE if worked else FILL
@@ -504,15 +519,19 @@ def advance_os(job: Job, s: State, ctrl: I64, log: Log) -> bool:
                 os_hand_over(job, s, ctrl)
     else:
         ctrl[LAST] = DRAIN
+        flush(s, X)
+        flush(s, Y)
         empty = os_shift_chain(job, s, ctrl, log)
         if not job.drain_overlap:
             copy(s.sums[CHAIN], s.sums[HELD])
+        elif not ctrl[PENDING]:  # the psums were handed over
+            clear_sums(s, HELD)
         if empty:
             ctrl[CHAIN_BUSY] = 0
             if ctrl[PENDING]:
                 os_hand_over(job, s, ctrl)
             else:
-                os_next_pass(job, s, ctrl)
+                ctrl[PHASE] = START if ctrl[PASS] + 1 < job.passes.shape[1] else DONE
     log.cycles[ctrl[LAST]] += 1
     return ctrl[PHASE] != DONE
 
@@ -608,14 +627,21 @@ def stationary_array_cycle(job: Job, s: State, ctrl: I64, log: Log) -> tuple[boo
 
 
 @njit
-def stationary_start_pass(s: State, ctrl: I64, p: int) -> None:
-    """The operand is in the chain: hold it, compute, and let the chain begin the next load if it can."""
-    hold(s)
+def empty_pipeline(s: State) -> None:
+    """Nothing streams: operand registers that move, and psums, hold bubbles."""
     flush(s, X)
     clear_sums(s, 0)
     clear_sums(s, 1)
-    ctrl[PASS], ctrl[TIME], ctrl[PHASE] = p, 0, COMPUTE
-    ctrl[CHAIN_PASS], ctrl[CHAIN_TIME] = p + 1, 0
+
+
+@njit
+def stationary_start_pass(s: State, ctrl: I64) -> None:
+    """The operand is in the chain: hold it, compute, and let the chain begin the next load if it can."""
+    hold(s)
+    empty_pipeline(s)
+    ctrl[PASS], ctrl[TIME], ctrl[PHASE] = ctrl[CHAIN_PASS], 0, COMPUTE
+    ctrl[CHAIN_PASS] += 1
+    ctrl[CHAIN_TIME] = 0
 
 
 @njit
@@ -625,11 +651,15 @@ def advance_stationary(job: Job, s: State, ctrl: I64, log: Log) -> bool:
     When double-buffered, the load chain is a second set of registers and shifts while the present pass computes.
     """
     passes = job.passes.shape[1]
+    close_outlet(s)
+    if ctrl[PHASE] == START:
+        stationary_start_pass(s, ctrl)
     if ctrl[PHASE] == LOAD:
         ctrl[LAST] = LOAD
+        empty_pipeline(s)
         load_row(job, s, ctrl, log)
         if ctrl[CHAIN_TIME] == extent(job, ctrl[CHAIN_PASS])[0]:
-            stationary_start_pass(s, ctrl, ctrl[CHAIN_PASS])
+            ctrl[PHASE] = START
     else:
         worked, live = stationary_array_cycle(job, s, ctrl, log)
         ctrl[LAST] = COMPUTE if worked else FILL
@@ -642,7 +672,7 @@ def advance_stationary(job: Job, s: State, ctrl: I64, log: Log) -> bool:
             if following == passes:
                 ctrl[PHASE] = DONE
             elif loads and ctrl[CHAIN_TIME] == extent(job, following)[0]:
-                stationary_start_pass(s, ctrl, following)
+                ctrl[PHASE] = START
             else:
                 ctrl[PHASE] = LOAD
     log.cycles[ctrl[LAST]] += 1

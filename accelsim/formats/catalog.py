@@ -12,6 +12,10 @@ from accelsim.formats.binary import BinaryFormat
 from accelsim.formats.codebook import DEFAULT_LANE_BITS, MAX_INDEX_BITS, CodebookFormat
 from accelsim.formats.fixed_point import FixedPointFormat
 from accelsim.formats.integer import MAX_ACCUMULATOR_BITS, MAX_OPERAND_BITS, IntegerFormat
+from accelsim.formats.microexponents import MicroexponentFormat
+from accelsim.formats.minifloat import BF16, E2M1, E2M3, E3M2, E4M3, E5M2, FP16, MinifloatFormat
+from accelsim.formats.nvfp4 import Nvfp4Format
+from accelsim.formats.ocp_mx import INT8, OcpMxFormat
 from accelsim.formats.power_of_two import MAX_BITS as MAX_PO2_BITS
 from accelsim.formats.power_of_two import PowerOfTwoFormat
 from accelsim.formats.spec import Format
@@ -30,6 +34,23 @@ CATALOG: dict[str, Format] = {
     "uvsq4": VsqFormat(4, signed=False, vector_size=16, scale_bits=4),
     "uvsq6": VsqFormat(6, signed=False, vector_size=16, scale_bits=4),
     "uvsq8": VsqFormat(8, signed=False, vector_size=16, scale_bits=4),
+    "fp16": MinifloatFormat(FP16),
+    "bf16": MinifloatFormat(BF16),
+    "fp8_e4m3": MinifloatFormat(E4M3),
+    "fp8_e5m2": MinifloatFormat(E5M2),
+    "fp6_e3m2": MinifloatFormat(E3M2),
+    "fp6_e2m3": MinifloatFormat(E2M3),
+    "fp4_e2m1": MinifloatFormat(E2M1),
+    "mxint8": OcpMxFormat("mxint8", INT8),
+    "mxfp8_e4m3": OcpMxFormat("mxfp8_e4m3", E4M3),
+    "mxfp8_e5m2": OcpMxFormat("mxfp8_e5m2", E5M2),
+    "mxfp6_e3m2": OcpMxFormat("mxfp6_e3m2", E3M2),
+    "mxfp6_e2m3": OcpMxFormat("mxfp6_e2m3", E2M3),
+    "mxfp4": OcpMxFormat("mxfp4", E2M1),
+    "mx9": MicroexponentFormat("mx9", 8),
+    "mx6": MicroexponentFormat("mx6", 5),
+    "mx4": MicroexponentFormat("mx4", 3),
+    "nvfp4": Nvfp4Format(),
     "binary": BinaryFormat(),
     "ternary": TernaryFormat(),
     "ttq": TrainedTernaryFormat(),

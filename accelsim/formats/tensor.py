@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from accelsim.errors import FormatError, ShapeError
-from accelsim.formats.spec import Format, QTensor
+from accelsim.formats.spec import Format, QTensor, Scalar
 
 SMALLEST_SCALE = float(np.finfo(np.float64).tiny)
 """A scale computed from data is never smaller: 2**-1022, the smallest normal double. Below it a scale would lose its
@@ -109,7 +111,7 @@ def other_axes(ndim: int, axis: int | None) -> tuple[int, ...]:
     return tuple(i for i in range(ndim) if i != axis)
 
 
-def along(array: NDArray[np.float64], ndim: int, axis: int | None) -> NDArray[np.float64]:
+def along(array: NDArray[Scalar], ndim: int, axis: int | None) -> NDArray[Scalar]:
     """Reshape a () or (C,) array so that it broadcasts along `axis` of an `ndim`-dimensional array."""
     if array.ndim == 0 or axis is None:
         return array
@@ -121,10 +123,16 @@ def block_count(length: int, size: int) -> int:
     return -(-length // size)
 
 
-def spread_blocks(block_scales: NDArray[np.int32], axis: int, size: int, length: int) -> NDArray[np.int32]:
+def spread_blocks(block_scales: NDArray[Scalar], axis: int, size: int, length: int) -> NDArray[Scalar]:
     """Repeat each block's scale for its elements: the block axis grows to `length`."""
-    spread: NDArray[np.int32] = np.repeat(block_scales, size, axis=axis).take(np.arange(length), axis=axis)
+    spread: NDArray[Scalar] = np.repeat(block_scales, size, axis=axis).take(np.arange(length), axis=axis)
     return spread
+
+
+def block_maxima(magnitudes: NDArray[Scalar], axis: int, size: int) -> NDArray[Scalar]:
+    """Return the largest of each block of `size` along `axis`; the last block may be shorter."""
+    starts = np.arange(block_count(magnitudes.shape[axis], size)) * size
+    return np.asarray(np.maximum.reduceat(magnitudes, starts, axis=axis))
 
 
 def clamp_codes(codes: NDArray[np.float64], low: int, high: int) -> NDArray[np.int64]:
@@ -235,16 +243,19 @@ def check_block_axis(axis: int | None, shape: tuple[int, ...], channel: int | No
     return block
 
 
-def _integers(array: ArrayLike, what: str) -> NDArray[np.int64]:
+def _integers(array: ArrayLike, what: str) -> NDArray[Any]:
+    """Return integers that fit int64, in the type that they come in: copies of large arrays cost memory."""
     given = np.asarray(array)
     if given.dtype.kind not in "iu":
         raise FormatError(f"{what}: dtype is {given.dtype}; pass integers")
     if given.dtype == np.uint64 and given.size and int(given.max()) > np.iinfo(np.int64).max:
         raise FormatError(f"{what}: {int(given.max())} does not fit int64")
-    return given.astype(np.int64)
+    return given
 
 
-def _check_range(array: NDArray[np.int64], low: int, high: int, what: str, name: str) -> None:
+def _check_range(array: NDArray[Any], low: int, high: int, what: str, name: str) -> None:
+    if array.size == 0 or (low <= int(array.min()) and int(array.max()) <= high):
+        return
     wrong = (array < low) | (array > high)
     if wrong.any():
         index = _first(wrong)

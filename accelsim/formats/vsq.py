@@ -20,7 +20,7 @@ from accelsim.formats.spec import Blocks, CodesAreLanes, Lanes, QTensor
 from accelsim.formats.tensor import (
     along,
     as_reals,
-    block_count,
+    block_maxima,
     check_block_axis,
     check_scale,
     clamp_codes,
@@ -185,8 +185,7 @@ class VsqFormat(CodesAreLanes):
 
     def _vector_scales(self, reals: NDArray[np.float64], axis: int) -> NDArray[np.float64]:
         magnitude = np.abs(reals) if self.signed else np.maximum(reals, 0.0)
-        starts = np.arange(block_count(reals.shape[axis], self.vector_size)) * self.vector_size
-        return np.asarray(np.maximum.reduceat(magnitude, starts, axis=axis) / self.high)
+        return block_maxima(magnitude, axis, self.vector_size) / self.high
 
 
 def round_half_up(values: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -118,7 +118,7 @@ class Passes:
     """Every pass of a layer, in order, as arrays of one entry a pass (the GEMMs of a batch one after another).
 
     batch : which GEMM
-    row0, rows : first index and used extent along the array's rows (os: output rows m; ws, is: lane groups of K)
+    row0, rows : first index and used extent along the array's rows (os: output rows m; ws, is: lane steps of K)
     col0, cols : first index and used extent along the array's columns (os, ws: n; is: m)
     """
 

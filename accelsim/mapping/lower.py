@@ -248,5 +248,6 @@ def _scale_blocks(
         shift = max(0, blocks.a_scale_bits + blocks.w_scale_bits - unit.product_bits)
         blocks = replace(blocks, product_shift=shift)
         if shift:
-            preloaded = (preloaded + (1 << (shift - 1))) >> shift
+            # Half up without the sum bias + 2^(shift-1), which can leave int64: the last bit shifted out is the half.
+            preloaded = (preloaded >> shift) + ((preloaded >> (shift - 1)) & 1)
     return replace(lowered, operands=replace(operands, bias=preloaded, blocks=blocks))

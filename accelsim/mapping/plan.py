@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from accelsim.config.model import HardwareConfig
-from accelsim.errors import UnsupportedLayerError
+from accelsim.errors import ShapeError, UnsupportedLayerError
 from accelsim.mapping.contract import GemmOperands, GemmShape, LayerPlan, Widths
 from accelsim.mapping.counts import array_tally, edge_traffic, step_contents
 from accelsim.mapping.cycles import cycle_counts
@@ -53,7 +53,8 @@ def plan_layer(
     a_bits, w_bits, a_scale_bits, w_scale_bits : widths of lanes and block scales
     layer : what messages call it
 
-    Raises UnsupportedLayerError where blocks do not fit the lanes or the rows, with the sizes that would.
+    Raises UnsupportedLayerError where blocks do not fit the lanes or the rows, with the sizes that would; ShapeError
+    where k_valid is not one bool an element of K.
     """
     array = config.array
     group = group_size(array.lanes, block_size, layer)
@@ -66,6 +67,8 @@ def plan_layer(
             f"by {steps_per_group}, {block_size} lanes, or dataflow 'os'"
         )
     valid = np.ones(shape.k, np.bool_) if k_valid is None else k_valid
+    if valid.dtype != np.bool_ or valid.shape != (shape.k,):
+        raise ShapeError(f"{layer}: k_valid is {valid.dtype} {valid.shape}, but must be bool ({shape.k},)")
     widths = _widths(config, a_bits, w_bits, block_size, a_scale_bits, w_scale_bits)
     steps = groups * steps_per_group
     passes = layer_passes(shape, steps, config)

@@ -6,11 +6,13 @@ from typing import Literal
 
 from accelsim.config.model import HardwareConfig
 from accelsim.errors import UnsupportedLayerError
-from accelsim.formats.spec import QTensor
+from accelsim.formats.spec import Datapath, QTensor
 from accelsim.trace.schema import Conv2dMeta, Layer
 from accelsim.trace.shapes import reduction_axis_of_weight
 
 MAX_PORT_BITS = 16
+DATAPATHS: tuple[Datapath, ...] = ("integer", "block_integer")
+"""The arithmetic that PE arrays can be configured for."""
 
 
 def check_supported(layer: Layer, x: QTensor, weight: QTensor, config: HardwareConfig) -> None:
@@ -18,11 +20,21 @@ def check_supported(layer: Layer, x: QTensor, weight: QTensor, config: HardwareC
 
     x, weight : the operands of the activation and the weight port (of a matrix product: the two activations)
     """
-    for operand, tensor in (("activation", x), ("weight", weight)):
-        _check_decoder(layer, operand, tensor, config)
+    _check_datapath(layer, "activations", x, config)
+    _check_datapath(layer, "weights", weight, config)
     _check_port(layer, "activation", x, config)
     _check_port(layer, "weight", weight, config)
     _check_blocks(layer, x, weight, config)
+
+
+def _check_datapath(layer: Layer, what: str, tensor: QTensor, config: HardwareConfig) -> None:
+    needed = tensor.format.datapath
+    if needed not in DATAPATHS:
+        raise UnsupportedLayerError(
+            f"layer {layer.name!r} needs a {needed} datapath for {what} in {tensor.format.name}, but the PE array of "
+            f"{config.name!r} multiplies integers (datapaths {', '.join(DATAPATHS)}); quantize the tensor to an "
+            f"integer or a VSQ format, such as int8 or vsq4"
+        )
 
 
 def _check_port(
@@ -44,15 +56,6 @@ def _check_port(
         f"layer {layer.name!r} needs {operand}s in {form.name} ({form.low}..{form.high}), but the configuration "
         f"{config.name!r} has {sign}{port.bits}-bit {operand} ports; {remedy}"
     )
-
-
-def _check_decoder(layer: Layer, operand: str, tensor: QTensor, config: HardwareConfig) -> None:
-    if tensor.format.datapath == "codebook":
-        raise UnsupportedLayerError(
-            f"layer {layer.name!r} has {operand}s in {tensor.format.name}, which a codebook decodes, but the "
-            f"configuration {config.name!r} has no codebook decoder at the {operand} ports; quantize the tensor to "
-            f"integers"
-        )
 
 
 def _check_blocks(layer: Layer, x: QTensor, weight: QTensor, config: HardwareConfig) -> None:

@@ -12,12 +12,19 @@ from accelsim.mapping.contract import LayerPlan
 
 
 def traffic_actions(
-    plan: LayerPlan, config: HardwareConfig, *, activation_bits: int, weight_bits: int, output_bits: int
+    plan: LayerPlan,
+    config: HardwareConfig,
+    *,
+    activation_bits: int,
+    weight_bits: int,
+    output_bits: int,
+    parameter_bits: int = 0,
 ) -> Actions:
     """Return buffer and DRAM traffic of a layer, in bits.
 
     plan : says how often each operand enters the array
     activation_bits, weight_bits, output_bits : packed sizes of the layer's tensors, block scales included
+    parameter_bits : biases and requantization factors; they come with the weights and are read once
 
     A convolution's overlapping windows are read again for every window (there is no line buffer), and a padding pixel
     counts as a read, as its code comes from the same port.
@@ -25,14 +32,14 @@ def traffic_actions(
     kind, buffers = config.dram.kind, config.buffers
     activation_reads, weight_reads = edge_bits(plan)
     counts = {
-        Action("dram", f"dram_read_{kind}"): activation_bits + weight_bits,
+        Action("dram", f"dram_read_{kind}"): activation_bits + weight_bits + parameter_bits,
         Action("dram", f"dram_write_{kind}"): output_bits,
     }
     moves = [
         ("sram_write", buffers.activation.size_bytes, activation_bits),
-        ("sram_write", buffers.weight.size_bytes, weight_bits),
+        ("sram_write", buffers.weight.size_bytes, weight_bits + parameter_bits),
         ("sram_read", buffers.activation.size_bytes, activation_reads),
-        ("sram_read", buffers.weight.size_bytes, weight_reads),
+        ("sram_read", buffers.weight.size_bytes, weight_reads + parameter_bits),
         ("sram_write", buffers.output.size_bytes, output_bits),
         ("sram_read", buffers.output.size_bytes, output_bits),
     ]

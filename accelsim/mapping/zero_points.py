@@ -43,8 +43,8 @@ def handle_zero_points(
     two bits, so a one always enters. Constant weights: -zx sum w + K zx zw joins the bias of every output. Two
     activations: the column of ones starts at -K zx and thus measures sum (x - zx), which covers the last term.
 
-    Raises UnsupportedLayerError for zero points that cannot be factored out of the sum over K, and for a bias that
-    the row of ones would get too.
+    Raises UnsupportedLayerError for zero points that cannot be factored out of the sum over K, for a bias that the
+    row of ones would get too, and for a preload that does not fit int64.
     """
     zero_x, zero_w = _zero_point_of_activations(layer, x), _zero_points_of_weights(layer, weight)
     if not zero_x and not zero_w.any():
@@ -56,7 +56,7 @@ def handle_zero_points(
     per_output = np.broadcast_to(zero_w if zero_w.size == 1 else zero_w.reshape(-1, cols), (gemms, cols))
     a, w, bias = operands.a, operands.w, operands.bias
     if constant:
-        bias = bias - zero_x * w.sum(axis=1, dtype=np.int64) + k * zero_x * per_output
+        bias = _preload(layer, bias, k * zero_x * per_output - zero_x * w.sum(axis=1, dtype=np.int64))
     elif zero_x and bias.any():
         raise UnsupportedLayerError(
             f"layer {layer.name!r} adds a bias to a product of two activations of which the first has zero point "
@@ -74,6 +74,19 @@ def handle_zero_points(
         a = np.concatenate([a, ones], axis=1)
     changed = replace(operands, a=np.ascontiguousarray(a), w=np.ascontiguousarray(w), bias=bias)
     return changed, ZeroPoints(None if measured_w is None else np.ascontiguousarray(measured_w), measured_a)
+
+
+def _preload(layer: Layer, bias: Int64, terms: Int64) -> Int64:
+    """Return bias + terms, exact."""
+    preload = bias + terms  # wraps where bias and terms have one sign and the sum has the other
+    wrapped = ((bias ^ preload) & (terms ^ preload)) < 0
+    if wrapped.any():
+        channel = int(wrapped.argmax())  # the GEMMs of a grouped convolution hold its channels one after another
+        raise UnsupportedLayerError(
+            f"layer {layer.name!r}: bias {int(bias.flat[channel])} of output channel {channel} and its zero-point "
+            f"terms {int(terms.flat[channel])} add up to more than 64 bits hold; use a smaller bias"
+        )
+    return preload
 
 
 def _zero_point_of_activations(layer: Layer, x: QTensor) -> int:

@@ -124,6 +124,11 @@ def _check_stage(stage: OutputStage, ppu: Ppu) -> None:
     if stage.activation not in COMPARES:
         near = did_you_mean(stage.activation, COMPARES)
         raise FormatError(f"activation={stage.activation!r} is unknown{near}; use one of {', '.join(COMPARES)}")
+    if stage.format.datapath not in ("integer", "block_integer"):
+        raise FormatError(
+            f"{stage.format.name}: the PPU makes integers and integers with integer block scales (VSQ), no "
+            f"{stage.format.datapath} codes; choose an output format such as int8 or vsq4"
+        )
     if (stage.activation == "clamp") != (stage.clamp is not None):
         raise FormatError(f"activation={stage.activation!r} with clamp={stage.clamp}: 'clamp', and only it, has bounds")
     if stage.clamp is not None and stage.clamp[0] > stage.clamp[1]:
@@ -154,15 +159,16 @@ def _check_stage(stage: OutputStage, ppu: Ppu) -> None:
     if stage.format.lane_bits > _MAX_VSQ_ELEMENT_BITS:
         raise FormatError(f"{name}: the PPU scales vectors of elements of up to {_MAX_VSQ_ELEMENT_BITS} bits")
     largest = stage.format.high * ((1 << stage.format.blocks.scale_bits) - 1) << ppu.vsq_guard_bits
-    if _rule(stage, ppu) == "half_away_17bit" and largest >= 1 << 16:
+    if rule_in_force(stage.rounding, ppu) == "half_away_17bit" and largest >= 1 << 16:
         raise FormatError(
             f"{name}: rule 'half_away_17bit' saturates to 17 bits, but vectors reach {largest} before they are scaled; "
             f"use another rounding rule, or fewer vsq_guard_bits than {ppu.vsq_guard_bits}"
         )
 
 
-def _rule(stage: OutputStage, ppu: Ppu) -> str | None:
-    return stage.rounding if stage.rounding is None or ppu.rounding == "trace" else ppu.rounding
+def rule_in_force(requested: str | None, ppu: Ppu) -> str | None:
+    """Return the rule that the silicon uses for a layer that asks for `requested`; None: raw accumulators leave."""
+    return requested if requested is None or ppu.rounding == "trace" else ppu.rounding
 
 
 def _guard_bits(stage: OutputStage, ppu: Ppu) -> int:
@@ -171,7 +177,7 @@ def _guard_bits(stage: OutputStage, ppu: Ppu) -> int:
 
 def _factors(stage: OutputStage, ppu: Ppu, channels: int) -> _Factors:
     """Return the rule in force, and its factors from accumulators to the integers that it rounds to."""
-    rule = _rule(stage, ppu)
+    rule = rule_in_force(stage.rounding, ppu)
     if rule is None:
         shift = np.full(channels, -stage.acc_shift, np.int64)
         return _Factors(None, np.ones(channels, np.int64), shift)

@@ -154,6 +154,11 @@ def _integers(name: str, values: ArrayLike) -> NDArray[Any]:
     array = np.asarray(values)
     if array.size == 0 and not isinstance(values, np.ndarray):
         return array.astype(np.int64)
+    if array.dtype == object and all(isinstance(value, int) for value in array.flat):
+        value = next((value for value in array.flat if not INT64_MIN <= value <= INT64_MAX), None)
+        if value is None:
+            return array.astype(np.int64)
+        raise FormatError(f"{name} contains {value}, which does not fit int64")
     if not np.issubdtype(array.dtype, np.integer):
         raise FormatError(f"{name} is {array.dtype}; it takes integers that fit int64")
     if array.dtype == np.uint64 and array.size and int(array.max()) > INT64_MAX:

@@ -1,4 +1,4 @@
-"""A report on disk: ``report.json`` and ``outputs.npz``, each written whole or not at all."""
+"""A report on disk: ``report.json`` and ``outputs.npz``, written whole or not at all."""
 
 from __future__ import annotations
 
@@ -18,16 +18,43 @@ from accelsim.report.values import LayerReport, RunReport, output_digest
 REPORT, OUTPUTS = "report.json", "outputs.npz"
 
 
+def prepare_folder(folder: str | Path) -> Path:
+    """Create `folder` if need be, prove that a file can be written into it, and return it.
+
+    Meant for before a long run, so that no result is lost to a name that does not work. Raises ReportError, the same as
+    `save_report` would.
+    """
+    if not str(folder):
+        raise ReportError("'' is not a folder name")
+    home = Path(folder)
+    try:
+        home.mkdir(parents=True, exist_ok=True)
+        for target in (home / REPORT, home / OUTPUTS):
+            if target.is_dir():
+                raise ReportError(f"{target} is a folder; remove it, or name another folder")
+        probe = _draft(home / REPORT)
+        probe.touch(exist_ok=False)
+        probe.unlink()
+    except (FileExistsError, NotADirectoryError):
+        # the name itself or one of its parents
+        file = next((path for path in (home, *home.parents) if path.exists() and not path.is_dir()), home)
+        raise ReportError(f"{file} is a file; name a folder") from None
+    except (OSError, ValueError) as error:  # ValueError: a null character
+        raise _unwritable(home, error) from None
+    return home
+
+
 def save_report(report: RunReport, folder: str | Path) -> None:
     """Write `report` into `folder`, which is created if need be; other files in it are left alone.
 
     report.json : `RunReport.to_json`
     outputs.npz : "<layer>/codes" and, where the format has blocks, "<layer>/block_scales" of each layer
 
-    A file is replaced in one step, so a reader finds the old or the new one, never half of it. A report without output
-    arrays (read from JSON) removes an older run's outputs.npz. Raises ReportError where the folder cannot be written.
+    Both files are written in full beside the old ones and only then take their places, so a write that fails changes
+    neither, and a reader never finds half a file. A report without arrays (read from JSON) removes an older
+    run's outputs.npz. Raises ReportError where the folder cannot be written; it names the final file.
     """
-    home = Path(folder)
+    home = prepare_folder(folder)
     arrays = {}
     for layer in report.layers:
         if layer.output_codes is not None:
@@ -35,28 +62,40 @@ def save_report(report: RunReport, folder: str | Path) -> None:
         if layer.output_block_scales is not None:
             arrays[f"{layer.name}/block_scales"] = layer.output_block_scales
     text = report.to_json(indent=2) + "\n"
+    contents: dict[Path, Callable[[IO[bytes]], Any]] = {home / REPORT: lambda file: file.write(text.encode())}
+    if arrays:
+        contents[home / OUTPUTS] = lambda file: np.savez_compressed(file, **arrays)  # type: ignore[arg-type]
+    drafts = {target: _draft(target) for target in contents}
+    target = home
     try:
-        home.mkdir(parents=True, exist_ok=True)
-        if arrays:
-            _write_whole(home / OUTPUTS, lambda file: np.savez_compressed(file, **arrays))  # type: ignore[arg-type]
-        else:
-            (home / OUTPUTS).unlink(missing_ok=True)
-        _write_whole(home / REPORT, lambda file: file.write(text.encode()))
+        for target, write in contents.items():
+            _write(drafts[target], write)
+        for target, draft in drafts.items():
+            draft.replace(target)
+        if not arrays:
+            target = home / OUTPUTS
+            target.unlink(missing_ok=True)
     except OSError as error:
-        raise ReportError(f"{error.filename or home}: cannot be written: {error.strerror or error}") from None
+        raise _unwritable(target, error) from None
+    finally:
+        for draft in drafts.values():
+            draft.unlink(missing_ok=True)
 
 
-def _write_whole(path: Path, write: Callable[[IO[bytes]], Any]) -> None:
-    draft = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")  # same folder: replacing is one step there only
-    try:
-        with draft.open("xb") as file:
-            write(file)
-            file.flush()
-            os.fsync(file.fileno())
-        draft.replace(path)
-    except BaseException:
-        draft.unlink(missing_ok=True)
-        raise
+def _draft(target: Path) -> Path:
+    """Return a new name in the same folder: only there is replacing one step."""
+    return target.with_name(f".{target.name}.{uuid.uuid4().hex}.tmp")
+
+
+def _write(path: Path, write: Callable[[IO[bytes]], Any]) -> None:
+    with path.open("xb") as file:
+        write(file)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _unwritable(path: Path, error: OSError | ValueError) -> ReportError:
+    return ReportError(f"{path}: cannot be written: {getattr(error, 'strerror', None) or error}")
 
 
 def load_report(folder: str | Path) -> RunReport:

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 from io import StringIO
-from typing import IO, Literal
+from typing import IO
 
-from rich import box
 from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
 from accelsim.energy.account import COMPONENTS
 from accelsim.report.findings import OverflowPlace, RegisterReport
+from accelsim.report.page import Column, Page
 from accelsim.report.values import LayerReport, RunReport, Totals
 
 _TITLES = {
@@ -28,28 +26,42 @@ _TITLES = {
     "control": "control",
     "leakage": "leakage",
 }
+NARROWEST = 40  # columns
+SHORT_FORMATS = 24  # characters of three format names that fit beside the other columns
 _UNITS_PJ = {"pJ": 1.0, "nJ": 1e3, "µJ": 1e6, "mJ": 1e9, "J": 1e12}
 _UNITS_US = {"ns": 1e-3, "µs": 1.0, "ms": 1e3, "s": 1e6}
 
 
 def print_report(report: RunReport, file: IO[str] | None = None) -> None:
-    """Print `report` on `file` (default: stdout), as wide as the terminal; 100 columns where it is none."""
+    """Print `report` on `file` (default: stdout), as wide as the terminal.
+
+    Where it is no terminal: without blanks at the ends of lines, as wide as COLUMNS says, or 100 columns.
+    """
     console = Console(file=file)
-    if not console.is_terminal:
-        console = Console(file=file, width=100)
-    render(report, console)
+    if console.is_terminal:
+        render(report, console)
+        return
+    columns = os.environ.get("COLUMNS", "")
+    console = Console(file=file, width=max(NARROWEST, int(columns)) if columns.isdecimal() else 100)
+    with console.capture() as captured:
+        render(report, console)
+    console.file.write(_without_trailing_blanks(captured.get()))
 
 
 def render_text(report: RunReport, width: int = 100, *, color: bool = False) -> str:
     """Return the tables as text of at most `width` columns; with `color`, with ANSI codes."""
     file = StringIO()
     render(report, Console(file=file, width=width, force_terminal=color, color_system="standard" if color else None))
-    return "".join(f"{line.rstrip()}\n" for line in file.getvalue().splitlines())
+    return _without_trailing_blanks(file.getvalue())
+
+
+def _without_trailing_blanks(text: str) -> str:
+    return "".join(f"{line.rstrip()}\n" for line in text.splitlines())
 
 
 def render(report: RunReport, console: Console) -> None:
     """Print `report` on a rich console; readable from 80 columns. What the console's encoding lacks is spelled out."""
-    page = _Page(console)
+    page = Page(console)
     totals = report.totals
     page.line(f"{report.config_name}: {report.trace_name}", "bold")
     page.line(
@@ -61,59 +73,10 @@ def render(report: RunReport, console: Console) -> None:
     _time_table(report, totals, page)
     _energy_table(report, totals, page)
     _numbers_table(report, totals, page)
-    for sentence, style in [*_summary(report, totals), *_warnings(report)]:
+    for sentence, style in [*_summary(report, totals), *_network(report), *_warnings(report)]:
         page.line(sentence, style)
     for assumption in report.assumptions:
         page.line(f"Model: {assumption}", "dim")
-
-
-class _Page:
-    """A console that is never given a character it cannot print."""
-
-    def __init__(self, console: Console) -> None:
-        self._console = console
-        self._encoding = console.encoding
-
-    def line(self, text: str = "", style: str = "") -> None:
-        self._console.print(self.text(text, style), soft_wrap=False)
-
-    def text(self, text: str, style: str = "") -> Text:
-        """Return `text` as it is (no markup), with what the encoding lacks spelled out."""
-        try:
-            text.encode(self._encoding)
-        except (UnicodeEncodeError, LookupError):
-            text = text.replace("µ", "u").encode("ascii", "backslashreplace").decode()
-        return Text(text, style, overflow="fold")
-
-    def table(self, title: str, columns: Sequence[_Column], layers: Sequence[LayerReport], totals: Totals) -> None:
-        table = Table(box=box.SIMPLE_HEAD, show_footer=True, pad_edge=False, padding=(0, 1, 0, 0))
-        table.add_column("layer", "total", overflow="fold", min_width=5)
-        for column in columns:
-            footer = self.text(column.total(totals))
-            table.add_column(self.text(column.title), footer, justify=column.justify, overflow="fold")
-        for layer in layers:
-            cells = [column.cell(layer) for column in columns]
-            styles = [column.style(layer) for column in columns]
-            table.add_row(self.text(layer.name), *map(self.text, cells, styles))
-        self.line(title, "bold")  # not the table's own title, which would wrap at the table's width
-        self._console.print(table)
-        if self._console.options.ascii_only:  # the other box ends with an empty line
-            self.line()
-
-
-def _plain(_: LayerReport) -> str:
-    return ""
-
-
-@dataclass(frozen=True)
-class _Column:
-    """One column: its title, a layer's cell and its style, and the totals' cell."""
-
-    title: str
-    cell: Callable[[LayerReport], str]
-    total: Callable[[Totals], str]
-    style: Callable[[LayerReport], str] = _plain
-    justify: Literal["left", "right"] = "right"
 
 
 # -- the tables -------------------------------------------------------------------------------------------------------
@@ -123,14 +86,12 @@ def _no_total(_: Totals) -> str:
     return ""
 
 
-def _layers_table(report: RunReport, totals: Totals, page: _Page) -> None:
+def _layers_table(report: RunReport, totals: Totals, page: Page) -> None:
     columns = [
-        _Column("operator", lambda layer: layer.op, _no_total, justify="left"),
-        _Column("BxMxKxN", _sizes, _no_total),
-        _Column("MACs", lambda layer: f"{layer.macs:,}", lambda t: f"{t.macs:,}"),
-        _Column("input", lambda layer: layer.input_format, _no_total, justify="left"),
-        _Column("weight", lambda layer: layer.weight_format, _no_total, justify="left"),
-        _Column("output", lambda layer: layer.output_format, _no_total, justify="left"),
+        Column("operator", lambda layer: layer.op, _no_total, justify="left"),
+        Column("BxMxKxN", _sizes, _no_total),
+        Column("MACs", lambda layer: f"{layer.macs:,}", lambda t: f"{t.macs:,}"),
+        Column("input, weight, output", _formats, _no_total, justify="left"),
     ]
     title = "Layers (the matrix products as they ran, B of [M, K] times [K, N]; formats)"
     page.table(title, columns, report.layers, totals)
@@ -141,10 +102,16 @@ def _sizes(layer: LayerReport) -> str:
     return "x".join(str(size) for size in (shape.batch, shape.m, shape.k, shape.n))
 
 
-def _time_table(report: RunReport, totals: Totals, page: _Page) -> None:
+def _formats(layer: LayerReport) -> str:
+    """Return the three formats side by side; below one another where their names are long."""
+    names = (layer.input_format, layer.weight_format, layer.output_format)
+    return (" " if sum(map(len, names)) <= SHORT_FORMATS else "\n").join(names)
+
+
+def _time_table(report: RunReport, totals: Totals, page: Page) -> None:
     unit, size = _unit([totals.latency_us], _UNITS_US)
     columns = [
-        _Column(
+        Column(
             cause if cause != "ppu" else "PPU",
             lambda layer, cause=cause: f"{layer.cycles[cause]:,}",  # type: ignore[misc]
             lambda t, cause=cause: f"{t.cycles[cause]:,}",  # type: ignore[misc]
@@ -152,18 +119,18 @@ def _time_table(report: RunReport, totals: Totals, page: _Page) -> None:
         for cause in totals.cycles.by_cause()
     ]
     columns += [
-        _Column("cycles", lambda layer: f"{layer.total_cycles:,}", lambda t: f"{t.total_cycles:,}"),
-        _Column("util. %", lambda layer: f"{100 * layer.utilization:.1f}", lambda t: f"{100 * t.utilization:.1f}"),
-        _Column(unit, lambda layer: _amount(layer.latency_us / size), lambda t: _amount(t.latency_us / size)),
+        Column("cycles", lambda layer: f"{layer.total_cycles:,}", lambda t: f"{t.total_cycles:,}"),
+        Column("util. %", lambda layer: f"{100 * layer.utilization:.1f}", lambda t: f"{100 * t.utilization:.1f}"),
+        Column(unit, lambda layer: _amount(layer.latency_us / size), lambda t: _amount(t.latency_us / size)),
     ]
     page.table(f"Time (cycles by cause; latency in {unit})", columns, report.layers, totals)
 
 
-def _energy_table(report: RunReport, totals: Totals, page: _Page) -> None:
+def _energy_table(report: RunReport, totals: Totals, page: Page) -> None:
     unit, size = _unit([totals.total_energy_pj], _UNITS_PJ)
     shown = [name for name in COMPONENTS if totals.energy_pj[name]]
     columns = [
-        _Column(
+        Column(
             _TITLES[name],
             lambda layer, name=name: _amount(layer.energy_pj[name] / size),  # type: ignore[misc]
             lambda t, name=name: _amount(t.energy_pj[name] / size),  # type: ignore[misc]
@@ -171,7 +138,7 @@ def _energy_table(report: RunReport, totals: Totals, page: _Page) -> None:
         for name in shown
     ]
     columns.append(
-        _Column(
+        Column(
             "total", lambda layer: _amount(layer.total_energy_pj / size), lambda t: _amount(t.total_energy_pj / size)
         )
     )
@@ -182,36 +149,50 @@ def _energy_table(report: RunReport, totals: Totals, page: _Page) -> None:
         page.line()
 
 
-def _numbers_table(report: RunReport, totals: Totals, page: _Page) -> None:
+def _numbers_table(report: RunReport, totals: Totals, page: Page) -> None:
     layers = report.layers
     columns = [
-        _overflow_column("psum", lambda layer: layer.overflow.psum, lambda t: t.psum_overflows),
-        _overflow_column("accum.", lambda layer: layer.overflow.accumulator, lambda t: t.accumulator_overflows),
-        _Column("accum.\nbits", lambda layer: _bits(layer.overflow.accumulator), lambda t: _most_bits(layers)),
-        _Column(
+        *_register_columns("psum", layers, lambda layer: layer.overflow.psum, lambda t: t.psum_overflows),
+        *_register_columns(
+            "accum.", layers, lambda layer: layer.overflow.accumulator, lambda t: t.accumulator_overflows
+        ),
+        Column(
             "clamped\noutputs", lambda layer: f"{layer.overflow.output_clamp:,}", lambda t: f"{t.clamped_outputs:,}"
         ),
-        _Column("mis-\nmatches", lambda layer: _count(layer.mismatches), lambda t: _count(t.mismatches), _wrong_codes),
+        Column("mis-\nmatches", lambda layer: _count(layer.mismatches), lambda t: _count(t.mismatches), _wrong_codes),
     ]
     if totals.verified is not None:
         columns.append(
-            _Column("oracle\nmism.", lambda layer: _count(layer.verified), lambda t: _count(t.verified), _wrong_values)
+            Column("oracle\nmism.", lambda layer: _count(layer.verified), lambda t: _count(t.verified), _wrong_values)
         )
-    columns.append(_Column("SQNR\ndB", lambda layer: _decibel(layer.sqnr_db), _no_total))
+    columns.append(Column("SQNR\ndB", lambda layer: _decibel(layer.sqnr_db), _no_total))
     if any(layer.fake_quant is not None for layer in layers):
-        columns.append(_Column("fake q.\nsteps", _fake_steps, _no_total))
-    page.table("Numbers (accumulator bits: needed/there)", columns, layers, totals)
+        columns.append(Column("fake q.\nsteps", _fake_steps, _no_total))
+    page.table("Numbers (register bits: needed/there)", columns, layers, totals)
+    if totals.psum_overflows or totals.accumulator_overflows:
+        page.line("Needed bits: where the registers upstream had unlimited width too.", "dim")
+        page.line()
 
 
-def _overflow_column(
-    name: str, register: Callable[[LayerReport], RegisterReport], total: Callable[[Totals], int]
-) -> _Column:
-    return _Column(
-        f"{name}\noverfl.",
-        lambda layer: f"{register(layer).count:,}",
-        lambda t: f"{total(t):,}",
-        lambda layer: _alarm(register(layer).count),
-    )
+def _register_columns(
+    name: str,
+    layers: Sequence[LayerReport],
+    register: Callable[[LayerReport], RegisterReport],
+    total: Callable[[Totals], int],
+) -> list[Column]:
+    """Return the columns of one kind of register: its overflows, and its width."""
+    neediest = max(map(register, layers), key=lambda each: each.sufficient_bits, default=None)
+    return [
+        Column(
+            f"{name}\nover.",
+            lambda layer: f"{register(layer).count:,}",
+            lambda t: f"{total(t):,}",
+            lambda layer: _alarm(register(layer).count),
+        ),
+        Column(
+            f"{name}\nbits", lambda layer: _bits(register(layer)), lambda _: "" if neediest is None else _bits(neediest)
+        ),
+    ]
 
 
 def _wrong_codes(layer: LayerReport) -> str:
@@ -260,12 +241,6 @@ def _bits(register: RegisterReport) -> str:
     return f"{'' if register.exact else '<='}{register.sufficient_bits}/{register.bits}"
 
 
-def _most_bits(layers: Sequence[LayerReport]) -> str:
-    return (
-        _bits(max((layer.overflow.accumulator for layer in layers), key=lambda r: r.sufficient_bits)) if layers else ""
-    )
-
-
 # -- sentences --------------------------------------------------------------------------------------------------------
 
 
@@ -291,7 +266,24 @@ def _summary(report: RunReport, totals: Totals) -> Iterable[tuple[str, str]]:
         yield f"Accuracy on {accuracy.images} images: {', '.join(parts) or 'not known (no labels)'}.", "bold"
 
 
+def _network(report: RunReport) -> Iterable[tuple[str, str]]:
+    if report.network is not None:
+        network = report.network
+        yield (
+            f"Network output against float: SQNR {_decibel(network.sqnr_db)} dB, MSE {network.mse:.3g}, largest "
+            f"error {network.max_error:.3g}, cosine {network.cosine:.6f}.",
+            "",
+        )
+
+
 def _warnings(report: RunReport) -> Iterable[tuple[str, str]]:
+    overruled = [layer for layer in report.layers if layer.rounding != layer.rounding_requested]
+    if overruled:
+        rules = f"{overruled[0].rounding}, the trace asks for {overruled[0].rounding_requested}"
+        yield (
+            f"The configuration rounds {rules}: codes that differ from the expected ones are to be expected.",
+            "yellow",
+        )
     for layer in report.layers:
         for name, register in (("psum", layer.overflow.psum), ("accumulator", layer.overflow.accumulator)):
             if register.first is not None:

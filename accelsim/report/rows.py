@@ -26,6 +26,8 @@ def layer_row(report: RunReport, layer: LayerReport) -> dict[str, Any]:
         "input_format": layer.input_format,
         "weight_format": layer.weight_format,
         "output_format": layer.output_format,
+        "rounding": layer.rounding,
+        "rounding_requested": layer.rounding_requested,
     }
     row |= {f"cycles_{cause}": cycles for cause, cycles in layer.cycles.by_cause().items()}
     row |= {"cycles_total": layer.total_cycles, "utilization": layer.utilization, "latency_us": layer.latency_us}

@@ -66,11 +66,18 @@ class LayerReport:
     op : "conv2d", "linear", "matmul"
     shape : sizes of the layer's GEMMs as they ran
     macs : useful multiply-accumulates (padding and zero-point sums left out)
-    utilization : macs / (PEs * lanes * total cycles)
+    cycles : int, cycles of the array clock by cause; `total_cycles` is their sum
+    utilization : float from 0 to 1, macs / (PEs * lanes * total cycles)
     mismatches : output codes that differ from the trace's expected ones; None: it has none
     verified : output codes that differ from the independent integer oracle; None: not asked
+    rounding, rounding_requested : the requantization rule of the silicon, and the one that the trace asks for
+        (accelsim.rounding); None: raw accumulators leave
+    latency_us : float, cycles at the clock, microseconds, of the whole batch
+    energy_pj : float, pJ by component, of the whole batch; `total_energy_pj` is their sum
+    overflow : int, additions that did not fit (psum, accumulator), and outputs that were clamped
+    accuracy : distance from the float reference, `sqnr_db` (float, dB) among it; None: the trace has none
     output_codes : int, the output tensor, read-only; None where the report comes from JSON alone
-    output_block_scales : int, the output's block scales where its format has blocks
+    output_block_scales : int, one a block of the last axis, where the output's format has blocks
     """
 
     DERIVED: ClassVar = ("total_cycles", "total_energy_pj", "sqnr_db")
@@ -91,6 +98,8 @@ class LayerReport:
     verified: int | None = None
     accuracy: LayerAccuracy | None = None
     fake_quant: FakeQuantDistance | None = None
+    rounding: str | None = None
+    rounding_requested: str | None = None
     actions: Actions
     output_digest: str
     output_codes: IntArray | None = field(default=None, compare=False, metadata={"json": False})
@@ -119,6 +128,8 @@ class LayerReport:
         verified: int | None = None,
         accuracy: LayerAccuracy | None = None,
         fake_quant: FakeQuantDistance | None = None,
+        rounding: str | None = None,
+        rounding_requested: str | None = None,
     ) -> LayerReport:
         """Return the report of one layer; utilization, latency and digest follow from the arguments.
 
@@ -141,6 +152,8 @@ class LayerReport:
             verified=verified,
             accuracy=accuracy,
             fake_quant=fake_quant,
+            rounding=rounding,
+            rounding_requested=rounding_requested,
             actions=actions,
             output_digest=output_digest(output_codes, output_block_scales),
             output_codes=_read_only(output_codes),
@@ -202,8 +215,11 @@ class RunReport:
     config : the resolved configuration, ``HardwareConfig.model_dump(mode="json")``; any mapping is frozen
     config_digest, trace_digest, energy_table_digest : identify exactly what was run
     engine : the engine that computed; all give the same numbers
+    clock_mhz : of the array, MHz
     peak_macs_per_cycle : rows * cols * lanes of the array
+    accuracy : classification by the network's output, where the trace has labels
     batch : inferences in the run
+    network : distance of the network's output (the last layer's) from its float reference, or None
     assumptions : the models behind the numbers, one sentence each
     """
 
@@ -221,6 +237,7 @@ class RunReport:
     energy_table_digest: str
     batch: int
     accuracy: NetworkAccuracy | None = None
+    network: LayerAccuracy | None = None
     assumptions: tuple[str, ...] = ()
     layers: tuple[LayerReport, ...]
     config: Mapping[str, Any] = field(default_factory=FrozenDocument)

@@ -195,8 +195,6 @@ class ZipSource:
             return f"{what} is encrypted; a trace holds plain arrays"
         if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
             return f"{what} has zip compression method {info.compress_type}; use 0 (stored) or 8 (deflate)"
-        if info.file_size > self._limit + _PREFIX_BYTES:
-            return f"{what} unpacks to {info.file_size} bytes, more than the limit of {self._limit} bytes an array"
         ratio = info.file_size / max(info.compress_size, 1)
         if ratio > _DEFLATE_LIMIT or (info.file_size > _BOMB_BYTES and ratio > _BOMB_RATIO):
             return f"{what} unpacks {info.compress_size} bytes to {info.file_size} ({ratio:.0f} times): a zip bomb?"

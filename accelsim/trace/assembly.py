@@ -14,8 +14,9 @@ from accelsim.errors import AccelsimError, ShapeError, TraceError, did_you_mean
 from accelsim.formats import Format, QTensor
 from accelsim.trace.factors import narrow_codes, plain_array, quantize_bias
 from accelsim.trace.geometry import output_dims
-from accelsim.trace.metadata import checked
-from accelsim.trace.schema import Conv2dMeta, Layer, LinearMeta, MatmulMeta, TensorMeta
+from accelsim.trace.metadata import MetaError, checked
+from accelsim.trace.pieces import check_input, check_layer
+from accelsim.trace.schema import Conv2dMeta, Layer, LinearMeta, MatmulMeta, TensorMeta, TensorName
 from accelsim.trace.shapes import Shape, channel_axis_of_weight, output_shape
 from accelsim.trace.slots import TensorPart, layer_array, tensor_array
 
@@ -71,10 +72,12 @@ class Assembly:
 
     def add_stored(self, name: str, tensor: QTensor, dims: tuple[str, ...], reference: ArrayLike | None) -> None:
         """Add a tensor whose codes the trace stores."""
+        checked(lambda: TensorName(name=name), f"tensor {name!r}", TensorName)
         self._refuse_taken(name, f"tensor {name!r}")
         meta, arrays = _stored(name, tensor, dims)
         if reference is not None:
             arrays[tensor_array(name, "reference")] = _floats(reference, f"tensor {name!r}: reference")
+        check_input(name, meta, arrays)
         self.tensors[name] = meta
         self.arrays.update(arrays)
 
@@ -108,7 +111,6 @@ class Assembly:
             second_name, role = f"{name}.weight", "weight"
             self._refuse_taken(second_name, where)
             new_tensors[second_name], new_arrays = _stored(second_name, *second)
-        clamp = None if finish.clamp is None else {"low": finish.clamp[0], "high": finish.clamp[1]}
         fields = {
             "name": name,
             "input": first,
@@ -116,10 +118,17 @@ class Assembly:
             "output": output,
             "rounding": finish.rounding,
             "activation": finish.activation,
-            "clamp": clamp,
+            "clamp": _clamp(finish.clamp, where),
             **own,
         }
-        layer: Layer = checked(lambda: kind.model_validate(fields), where, kind)
+        try:
+            layer: Layer = checked(lambda: kind.model_validate(fields), where, kind)
+        except MetaError as error:
+            if any(problem.startswith(f"{where}: name: ") for problem in error.problems):
+                named_after = ("weight", "output") if finish.output_name is None else ("weight",)
+                follow = tuple(f"{where}: {key}: " for key in named_after)
+                raise MetaError([problem for problem in error.problems if not problem.startswith(follow)]) from None
+            raise
         tensors, arrays = {**self.tensors, **new_tensors}, {**self.arrays, **new_arrays}
         try:
             meta, made = _output(layer, tensors, arrays, finish)
@@ -127,6 +136,7 @@ class Assembly:
             raise
         except AccelsimError as error:
             raise TraceError(f"{where}: {error}") from None
+        check_layer(layer, {**tensors, output: meta}, {**arrays, **made}, self.tensors)
         self.tensors.update({**new_tensors, output: meta})
         self.arrays.update({**new_arrays, **made})
         self.layers.append(layer)
@@ -135,6 +145,16 @@ class Assembly:
     def _refuse_taken(self, name: str, where: str) -> None:
         if name in self.tensors:
             raise TraceError(f"{where}: another tensor is named {name!r}; use a new name, or begin a new TraceBuilder")
+
+
+def _clamp(bounds: tuple[int, int] | None, where: str) -> dict[str, int] | None:
+    if bounds is None:
+        return None
+    try:
+        low, high = bounds
+    except (TypeError, ValueError):
+        raise TraceError(f"{where}: clamp={bounds!r} is not a pair of bounds; use (low, high)") from None
+    return {"low": low, "high": high}
 
 
 def _stored(name: str, tensor: QTensor, dims: tuple[str, ...]) -> tuple[TensorMeta, Arrays]:

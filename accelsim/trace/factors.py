@@ -14,14 +14,13 @@ _STORAGE = (np.int8, np.uint8, np.int16, np.uint16, np.int32, np.int64)
 
 
 def plain_array(value: ArrayLike, what: str) -> NDArray[Any]:
-    """Return a read-only copy of `value`; TraceError where it is not plain numbers."""
+    """Return a copy of `value`; TraceError where it is not plain numbers."""
     try:
         array = np.array(value)
     except ValueError as error:  # lists of unequal lengths
         raise TraceError(f"{what}: is not an array of numbers: {error}") from None
     if array.dtype.kind not in "iuf":
         raise TraceError(f"{what}: dtype is {array.dtype}; pass integers or floats")
-    array.setflags(write=False)
     return array
 
 

@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
+from pathlib import Path
 
 from accelsim.errors import TraceError, problem_list
 
 MAX_SHOWN = 50
+
+
+def file_path(path: str | os.PathLike[str]) -> Path:
+    """Return `path` as a Path; TraceError where it is no file name at all."""
+    try:
+        return Path(path)
+    except TypeError:
+        raise TraceError(f"path is {type(path).__name__}; pass a file name") from None
 
 
 def trace_error(subject: str, problems: Sequence[str]) -> TraceError:

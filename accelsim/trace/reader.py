@@ -19,7 +19,7 @@ from accelsim.formats.tensor import check_scale, check_zero_point
 from accelsim.trace import metadata
 from accelsim.trace.archive import META, SIZE_LIMIT_BYTES, ArraySource, ZipSource
 from accelsim.trace.head import BATCH, cut_batch
-from accelsim.trace.problems import trace_error
+from accelsim.trace.problems import file_path, trace_error
 from accelsim.trace.schema import Layer, LayerMeta, MatmulMeta, TensorMeta, TraceMeta
 from accelsim.trace.slots import LABELS, TensorPart, layer_array, tensor_array
 from accelsim.trace.summary import layer_row, size_bits
@@ -59,10 +59,12 @@ class Trace:
 
     @property
     def name(self) -> str:
+        """What reports call the network."""
         return self._meta.name
 
     @property
     def description(self) -> str:
+        """What its maker says about it; may be empty."""
         return self._meta.description
 
     @property
@@ -72,18 +74,22 @@ class Trace:
 
     @property
     def meta(self) -> TraceMeta:
+        """The metadata: the graph, its tensors' shapes and formats (docs/trace.md)."""
         return self._meta
 
     @property
     def layers(self) -> tuple[Layer, ...]:
+        """The layers, in the order of computation."""
         return self._meta.layers
 
     @property
     def inputs(self) -> tuple[str, ...]:
+        """Names of the network's inputs: stored tensors that layers read as activations."""
         return self._meta.inputs
 
     @property
     def outputs(self) -> tuple[str, ...]:
+        """Names of the network's outputs: tensors that layers compute."""
         return self._meta.outputs
 
     @property
@@ -217,21 +223,31 @@ class Trace:
         if problems:
             raise trace_error(self._subject, list(dict.fromkeys(problems)))
 
+    def check_layer_arrays(self, layer: LayerMeta | str) -> None:
+        """Read the arrays of one layer and of its output; TraceError for the first that is out of range."""
+        output = self._layer(layer).output
+        for read in (*self._output_reads(output), *self._layer_reads(self._layer(layer))):
+            read()
+
     def __repr__(self) -> str:
         return f"<Trace {self.name!r}: {len(self.layers)} layers, digest {self.digest}>"
 
     def _reads(self) -> Iterator[Callable[[], object]]:
         for name in self._meta.tensors:
             if name in self._producers:
-                yield partial(self._factors, name)
-                yield partial(self.expected, name)
+                yield from self._output_reads(name)
             else:
                 yield partial(self.tensor, name)
-            yield partial(self.reference, name)
+                yield partial(self.reference, name)
         for layer in self.layers:
-            yield partial(self.bias, layer)
-            yield partial(self.requantization, layer)
+            yield from self._layer_reads(layer)
         yield lambda: self.labels
+
+    def _output_reads(self, tensor: str) -> tuple[Callable[[], object], ...]:
+        return partial(self._factors, tensor), partial(self.expected, tensor), partial(self.reference, tensor)
+
+    def _layer_reads(self, layer: Layer) -> tuple[Callable[[], object], ...]:
+        return partial(self.bias, layer), partial(self.requantization, layer)
 
     @property
     def _subject(self) -> str:
@@ -315,7 +331,7 @@ def load_trace(path: str | os.PathLike[str], *, size_limit_bytes: int = SIZE_LIM
 
     Raises TraceError with all problems of the file: damage, an inconsistent graph, arrays that do not fit it.
     """
-    file = Path(path)
+    file = file_path(path)
     source = ZipSource(file, size_limit_bytes=size_limit_bytes)
     try:
         trace = Trace(_read_meta(source), source, file)

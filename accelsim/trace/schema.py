@@ -30,6 +30,12 @@ class Meta(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
+class TensorName(Meta):
+    """A name, to be checked on its own."""
+
+    name: Name
+
+
 class TensorMeta(Meta):
     """What a tensor is.
 

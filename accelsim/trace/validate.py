@@ -193,6 +193,13 @@ class _Check:
                     f"{role} {name!r} holds raw accumulators ({self.meta.tensors[name].format}), which do not "
                     f"enter multipliers; requantize it (set rounding) in the layer before",
                 )
+        sizes = {blocks.size if (blocks := self.formats[n].blocks) else None for n in (layer.input, weight_name(layer))}
+        if len(sizes) > 1:
+            self._say(
+                where,
+                f"input {layer.input!r} is {x.format}, but {second} {weight_name(layer)!r} is {w.format}; operands "
+                f"have blocks of one size both, or none",
+            )
         if x.channel_axis is not None:
             self._say(
                 where,
@@ -284,11 +291,9 @@ class _Check:
             if layer.activation != "none":
                 self._say(where, f"activation {layer.activation!r} needs a requantized output, but rounding is null")
         elif layer.rounding not in RULES:
-            self._say(
-                where,
-                f"rounding {layer.rounding!r} is not a rule{self._near(layer.rounding, RULES)}; use one of "
-                + ", ".join(RULES),
-            )
+            near = self._near(layer.rounding, RULES)
+            rules = f"{' Use' if near else '; use'} one of {', '.join(RULES)}"
+            self._say(where, f"rounding {layer.rounding!r} is not a rule{near}{rules}")
 
     # -- arrays
 

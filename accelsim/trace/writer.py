@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from accelsim.errors import TraceError
 from accelsim.trace import metadata
 from accelsim.trace.archive import META, npy_bytes
+from accelsim.trace.problems import file_path
 from accelsim.trace.schema import TraceMeta
 
 _EPOCH = (1980, 1, 1, 0, 0, 0)  # the earliest time that a zip can say
@@ -32,13 +33,15 @@ def save(path: str | os.PathLike[str], meta: TraceMeta, arrays: Mapping[str, NDA
     arrays : every array by its name in the schema, without `meta`; they are written as they are. Nothing is checked:
         that is TraceBuilder's part, and load_trace's
 
-    Raises TraceError where the folder is missing or may not be written to.
+    Raises TraceError where the name does not end in .npz, or the folder is missing or may not be written to.
     """
-    file = Path(path)
+    file = file_path(path)
     if not file.parent.is_dir():
         raise TraceError(f"{file}: the folder {str(file.parent)!r} does not exist; create it first")
     if file.is_dir():
         raise TraceError(f"{file}: is a folder; name a .npz file in it")
+    if file.suffix.lower() != ".npz":
+        raise TraceError(f"{file}: names of traces end in .npz")
     try:
         handle, temporary = tempfile.mkstemp(prefix=f".{file.name[:100]}.", suffix=".tmp", dir=file.parent)
     except OSError as error:

@@ -110,6 +110,8 @@ def test_strict_turns_overflow_into_exit_3_and_the_report_says_where(tmp_path):
     assert "does not fit 12 bits" in relaxed.stdout.replace("\n", " ")
     strict = invoke("run", path, INT8[1], "--inputs", 2, "--strict", "--json")
     assert strict.exit_code == 3
+    assert strict.stderr.startswith("strict: ")
+    assert "accumulator overflows" in strict.stderr
     report = RunReport.from_json(strict.stdout)
     assert report.totals.accumulator_overflows > 0
     overflowing = next(layer for layer in report.layers if layer.overflow["accumulator"].count)
@@ -128,7 +130,7 @@ def test_vcd_of_one_input(tmp_path):
 
 def test_vcd_refuses_a_big_run_and_writes_nothing(tmp_path):
     file = tmp_path / "conv1.vcd"
-    result = invoke("run", *INT8, "--vcd", file)
+    result = invoke("run", *INT8, "--vcd", file, "--vcd-layer", "conv2")
     assert result.exit_code == 2
     assert result.stderr.startswith("error: ")
     assert "10,000" in result.stderr
@@ -227,12 +229,27 @@ def test_the_installed_command_speaks():
     assert module.stdout.startswith("accelsim ")
 
 
-def test_progress_goes_to_stderr_in_plain_lines_where_there_is_no_terminal(capsys, monkeypatch):
-    moments = iter([0.0, 1.0, 6.0, 7.0])
-    monkeypatch.setattr(cli.time, "monotonic", lambda: next(moments))
-    progress = cli.Progress(seconds_between_lines=5)
-    for done, layer in ((0, "conv1"), (1, "conv2"), (2, "fc1")):
-        progress(done, 3, layer)
-    captured = capsys.readouterr()
+def test_progress_goes_to_stderr_in_plain_lines_where_there_is_no_terminal(capfd):
+    with cli.Progress(seconds_between_lines=0.05) as progress:
+        progress(1, 3, "conv2")
+        cli.time.sleep(0.4)
+    captured = capfd.readouterr()
     assert captured.out == ""
-    assert captured.err == "[1/3] conv2\n"
+    assert set(captured.err.splitlines()) == {"[1/3] conv2, 0 s"}
+
+
+def test_a_reader_that_leaves_early_is_no_error():
+    command = f"{sys.executable} -m accelsim run {INT8[0]} {INT8[1]} --inputs 1 | head -1; exit ${{PIPESTATUS[0]}}"
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith("int8_ws")
+
+
+def test_a_folder_that_cannot_be_written_is_refused_before_the_run(tmp_path, monkeypatch):
+    occupied = tmp_path / "file"
+    occupied.write_text("mine")
+    monkeypatch.setattr("accelsim.simulation.simulate", lambda *_, **__: pytest.fail("the run began"))
+    result = invoke("run", *INT8, "--out", occupied)
+    assert result.exit_code == 2
+    assert str(occupied) in result.stderr
+    assert occupied.read_text() == "mine"

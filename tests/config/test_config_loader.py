@@ -281,8 +281,8 @@ ARRAY = "array: {rows: 1, cols: 1, dataflow: os}\n"
             "line 6: array.rows: key is given twice; the first is on line 4",
         ),
         (
-            HEAD + ARRAY + "energy: {table: !!python/name:os.system tab}\n",
-            "line 4: energy.table: the tag !!python/name:os.system on 'tab' is not accepted; leave it out",
+            HEAD + ARRAY + "energy: {table: !!python/name:os.system horowitz45}\n",
+            "line 4: energy.table: the tag !!python/name:os.system on 'horowitz45' is not accepted; leave it out",
         ),
         (HEAD + ARRAY + "? [a, b]\n: 1\n", "line 4: a key must be a word, not a list or a section"),
         ("", "it is empty; a configuration needs at least name, clock_mhz, array"),
@@ -374,3 +374,25 @@ def test_paths_that_the_system_refuses_are_the_users_mistake(tmp_path):
 
 def test_a_configuration_error_is_the_users_kind_of_error():
     assert issubclass(ConfigError, AccelsimError)
+
+
+def test_an_unknown_energy_table_is_one_of_the_problems(tmp_path):
+    path = tmp_path / "a.yaml"
+    path.write_text(HEAD + ARRAY + "energy: {table: horowitz}\nbuffers: {waight: {}}\n")
+    with pytest.raises(ConfigError) as caught:
+        load_config(path)
+    message = str(caught.value)
+    assert "energy.table: 'horowitz' is not a shipped energy table; did you mean 'horowitz45'?" in message
+    assert "buffers.waight: unknown key" in message
+
+
+def test_an_energy_table_of_ones_own_lies_beside_the_configuration(tmp_path, monkeypatch):
+    (tmp_path / "machines").mkdir()
+    path = tmp_path / "machines" / "a.yaml"
+    path.write_text(HEAD + ARRAY + "energy: {table: prices/mine.yaml}\n")
+    with pytest.raises(ConfigError, match=r"energy\.table: 'prices/mine\.yaml': there is no file .*machines/prices"):
+        load_config(path)
+    (tmp_path / "machines" / "prices").mkdir()
+    (tmp_path / "machines" / "prices" / "mine.yaml").touch()
+    monkeypatch.chdir(tmp_path)
+    assert load_config("machines/a.yaml").energy.table == "machines/prices/mine.yaml"

@@ -255,6 +255,6 @@ def test_the_ppu_does_not_emit_binary_yet():
     with pytest.raises(FormatError) as caught:
         simulate(machine(), net.build())
     assert str(caught.value) == (
-        "the PPU cannot emit binary: it rounds to integers, and the codes of binary are not the integers that they "
-        "stand for; use an integer, fixed-point or VSQ format for this output"
+        "layer 'fc': the PPU cannot emit binary: it rounds to integers, and the codes of binary are not the integers "
+        "that they stand for; use an integer, fixed-point or VSQ format for this output"
     )

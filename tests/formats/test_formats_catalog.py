@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from fractions import Fraction
 
 import numpy as np
 import pytest
@@ -16,12 +17,12 @@ from accelsim.formats.spec import Format
 
 # Formats of a handful of values have their own laws: test_formats_discrete.py and its neighbours.
 DISCRETE = ["binary", "ternary", "ttq", "q1.7", "q4.4", "q8.8", "dfp4", "dfp8", "udfp8", "dfp16"]
-DISCRETE += ["po2_2", "po2_3", "po2_4", "po2_5", "po2_2r", "po2_3r", "po2_4r"] + [
-    f"kmeans{bits}" for bits in range(1, 9)
-]
+DISCRETE += ["po2_2", "po2_3", "po2_4", "po2_5", "po2_2r", "po2_3r", "po2_4r"]
+DISCRETE += [f"kmeans{bits}" for bits in range(1, 9)]
 ALL = [name for name in formats.names() if name not in DISCRETE]
-PLAIN = [name for name in ALL if formats.get(name).blocks is None]
-BLOCKED = [name for name in ALL if formats.get(name).blocks is not None] + [
+INTEGERS = [name for name in ALL if formats.get(name).datapath in ("integer", "block_integer")]
+PLAIN = [name for name in ALL if formats.get(name).datapath == "integer"]
+BLOCKED = [name for name in ALL if formats.get(name).datapath == "block_integer"] + [
     "vsq_int2_v1_s1",
     "vsq_uint3_v5_s12",
     "vsq_int8_v3_s2",
@@ -42,6 +43,19 @@ def test_the_catalog_has_every_family():
         f"{kind}{bits}{narrow}" for kind, narrow in (("int", ""), ("uint", ""), ("int", "n")) for bits in range(2, 17)
     ]
     expected += [f"{sign}vsq{bits}" for sign in ("", "u") for bits in (4, 6, 8)]
+    expected += ["fp16", "bf16", "fp8_e4m3", "fp8_e5m2", "fp6_e3m2", "fp6_e2m3", "fp4_e2m1"]
+    expected += [
+        "mxint8",
+        "mxfp8_e4m3",
+        "mxfp8_e5m2",
+        "mxfp6_e3m2",
+        "mxfp6_e2m3",
+        "mxfp4",
+        "mx9",
+        "mx6",
+        "mx4",
+        "nvfp4",
+    ]
     assert expected == ALL
     assert formats.names() == [*ALL, *DISCRETE]
 
@@ -55,7 +69,16 @@ def test_a_name_means_one_format(name):
     assert number_format.low <= 0 < number_format.high
     codes = number_format.high - number_format.low + 1
     assert 2 ** (number_format.lane_bits - 1) < codes <= 2**number_format.lane_bits
-    assert number_format.bits_per_element >= number_format.lane_bits
+    assert number_format.bits_per_element >= max(number_format.code_bits, number_format.lane_bits)
+    stored = number_format.code_high - number_format.code_low + 1
+    assert 2 ** (number_format.code_bits - 1) < stored <= 2**number_format.code_bits
+    assert all(number_format.code_low <= code <= number_format.code_high for code in number_format.reserved_codes)
+    blocks = number_format.blocks
+    assert blocks is None or 0 < blocks.scale_high < 2**blocks.scale_bits
+    assert (blocks is None) == (number_format.datapath in ("integer", "float"))
+    if number_format.datapath in ("integer", "block_integer"):
+        assert (number_format.code_low, number_format.code_high) == (number_format.low, number_format.high)
+        assert (number_format.code_bits, number_format.reserved_codes) == (number_format.lane_bits, ())
 
 
 def test_short_names():
@@ -161,16 +184,23 @@ def test_lanes_times_scales_are_the_values(name, values):
     assert lanes.values.dtype == np.int32
     assert lanes.values.min() >= number_format.low
     assert lanes.values.max() <= number_format.high
-    weights = np.ones(len(values), np.int64)
-    if number_format.blocks is None:
-        assert lanes.block_scales is None
-    else:
-        assert lanes.block_scales.dtype == np.int32
-        assert lanes.block_scales.max() < 2**number_format.blocks.scale_bits
-        weights = np.array([lanes.block_scales[i // number_format.blocks.size] for i in range(len(values))])
+    assert (lanes.block_scales is None) == (number_format.blocks is None)
+    columns = []  # of each element: its integer and power of two, its block's integer and power of two
+    for part, neutral in (
+        (lanes.values, None),
+        (lanes.exponents, 0),
+        (lanes.block_scales, 1),
+        (lanes.block_exponents, 0),
+    ):
+        if part is None:
+            columns.append([neutral] * len(values))
+            continue
+        assert part.dtype == np.int32
+        shared = part is lanes.block_scales or part is lanes.block_exponents
+        columns.append((np.repeat(part, number_format.blocks.size)[: len(values)] if shared else part).tolist())
     expected = [
-        oracle.dequantize_value(int(v), float(tensor.scale), 0, int(w))
-        for v, w in zip(lanes.values, weights, strict=True)
+        float(value * factor * Fraction(2) ** (power + shift) * Fraction(float(tensor.scale)))
+        for value, power, factor, shift in zip(*columns, strict=True)
     ]
     assert tensor.dequantize().tolist() == expected
 
@@ -195,7 +225,7 @@ def test_all_zeros(name):
     assert not tensor.dequantize().any()
 
 
-@pytest.mark.parametrize("name", ALL)
+@pytest.mark.parametrize("name", INTEGERS)
 @pytest.mark.parametrize("x", [5e-324, 1e-310, 2.0**-1022])
 def test_values_below_the_smallest_normal_double(name, x):
     # The scale x / high would be subnormal or 0; it becomes 2**-1022. A vector's x / high is then at most gamma / 7,
@@ -207,7 +237,7 @@ def test_values_below_the_smallest_normal_double(name, x):
     assert abs(tensor.dequantize()[0] - x) <= 2.0**-1022
 
 
-@pytest.mark.parametrize("name", ALL)
+@pytest.mark.parametrize("name", INTEGERS)
 def test_the_largest_double(name):
     largest = np.finfo(np.float64).max
     tensor = formats.get(name).quantize([largest, largest / 2])

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from mapping_cases import machine
 
 from accelsim.actions import Action
-from accelsim.errors import UnsupportedLayerError
+from accelsim.errors import ShapeError, UnsupportedLayerError
 from accelsim.mapping.contract import CycleCounts, GemmShape
 from accelsim.mapping.counts import array_tally, edge_traffic, step_contents
 from accelsim.mapping.passes import layer_passes
@@ -418,3 +418,10 @@ def test_block_that_straddles_folds():
     # The remedies that it names work.
     for config in (machine("ws", 8, 4, lanes=4), machine("ws", 6, 4, lanes=16), machine("os", 6, 4, lanes=4)):
         assert plan_layer(GemmShape(1, 2, 16, 2), config, a_bits=4, w_bits=4, block_size=16).group == 16
+
+
+def test_k_valid_that_does_not_fit():
+    for k_valid, found in ((np.ones(2, bool), "bool (2,)"), (np.ones(3, np.int64), "int64 (3,)")):
+        with pytest.raises(ShapeError) as error:
+            plan_layer(GemmShape(1, 2, 3, 2), machine(), a_bits=4, w_bits=4, k_valid=k_valid, layer="conv1")
+        assert str(error.value) == f"conv1: k_valid is {found}, but must be bool (3,)"

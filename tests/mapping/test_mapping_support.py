@@ -57,6 +57,20 @@ def test_operands_wider_than_the_ports():
     )
 
 
+@pytest.mark.parametrize(
+    "name", [name for name in formats.names() if formats.get(name).datapath in ("float", "block_float")]
+)
+def test_formats_without_a_datapath(name):
+    # mxint8's lanes would fit the ports, and it has blocks of the same size on both sides: still no integer datapath.
+    needed = "float" if formats.get(name).blocks is None else "block_float"
+    for x, weight, what in ((name, "int8", "activations"), ("int8", name, "weights"), (name, name, "activations")):
+        assert refusal(FC, zeros(x, 2, 64), zeros(weight, 3, 64), ports()) == (
+            f"layer 'fc1' needs a {needed} datapath for {what} in {name}, but the PE array of 'test' multiplies "
+            "integers (datapaths integer, block_integer); quantize the tensor to an integer or a VSQ format, such as "
+            "int8 or vsq4"
+        )
+
+
 def test_the_remedies_for_ports_work():
     nine = ports(activation=Port(bits=9, sign="signed"))
     assert lower(FC, zeros("uint8", 2, 4), zeros("int8", 3, 4), None, nine).operands.a_bits == 8
@@ -160,3 +174,35 @@ def test_accumulators_of_64_bits_at_their_end(overflow):
     top = (1 << 63) - 1
     acc = direct_accumulators(FC, x, weight, np.array([top], np.int64), config)
     assert_array_equal(acc, [[top + 15 - (1 << 64) if overflow == "wrap" else top]])
+
+
+INT64_MAX, INT64_MIN = 2**63 - 1, -(2**63)
+
+
+@pytest.mark.parametrize(("weight_code", "limit"), [(-7, INT64_MAX), (7, INT64_MIN)])
+def test_preload_at_the_end_of_int64(weight_code, limit):
+    # K = 1, zx = 100, zw = 0: the preload is bias - 100 * w, so a weight of -7 adds 700. The last bias that fits is
+    # 700 from the end; one more would wrap to the other end, and is refused.
+    x = formats.make_qtensor([[0]], formats.get("uint8"), 1.0, 100)
+    weight = formats.make_qtensor([[1], [weight_code]], formats.get("int8"))
+    config = machine(acc=(64, "wrap"))
+    terms = -100 * weight_code
+    fits = np.array([0, limit - terms], np.int64)
+    assert lower(FC, x, weight, fits, config).operands.bias.tolist() == [[-100, limit]]
+    beyond = fits + np.array([0, 1 if limit > 0 else -1])
+    assert refusal(FC, x, weight, config, beyond) == (
+        f"layer 'fc1': bias {beyond[1]} of output channel 1 and its zero-point terms {terms} add up to more than 64 "
+        "bits hold; use a smaller bias"
+    )
+
+
+@pytest.mark.parametrize(
+    ("bias", "preloaded"), [(INT64_MAX, 2**59), (INT64_MIN, -(2**59)), (7, 0), (8, 1), (-8, 0), (-9, -1)]
+)
+def test_bias_in_the_unit_of_rounded_scale_products(bias, preloaded):
+    # 4 + 4 bits of scales rounded to 4: the unit is 2^4, the bias is rounded half up; (2^63 - 1) / 16 = 2^59 - 1/16.
+    x, weight = (zeros("vsq_int4_v2_s4", 1, 2) for _ in "xw")
+    config = machine(product_bits=4, psum=(64, "wrap"), acc=(64, "saturate"))
+    lowered = lower(FC, x, weight, np.array([bias]), config)
+    assert lowered.operands.bias.tolist() == [[preloaded]]
+    assert direct_accumulators(FC, x, weight, np.array([bias]), config).tolist() == [[preloaded]]

@@ -266,6 +266,16 @@ VSQ = formats.get("vsq4")
         ({"scale": np.array(-1.0)}, FormatError, "requantization scale -1.0 is not a positive finite number"),
         ({"multiplier": np.array(-3), "shift": np.array(1)}, FormatError, "requantization scale -1.5 is not"),
         ({"format": VSQ, "rounding": None, "scale": None}, FormatError, "raw accumulators cannot leave in a format"),
+        (
+            {"format": formats.get("mxint8")},
+            FormatError,
+            "^mxint8: the PPU makes integers .*, no block_float codes; choose",
+        ),
+        (
+            {"format": formats.get("fp8_e4m3")},
+            FormatError,
+            "^fp8_e4m3: .*, no float codes; choose an output format such",
+        ),
         ({"format": VSQ, "zero_point": np.array(3)}, FormatError, "formats with block scales have no zero points"),
         ({"format": VSQ, "activation": "clamp", "clamp": (0, 1)}, FormatError, "mean nothing with block scales; use"),
         ({"format": VSQ, "output_scale": np.ones(3)}, FormatError, r"share one gamma; output_scale has to be of shape"),

@@ -214,6 +214,7 @@ def test_float_scales_must_name_a_float_rule(scale, acc):
         ((1, 1, 0, "half_upp"), {}, FormatError, "rounding='half_upp' is not a rule; did you mean 'half_up'"),
         ((1.5, 1), {}, FormatError, "acc is float64; it takes integers that fit int64"),
         ((True, 1), {}, FormatError, "acc is bool"),
+        (([1, 2**70], 1), {}, FormatError, "acc contains 1180591620717411303424, which does not fit int64"),
         ((np.uint64(1 << 63), 1), {}, FormatError, "acc contains 9223372036854775808, which does not fit int64"),
         ((1, 1 << 31), {}, FormatError, "multiplier=2147483648 is out of range for rule 'double_half_up_then_away'"),
         ((1, -1), {}, FormatError, "multiplier=-1 is out of range .* use 0 to 2147483647"),

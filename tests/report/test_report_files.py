@@ -1,11 +1,13 @@
 import dataclasses
 import os
+from pathlib import Path
 
 import numpy as np
 import pytest
+from report_example import make_report
 
 from accelsim.errors import ReportError
-from accelsim.report.files import load_report, save_report
+from accelsim.report.files import load_report, prepare_folder, save_report
 from accelsim.report.values import RunReport
 
 
@@ -41,11 +43,11 @@ def test_equal_reports_give_equal_files(report, tmp_path):
 
 
 @pytest.mark.parametrize("name", ["report.json", "outputs.npz"])
-def test_a_failed_write_leaves_the_old_file_and_no_rubbish(report, tmp_path, monkeypatch, name):
+def test_a_failed_write_leaves_both_old_files_and_no_rubbish(report, tmp_path, monkeypatch, name):
     save_report(report, tmp_path)
-    before = (tmp_path / name).read_bytes()
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
     real = os.fsync
-    calls = iter(["outputs.npz", "report.json"])
+    calls = iter(["report.json", "outputs.npz"])
 
     def full_disk(handle):
         if next(calls) == name:
@@ -54,10 +56,10 @@ def test_a_failed_write_leaves_the_old_file_and_no_rubbish(report, tmp_path, mon
 
     monkeypatch.setattr(os, "fsync", full_disk)
     changed = dataclasses.replace(report, layers=report.layers[:1], engine="stepped")
-    with pytest.raises(ReportError, match="cannot be written: No space left on device"):
+    with pytest.raises(ReportError) as caught:
         save_report(changed, tmp_path)
-    assert (tmp_path / name).read_bytes() == before
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["outputs.npz", "report.json"]
+    assert str(caught.value) == f"{tmp_path / name}: cannot be written: No space left on device"
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before  # neither file has changed
 
 
 def test_a_report_without_arrays_does_not_keep_another_runs_outputs(report, tmp_path):
@@ -73,10 +75,37 @@ def test_new_files_have_ordinary_permissions(report, tmp_path):
     assert (tmp_path / "report.json").stat().st_mode == (tmp_path / "ordinary").stat().st_mode
 
 
-def test_folders_that_cannot_be_written_or_read(report, tmp_path):
-    (tmp_path / "file").write_text("")
-    with pytest.raises(ReportError, match=r"file: cannot be written: File exists"):
-        save_report(report, tmp_path / "file")
+@pytest.mark.parametrize("use", [prepare_folder, lambda folder: save_report(make_report(), folder)])
+def test_folders_that_cannot_be_written(tmp_path, monkeypatch, use):
+    (tmp_path / "file").write_text("mine")
+    (tmp_path / "taken" / "outputs.npz").mkdir(parents=True)
+    for folder, message in [
+        (tmp_path / "file", f"{tmp_path / 'file'} is a file; name a folder"),
+        (tmp_path / "file" / "deep" / "er", f"{tmp_path / 'file'} is a file; name a folder"),
+        (tmp_path / "taken", f"{tmp_path / 'taken' / 'outputs.npz'} is a folder; remove it, or name another folder"),
+        (tmp_path / "nul\0l", f"{tmp_path / 'nul'}\0l: cannot be written: embedded null byte"),
+        ("", "'' is not a folder name"),
+    ]:
+        with pytest.raises(ReportError) as caught:
+            use(folder)
+        assert str(caught.value) == message
+    assert (tmp_path / "file").read_text() == "mine"
+
+    def refuse(path, **_):
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "touch", refuse)  # not by chmod, which does not stop root
+    with pytest.raises(ReportError) as caught:
+        use(tmp_path / "locked")
+    assert str(caught.value) == f"{tmp_path / 'locked'}: cannot be written: Permission denied"
+
+
+def test_a_prepared_folder_is_there_and_empty(tmp_path):
+    assert prepare_folder(tmp_path / "a" / "b") == tmp_path / "a" / "b"
+    assert list((tmp_path / "a" / "b").iterdir()) == []
+
+
+def test_a_report_that_is_not_there(tmp_path):
     with pytest.raises(ReportError, match=r"report\.json: cannot be read: No such file"):
         load_report(tmp_path / "nowhere")
 

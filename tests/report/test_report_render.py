@@ -24,13 +24,13 @@ def test_every_number_is_where_it_belongs(report, width):
     assert layers == ["conv1", "conv2d", "1x50x9x8", "3,600", "uint8", "int8", "uint8"]
     assert time == ["conv1", "40", "70", "180", "0", "20", "310", "72.6", "620.00"]
     assert energy == ["conv1", "1.08", "0.00", "6.25", "101.50", "0.23", "109.06"]
-    assert numbers == ["conv1", "2", "0", "11/32", "7", "0", "31.4", "1.00"]
+    assert numbers == ["conv1", "2", "17/16", "0", "11/32", "7", "0", "31.4", "1.00"]
     layers, time, energy, numbers = cells(text, "total")
     assert layers == ["total", "3,680"]
     assert time == ["total", "40", "76", "204", "8", "22", "350", "65.7", "700.00"]
     assert energy == ["total", "1.10", "<0.01", "6.25", "101.50", "0.23", "109.08"]
-    assert numbers == ["total", "2", "0", "11/32", "7", "0"]
-    assert cells(text, "fc")[3] == ["fc", "0", "0", "<=11/32", "0", "-", "inf", "-"]
+    assert numbers == ["total", "2", "17/16", "0", "11/32", "7", "0"]
+    assert cells(text, "fc")[3] == ["fc", "0", "11/32", "0", "<=11/32", "0", "-", "inf", "-"]
 
 
 def test_titles_name_the_columns_and_the_units(report):
@@ -40,6 +40,18 @@ def test_titles_name_the_columns_and_the_units(report):
     assert re.search(r"layer +load +fill +compute +drain +PPU +cycles +util\. % +ns", text)
     assert re.search(r"layer +MAC +PPU +buffers +DRAM +leakage +total", text)
     assert "Zero in every layer: registers, accum., scales, control." in text
+
+
+def test_needed_bits_are_explained_where_something_overflowed(report):
+    note = "Needed bits: where the registers upstream had unlimited width too."
+    assert note in render_text(report, 80)
+    fc = report.layers[1]
+    assert "Needed bits" not in render_text(dataclasses.replace(report, layers=(fc, fc)), 80)
+
+
+def test_the_numbers_fit_eighty_columns_with_every_column(report):
+    layers = [dataclasses.replace(layer, verified=1_234, mismatches=1_234) for layer in report.layers]
+    assert len(cells(render_text(dataclasses.replace(report, layers=layers), 80), "conv1")) == 4
 
 
 def test_the_header_says_what_ran(report):
@@ -76,7 +88,7 @@ def test_an_overflow_of_the_bias_preload_is_called_that(report):
         "layer fc: accumulator overflow at output [0, 3], bias preload: -2147483649 does not fit 32 bits (saturate); "
         "33 bits would have held every value"
     ) in text
-    assert cells(text, "total")[3] == ["total", "2", "1", "33/32", "7", "0"]
+    assert cells(text, "total")[3] == ["total", "2", "17/16", "1", "33/32", "7", "0"]
 
 
 def test_wrong_codes_are_said_aloud(report):
@@ -84,8 +96,8 @@ def test_wrong_codes_are_said_aloud(report):
     text = render_text(dataclasses.replace(report, layers=(wrong, report.layers[1])), 200)
     assert "Layer conv1: 1,234 output codes are not what the trace expects." in text
     assert "Layer conv1: 5 output codes are not what the integer oracle gives." in text
-    assert cells(text, "conv1")[3] == ["conv1", "2", "0", "11/32", "7", "1,234", "5", "31.4", "1.00"]
-    assert cells(text, "fc")[3] == ["fc", "0", "0", "<=11/32", "0", "-", "-", "inf", "-"]
+    assert cells(text, "conv1")[3] == ["conv1", "2", "17/16", "0", "11/32", "7", "1,234", "5", "31.4", "1.00"]
+    assert cells(text, "fc")[3] == ["fc", "0", "11/32", "0", "<=11/32", "0", "-", "-", "inf", "-"]
 
 
 @pytest.mark.parametrize(
@@ -160,12 +172,57 @@ def test_a_terminal_that_is_not_utf8_gets_ascii(report):
     assert re.search(r"^\|conv1 *\| *12\.00 *\| *12\.00 *\|$", text, re.MULTILINE)
 
 
-def test_a_pipe_gets_a_hundred_columns(report, capsys, monkeypatch):
-    monkeypatch.setenv("COLUMNS", "60")
+@pytest.mark.parametrize(("columns", "width"), [(None, 100), ("60", 60), ("120", 120)])
+def test_a_pipe_gets_a_hundred_columns_or_what_columns_says(columns, width, report, capsys, monkeypatch):
+    if columns is None:
+        monkeypatch.delenv("COLUMNS", raising=False)
+    else:
+        monkeypatch.setenv("COLUMNS", columns)
     print_report(report)
     printed = capsys.readouterr().out
-    assert printed == "".join(f"{line}\n" for line in printed.splitlines())
-    assert [line.rstrip() for line in printed.splitlines()] == render_text(report, 100).splitlines()
+    assert printed == render_text(report, width)
+
+
+@pytest.mark.parametrize(("columns", "width"), [("", 100), ("wide", 100), ("0", 40), ("-5", 100)])
+def test_columns_that_make_no_sense_do_no_harm(columns, width, report, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", columns)
+    print_report(report)
+    assert capsys.readouterr().out == render_text(report, width)
+
+
+@pytest.mark.parametrize("width", [40, 60, 80, 100])
+def test_a_table_that_is_too_wide_is_printed_in_parts_and_no_number_is_cut(report, width):
+    text = render_text(big(report), width)
+    assert max(map(len, text.splitlines())) <= width
+    whole = render_text(big(report), 1000)
+    for row in ("conv18_3", "total"):  # all words of all parts, the name left out
+        words, expected = ([word for line in cells(each, row) for word in line[1:]] for each in (text, whole))
+        assert sorted(words) == sorted(expected)
+        assert {"1,234,567", "47,493,713"} <= set(words) or {"3,703,701", "142,481,139"} <= set(words)
+
+
+@pytest.mark.parametrize("width", [80, 100])
+def test_long_format_names_stay_whole_on_a_narrow_terminal(report, width):
+    name = "vsq_uint4_v16_s4"
+    formats = {"input_format": name, "weight_format": "vsq_int4_v16_s4", "output_format": name}
+    layers = [dataclasses.replace(layer, **formats) for layer in report.layers]
+    text = render_text(dataclasses.replace(report, layers=layers), width)
+    assert max(map(len, text.splitlines())) <= width
+    assert text.count(name) == 2 * len(layers)
+    assert "1x50x9x8" in text
+
+
+def test_an_overruled_rounding_is_said_once(report):
+    layers = [dataclasses.replace(layer, rounding="truncate", rounding_requested="half_up") for layer in report.layers]
+    text = render_text(dataclasses.replace(report, layers=layers), 160)
+    assert text.count("The configuration rounds truncate, the trace asks for half_up") == 1
+    assert "The configuration rounds" not in render_text(report, 160)
+
+
+def test_the_network_s_own_distance_from_float_has_a_line(report):
+    network = report.layers[0].accuracy
+    text = render_text(dataclasses.replace(report, network=network), 160)
+    assert "Network output against float: SQNR 31.4 dB" in text
 
 
 def test_a_report_without_layers_is_still_a_report(report):

@@ -115,6 +115,40 @@ def test_damaged_metadata_body(good, tmp_path):
     assert message(path) == "array 'meta' is damaged: Bad CRC-32 for file 'meta.npy'"
 
 
+def _directory_field(path, entry, offset, code, value):
+    """Overwrite a field of an entry's record in the zip directory (offsets of the zip specification, 4.3.12)."""
+    data = bytearray(path.read_bytes())
+    name = data.rindex(entry.encode())  # the directory ends the file
+    struct.pack_into(code, data, name - 46 + offset, value)
+    path.write_bytes(data)
+
+
+def test_newer_zip_version(good):
+    _directory_field(good, "labels.npy", 6, "<H", 99)
+    assert message(good) == "the zip directory is damaged: zip file version 9.9"
+
+
+def test_a_size_that_deflate_cannot_reach(good):
+    with zipfile.ZipFile(good) as archive:
+        packed = archive.getinfo("labels.npy").compress_size
+    _directory_field(good, "labels.npy", 24, "<I", 2000 * packed)
+    expected = f"entry 'labels.npy' unpacks {packed} bytes to {2000 * packed} (2000 times): a zip bomb?"
+    assert message(good) == expected
+
+
+def test_an_entry_that_ends_too_soon(tmp_path):
+    net = TraceBuilder("large")
+    x = net.input("x", INT8.quantize(np.random.default_rng(0).normal(size=(4, 3000))))
+    net.linear("fc", x, INT8.quantize(np.ones((4, 3000))), rounding=None)
+    path = net.save(tmp_path / "good.npz")
+    _directory_field(path, "tensors/x/codes.npy", 20, "<I", 6000)  # of some 11,000 packed bytes
+    trace = load_trace(path)
+    with pytest.raises(
+        TraceError, match=r"array 'tensors/x/codes' is damaged: (\d+ bytes are missing|Bad CRC-32 for .*)$"
+    ):
+        trace.tensor("x")
+
+
 def test_encrypted_entry(good):
     data = bytearray(good.read_bytes())
     for mark, offset in ((b"PK\x03\x04", 6), (b"PK\x01\x02", 8)):
@@ -228,6 +262,25 @@ HEADERS = {
 def test_malformed_headers(good, tmp_path, data):
     path = repack(good, tmp_path / "bad.npz", replace={"labels.npy": data})
     assert message(path) == f"array 'labels' {HEADERS[data]}"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "{'descr': (",
+        "{[]: 1}",
+        "{1: 2, 'a': 3}",
+        "(" * 3000,
+        "-" * 3000 + "1",
+        "{'a': \n  1\n 2}",
+        "\x00",
+        "1e999",
+        "[" + "1," * 1500,
+    ],
+)
+def test_headers_that_are_no_dictionary(good, tmp_path, text):
+    path = repack(good, tmp_path / "bad.npz", replace={"labels.npy": _header(text)})
+    assert message(path).startswith("array 'labels' has a malformed .npy header: ")
 
 
 def test_a_pickle_is_never_run(good, tmp_path):

@@ -329,7 +329,64 @@ REFUSED = [
         "tensor 'x': another tensor is named 'x'; use a new name, or begin a new TraceBuilder",
     ),
     (lambda n: n.output("x"), "output 'x' is not computed by a layer"),
+    # what a finished trace would refuse, said before the builder has it
+    (lambda n: linear(n, rounding="hlaf_up"), "layer 'fc': rounding 'hlaf_up' is not a rule; did you mean 'half_up'?"),
+    (
+        lambda n: linear(n, output="uint8", zero_point=1000),
+        "layer 'fc': tensor 'fc.out': zero_point 1000 is outside uint8's range [0, 255]",
+    ),
+    (
+        lambda n: linear(n, expected=np.ones((2, 3), int)),
+        "layer 'fc': array 'tensors/fc.out/expected' has shape (2, 3), but must have (2, 4) (expected codes of",
+    ),
+    (
+        lambda n: linear(n, expected=np.full((2, 4), 128)),
+        "layer 'fc': tensor 'fc.out': code 128 at index (0, 0) is outside int8's range [-128, 127]",
+    ),
+    (
+        lambda n: linear(n, reference=np.ones((4, 2))),
+        "layer 'fc': array 'tensors/fc.out/reference' has shape (4, 2), but must have (2, 4)",
+    ),
+    (lambda n: linear(n, reference=np.full((2, 4), np.inf)), "layer 'fc': array 'tensors/fc.out/reference' holds 8"),
+    (
+        lambda n: linear(n, clamp=(0, 5)),
+        "layer 'fc': clamp is given, but activation is 'none'; use 'clamp'",
+    ),
+    (lambda n: linear(n, activation="clamp"), "layer 'fc': activation 'clamp' needs its bounds (clamp: low, high)"),
+    (lambda n: linear(n, clamp=5), "layer 'fc': clamp=5 is not a pair of bounds; use (low, high)"),
+    (lambda n: linear(n, multiplier=5), "layer 'fc': multiplier and shift go together; shift is missing"),
+    (lambda n: linear(n, requantization_scale=-1.0), "layer 'fc': array 'layers/fc/scale' holds -1.0; scales are"),
+    (
+        lambda n: linear(n, weight=ones(4, 6, number_format=formats.get("vsq_int4_v4_s4"))),
+        "layer 'fc': input 'x' is int8, but weight 'fc.weight' is vsq_int4_v4_s4; operands have blocks of one size "
+        "both, or none",
+    ),
+    (lambda n: n.input("f g", ones(2, 6)), "tensor 'f g': name: 'f g' is not a name; use 1 to 200 letters"),
+    (
+        lambda n: n.input("y", ones(2, 6), reference=np.ones(3)),
+        "tensor 'y': array 'tensors/y/reference' has shape (3,), but must have (2, 6)",
+    ),
 ]
+
+
+def test_a_bad_name_is_one_problem():
+    net = TraceBuilder("names")
+    with pytest.raises(TraceError) as caught:
+        net.linear("f g", net.input("x", ones(2, 6)), ones(4, 6), rounding=None)
+    assert str(caught.value).count("is not a name") == 1
+    with pytest.raises(TraceError) as caught:
+        net.linear("f g", "x", ones(4, 6), rounding=None, output_name="o p")
+    assert [line.split(":")[1] for line in str(caught.value).splitlines()] == [" name", " output"]
+
+
+def test_block_sizes_of_operands_agree():
+    net = TraceBuilder("blocks")
+    x = net.input("x", vsq(2, 8))
+    for weight in (ones(4, 8), ones(4, 8, number_format=formats.get("vsq_int4_v2_s4"))):
+        with pytest.raises(TraceError, match=f"input 'x' is vsq_int4_v4_s4, but weight .* is {weight.format.name}; "):
+            net.linear("fc", x, weight, rounding=None)
+    net.linear("fc", x, ones(4, 8, number_format=formats.get("vsq_int8_v4_s6")), rounding=None)
+    assert len(net.build().layers) == 1
 
 
 @pytest.mark.parametrize(("call", "expected"), REFUSED, ids=range(len(REFUSED)))
@@ -387,11 +444,11 @@ BUILD = [
         "layer 'fc': input 'x' has per-channel scales, which cannot leave the sum; use one scale",
     ),
     (
-        lambda n: n.conv2d("c", n.input("x", vsq(1, 5, 5, 12)), ones(4, 3, 3, 6), groups=2, rounding=None),
+        lambda n: n.conv2d("c", n.input("x", vsq(1, 5, 5, 12)), vsq(4, 3, 3, 6), groups=2, rounding=None),
         "layer 'c': 6 channels a group are not a multiple of the input's block size 4: blocks would straddle groups",
     ),
     (
-        lambda n: n.linear("fc", n.input("x", vsq(1, 2, 6)), ones(4, 12), flatten=True, rounding=None),
+        lambda n: n.linear("fc", n.input("x", vsq(1, 2, 6)), vsq(4, 12), flatten=True, rounding=None),
         "layer 'fc': flatten joins rows of 6 channels, not a multiple of the input's block size 4: the weight's blocks "
         "would straddle them",
     ),
@@ -400,7 +457,7 @@ BUILD = [
         "layer 'm': other has blocks along axis 1, but the layer sums over axis 0; blocks run along the sum",
     ),
     (
-        lambda n: n.linear("fc", n.input("x", vsq(4, 6, block_axis=0)), ones(4, 6), rounding=None),
+        lambda n: n.linear("fc", n.input("x", vsq(4, 6, block_axis=0)), vsq(4, 6), rounding=None),
         "layer 'fc': input has blocks along axis 0, but the layer sums over axis 1; blocks run along the sum",
     ),
     (
@@ -420,13 +477,13 @@ def test_refused_when_it_is_built(call, expected):
         (call(net), net.build())
     text = str(caught.value)
     assert expected in text
-    assert text.startswith(("trace 'refused': ", "layer '"))
+    assert text.startswith(("trace 'refused': ", "layer '", "tensor 'x': "))
 
 
 @pytest.mark.parametrize(
     "call",
     [
-        lambda n: n.conv2d("c", n.input("x", vsq(1, 5, 5, 16)), ones(4, 3, 3, 8), groups=2, rounding=None),
+        lambda n: n.conv2d("c", n.input("x", vsq(1, 5, 5, 16)), vsq(4, 3, 3, 8), groups=2, rounding=None),
         lambda n: n.linear("fc", n.input("x", vsq(1, 2, 8)), vsq(4, 16), flatten=True, rounding=None),
         lambda n: n.linear("fc", n.input("x", vsq(2, 1, 6)), vsq(4, 6), flatten=True, rounding=None),
         lambda n: n.matmul("m", n.input("a", vsq(2, 6)), n.input("b", vsq(3, 6)), transpose_other=True, rounding=None),

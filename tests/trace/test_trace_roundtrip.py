@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from trace_examples import INT8, builders, int8_builder, npy, repack, small_builder, unpack
 
+from accelsim import formats
 from accelsim.errors import TraceError
 from accelsim.trace import metadata
 from accelsim.trace.builder import TraceBuilder
@@ -126,6 +127,8 @@ def test_same_content_same_bytes(tmp_path):
     first = small_builder().save(tmp_path / "a.npz").read_bytes()
     assert small_builder().save(tmp_path / "b.npz").read_bytes() == first
     assert small_builder(seed=1).save(tmp_path / "b.npz").read_bytes() != first
+    with zipfile.ZipFile(tmp_path / "a.npz") as archive:
+        assert {info.date_time for info in archive.infolist()} == {(1980, 1, 1, 0, 0, 0)}
 
 
 def test_numpy_reads_the_file(tmp_path):
@@ -181,9 +184,43 @@ def test_missing_folder_and_folder_as_file(tmp_path):
     with pytest.raises(TraceError) as caught:
         small_builder().save(path)
     assert str(caught.value) == f"{path}: the folder {str(path.parent)!r} does not exist; create it first"
+    folder = tmp_path / "folder.npz"
+    folder.mkdir()
     with pytest.raises(TraceError) as caught:
-        small_builder().save(tmp_path)
-    assert str(caught.value) == f"{tmp_path}: is a folder; name a .npz file in it"
+        small_builder().save(folder)
+    assert str(caught.value) == f"{folder}: is a folder; name a .npz file in it"
+
+
+@pytest.mark.parametrize("name", ["noext", "a.zip", "a.npz.bak"])
+def test_names_of_traces_end_in_npz(tmp_path, name):
+    with pytest.raises(TraceError) as caught:
+        small_builder().save(tmp_path / name)
+    assert str(caught.value) == f"{tmp_path / name}: names of traces end in .npz"
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(("path", "kind"), [(3, "int"), (None, "NoneType"), (b"a.npz", "bytes")])
+def test_what_is_no_file_name(path, kind):
+    for call in (load_trace, small_builder().save):
+        with pytest.raises(TraceError) as caught:
+            call(path)
+        assert str(caught.value) == f"path is {kind}; pass a file name"
+
+
+def test_checking_a_large_array_takes_little_more_than_its_codes(tmp_path):
+    size = 1 << 20
+    codes = np.resize(np.arange(-128, 128, dtype=np.int8), (1, size))
+    net = TraceBuilder("large")
+    x = net.input("x", formats.make_qtensor(codes, formats.get("int8")))
+    net.linear("fc", x, formats.make_qtensor(codes, formats.get("int8")), rounding=None)
+    trace = load_trace(net.save(tmp_path / "large.npz"))
+    tracemalloc.start()
+    try:
+        trace.check_arrays()
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 7 * size  # as stored, 1 byte a code; as int32, 4; reading takes a chunk at once
 
 
 def test_saved_files_can_be_read_by_others(tmp_path):

@@ -53,6 +53,11 @@ PROBLEMS = [
     (meta_set(*CONV, "stride", value=[0, 1]), "meta: layers[0].stride[0]: found 0, must be at least 1"),
     (meta_set(*CONV, "stride", value=[1, 1.5]), "meta: layers[0].stride[1]: found 1.5, must be a whole number"),
     (meta_set(*CONV, "stride", value=[1, 2, 3]), "meta: layers[0].stride: found a list of 3, takes 2 of them"),
+    (meta_set(*CONV, "stride", value=["1", 1]), "meta: layers[0].stride[0]: found '1', must be a whole number"),
+    (
+        meta_set(*CONV, "clamp", value={"low": 1, "hgh": 2}),
+        "meta: layers[0].clamp.hgh: unknown key; did you mean 'high'?",
+    ),
     (meta_set(*CONV, "stride", value=[1]), "meta: layers[0].stride[1]: required key is missing"),
     (meta_set("name", value="x" * 300), "meta: name: found 300 characters, takes at most 200"),
     (meta_set("tensors", value=[]), "meta: tensors: found a list of 0, must be an object"),
@@ -90,6 +95,7 @@ PROBLEMS = [
         meta_set("tensors", "conv.weight", "channel_axis", value=4),
         "tensor 'conv.weight': channel_axis=4 is not an axis of 4 dimensions; use 0..3",
     ),
+    (meta_set("tensors", "x", "shape", value=[]), "tensor 'x': shape is empty; a tensor has at least one dimension"),
     (meta_set("tensors", "x", "block_axis", value=3), "tensor 'x': block_axis=3, but uint8 has no blocks"),
     (
         meta_set("tensors", "fc.weight", "block_axis", value=None),
@@ -176,6 +182,10 @@ PROBLEMS = [
         meta_set("tensors", "fc.out", "format", value="int8"),
         "layer 'fc': rounding is null, so raw accumulators leave, but output 'fc.out' is int8; "
         "use int32 (int17..int64), or name a rounding rule",
+    ),
+    (
+        meta_set("tensors", "conv.out", "block_axis", value=2),
+        "layer 'conv': output 'conv.out' has blocks along axis 2; the PPU makes them along the last axis (3)",
     ),
     (
         meta_set(*FC, "activation", value="relu"),
@@ -273,7 +283,7 @@ FACTORS = [
     ),
     (
         meta_set("layers", 0, "rounding", value="half_upp"),
-        "layer 'fc': rounding 'half_upp' is not a rule; did you mean 'half_up'?; use one of double_half_up_then_away, "
+        "layer 'fc': rounding 'half_upp' is not a rule; did you mean 'half_up'? Use one of double_half_up_then_away, "
         "double_half_up, half_up, half_up_int16_multiplier, float32_half_even, float64_half_away, dyadic_half_even, "
         "half_away_17bit, truncate",
     ),
@@ -350,6 +360,12 @@ def test_a_shift_beyond_reason(tmp_path):
         load_trace(path).requantization("fc")
     expected = "array 'layers/fc/shift' holds -9223372036854775808; shifts lie in [-256, 256]"
     assert str(caught.value) == f"{path}: {expected}"
+
+
+def test_an_unknown_format_says_what_is_known(tmp_path):
+    text = changed(tmp_path, meta_set("tensors", "x", "format", value="int8x"))
+    assert "tensor 'x': unknown number format 'int8x'; did you mean 'int8'?" in text
+    assert "int2..int16" in text
 
 
 def test_all_problems_at_once(tmp_path):

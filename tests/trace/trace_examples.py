@@ -113,28 +113,29 @@ def builders(draw):
     rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
     net = TraceBuilder(draw(st.text(min_size=1, max_size=20)), draw(st.text(max_size=20)))
     batch, height, width, channels = (draw(st.integers(1, 5)) for _ in range(4))
-    x = net.input("x", _activations(draw, rng, (batch, height, width, channels)))
+    blocks = draw(st.booleans())
+    x = net.input("x", _activations(draw, rng, (batch, height, width, channels), blocks))
     for i in range(draw(st.integers(0, 2))):
         kernel = draw(st.integers(1, 3)), draw(st.integers(1, 3))
         out = draw(st.integers(1, 5))
         x = net.conv2d(
             f"conv{i}",
             x,
-            _weights(draw, rng, (out, *kernel, channels)),
+            _weights(draw, rng, (out, *kernel, channels), blocks),
             padding=draw(st.sampled_from(["same", 2, (2, 3), ((2, 2), (2, 4))])),
             stride=draw(st.integers(1, 3)),
-            **_finish(draw, rng, out),
+            **_finish(draw, rng, out, blocks),
         )
         channels = out
     kind = draw(st.sampled_from(["linear", "matmul", "raw"]))
     if kind == "matmul":
         shape = _shape(net, x)
-        other = net.input("other", _activations(draw, rng, (*shape[:-2], 3, shape[-1]), blocks=False))
-        net.matmul("mm", x, other, transpose_other=True, **_finish(draw, rng, 3))
+        other = net.input("other", _activations(draw, rng, (*shape[:-2], 3, shape[-1]), blocks))
+        net.matmul("mm", x, other, transpose_other=True, **_finish(draw, rng, 3, draw(st.booleans())))
     elif kind == "linear":
-        net.linear("fc", x, _weights(draw, rng, (4, channels)), **_finish(draw, rng, 4))
+        net.linear("fc", x, _weights(draw, rng, (4, channels), blocks), **_finish(draw, rng, 4, draw(st.booleans())))
     else:
-        net.linear("fc", x, _weights(draw, rng, (4, channels)), rounding=None)
+        net.linear("fc", x, _weights(draw, rng, (4, channels), blocks), rounding=None)
     if draw(st.booleans()):
         net.labels(rng.integers(0, 10, batch))
     return net
@@ -144,20 +145,19 @@ def _shape(net, tensor):
     return net._assembly.tensors[tensor].shape
 
 
-def _activations(draw, rng, shape, blocks=True):
-    names = ["int8", "uint8", "uint4", "int16", "vsq_int4_v2_s4"][: None if blocks else -1]
-    name = draw(st.sampled_from(names))
+def _activations(draw, rng, shape, blocks):
+    name = draw(st.sampled_from(["vsq_int4_v2_s4"] if blocks else ["int8", "uint8", "uint4", "int16"]))
     asymmetric = {"asymmetric": True} if "vsq" not in name and draw(st.booleans()) else {}
     return formats.get(name).quantize(rng.normal(size=shape), **asymmetric)
 
 
-def _weights(draw, rng, shape):
-    name = draw(st.sampled_from(["int8", "int4n", "int2", "vsq_int4_v3_s6"]))
+def _weights(draw, rng, shape, blocks):
+    name = draw(st.sampled_from(["vsq_int4_v2_s6", "vsq_int8_v2_s4"] if blocks else ["int8", "int4n", "int2"]))
     return formats.get(name).quantize(rng.normal(size=shape), channel_axis=draw(st.sampled_from([None, 0])))
 
 
-def _finish(draw, rng, out):
-    name = draw(st.sampled_from(["int8", "uint8", "uint4", "vsq_uint8_v4_s3"]))
+def _finish(draw, rng, out, blocks):
+    name = draw(st.sampled_from(["vsq_uint8_v2_s3"] if blocks else ["int8", "uint8", "uint4"]))
     activation = draw(st.sampled_from(["none", "relu", "relu6"]))
     options = {"output": name, "scale": draw(st.floats(1e-3, 1e3)), "activation": activation}
     if draw(st.booleans()):

@@ -56,6 +56,18 @@ def test_every_array_is_sound(trace):
         assert trace.bias(layer) is not None
 
 
+def test_the_description_states_the_convolutions(trace):
+    """As in "conv 3x3 stride 2 1->16": kernel, stride (1 where unsaid), channels in and out, in order."""
+    stated = re.findall(r"conv (\d)x(\d)(?: stride (\d))? (\d+)->(\d+)", trace.description)
+    found = []
+    for layer in trace.layers:
+        if layer.op == "conv2d":
+            outputs, height, width, inputs = trace.tensor_meta(layer.weight).shape
+            assert layer.stride[0] == layer.stride[1]
+            found.append((height, width, layer.stride[0], inputs, outputs))
+    assert [tuple(int(number or 1) for number in row) for row in stated] == found != []
+
+
 def test_the_readme_states_images_and_size(trace, stated):
     assert len(trace.labels) == stated["images"] >= 100
     assert set(trace.labels.tolist()) == set(range(10))

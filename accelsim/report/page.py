@@ -1,0 +1,80 @@
+"""What a report is printed on: sentences, and tables that never cut a number, whatever the terminal's width."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from rich import box
+from rich.console import Console
+from rich.measure import Measurement
+from rich.table import Table
+from rich.text import Text
+
+from accelsim.report.values import LayerReport, Totals
+
+
+def _plain(_: LayerReport) -> str:
+    return ""
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column: its title, a layer's cell and its style, and the totals' cell."""
+
+    title: str
+    cell: Callable[[LayerReport], str]
+    total: Callable[[Totals], str]
+    style: Callable[[LayerReport], str] = _plain
+    justify: Literal["left", "right"] = "right"
+
+
+class Page:
+    """A console that is never given a character it cannot print."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._encoding = console.encoding
+
+    def line(self, text: str = "", style: str = "") -> None:
+        self._console.print(self.text(text, style), soft_wrap=False)
+
+    def text(self, text: str, style: str = "") -> Text:
+        """Return `text` as it is (no markup), with what the encoding lacks spelled out."""
+        try:
+            text.encode(self._encoding)
+        except (UnicodeEncodeError, LookupError):
+            text = text.replace("µ", "u").encode("ascii", "backslashreplace").decode()
+        return Text(text, style, overflow="fold")
+
+    def table(self, title: str, columns: Sequence[Column], layers: Sequence[LayerReport], totals: Totals) -> None:
+        """Print one table; several, each with the layers' names, where it is too wide: no number is ever cut."""
+        self.line(title, "bold")  # not the table's own title, which would wrap at the table's width
+        rest = list(columns)
+        while rest:
+            fitting = len(rest)
+            table = self._table(rest, layers, totals)
+            while fitting > 1 and self._width(table) > self._console.width:
+                fitting -= 1
+                table = self._table(rest[:fitting], layers, totals)
+            self._console.print(table)
+            if self._console.options.ascii_only:  # the other box ends with an empty line
+                self.line()
+            rest = rest[fitting:]
+
+    def _width(self, table: Table) -> int:
+        """Return the columns that `table` takes with every cell whole."""
+        return Measurement.get(self._console, self._console.options.update_width(10_000), table).maximum
+
+    def _table(self, columns: Sequence[Column], layers: Sequence[LayerReport], totals: Totals) -> Table:
+        table = Table(box=box.SIMPLE_HEAD, show_footer=True, pad_edge=False, padding=(0, 1, 0, 0))
+        table.add_column("layer", "total", overflow="fold", min_width=5, max_width=max(5, self._console.width // 3))
+        for column in columns:
+            footer = self.text(column.total(totals))
+            table.add_column(self.text(column.title), footer, justify=column.justify, overflow="fold")
+        for layer in layers:
+            cells = [column.cell(layer) for column in columns]
+            styles = [column.style(layer) for column in columns]
+            table.add_row(self.text(layer.name), *map(self.text, cells, styles))
+        return table
