@@ -36,7 +36,7 @@ Dataflow = Literal["os", "ws", "is"]
 Overflow = Literal["wrap", "saturate"]
 Sign = Literal["signed", "unsigned", "either"]
 RegisterBits = Annotated[int, Field(ge=8, le=64)]
-MultiplierBits = Annotated[int, Field(ge=2, le=16)]
+PortBits = Annotated[int, Field(ge=2, le=16)]
 
 
 def is_table_path(table: str) -> bool:
@@ -53,6 +53,10 @@ def _is_energy_table(table: str) -> str:
     return table
 
 
+FUSION_BITS = (2, 4, 8, 16)
+MAX_FIXED_BITS = 48
+"""The shifter in front of a fixed-point psum delivers 49 bits and saturates, so a register never has more."""
+
 Line = Annotated[str, AfterValidator(_one_printable_line)]
 Rounding = Annotated[str, AfterValidator(_is_rounding), Field(json_schema_extra={"enum": list(ROUNDINGS)})]
 
@@ -66,7 +70,7 @@ class Section(BaseModel):
 class Port(Section):
     """One input of every multiplier."""
 
-    bits: MultiplierBits = Field(8, description="width of the port; narrower operands are extended")
+    bits: PortBits = Field(8, description="width of the port; narrower operands are extended")
     sign: Sign = Field("either", description="which operands enter: signed, unsigned, or either (a mode bit)")
 
     def accepts(self, low: int, high: int) -> bool:
@@ -111,6 +115,65 @@ class ScaleUnit(Section):
         return self
 
 
+class FloatUnit(Section):
+    """What lets a PE add numbers with exponents: floats, MX, NVFP4 (docs/numerics.md, section 5).
+
+    A block's (or, without block scales, a lane step's) products are summed as integers, on a grid fine enough for all of
+    them or aligned to the largest exponent; that sum, times its power of two, is one addition to the psum register.
+    """
+
+    accumulate: Literal["float32", "fixed"] = Field(
+        "float32", description="psums and accumulators are float32, one rounding an addition; or fixed point"
+    )
+    fraction_bits: int = Field(
+        16, ge=-64, le=128, description="fixed: a psum's last bit is 2**-fraction_bits (of the tensors' coarse scales)"
+    )
+    rounding: Literal["truncate", "toward_zero", "half_even"] = Field(
+        "truncate", description="fixed: how the shifter in front of the psum drops bits (truncate: towards -infinity)"
+    )
+    align_bits: int | None = Field(
+        None,
+        ge=0,
+        le=32,
+        description="fraction bits kept below the step's largest product exponent, further ones truncated towards "
+        "zero; null: none is lost (wide formats such as fp16 then do not fit)",
+    )
+
+
+class Popcount(Section):
+    """XNOR-popcount in every PE: binary times binary, a word of bits a step, -n + 2 popcount."""
+
+    word_bits: Literal[32, 64, 128, 256] = Field(64, description="bits of K that a PE takes in one step")
+    zero_padding: Literal["correct", "refuse"] = Field(
+        "correct",
+        description="a binary word has no zero: 'correct' subtracts what padding bits added at the borders; 'refuse'",
+    )
+
+
+class Codebook(Section):
+    """Weights as indices into a table of integers (K-means)."""
+
+    mode: Literal["decode", "accumulate"] = Field(
+        "decode", description="look weights up at the array's edge; or add up activations an index, then multiply"
+    )
+    index_bits: int = Field(4, ge=1, le=8, description="widest index")
+
+
+class Multiplier(Section):
+    """How a PE multiplies; the products are the same, cycles, energy and area are not.
+
+    parallel : one multiplier of the ports' widths a lane; a narrower operand gains nothing
+    fusion : 2-bit bricks that fuse (Bit Fusion): halving an operand's width doubles the lanes
+    bit_serial : operands enter bit by bit; a lane step lasts as many cycles as the serial operands' widths say
+    shift : barrel shifters in place of multipliers, for power-of-two weights
+    """
+
+    kind: Literal["parallel", "fusion", "bit_serial", "shift"] = Field("parallel", description="how a PE multiplies")
+    serial: Literal["both", "activation", "weight"] = Field(
+        "both", description="bit_serial: which operands are serial: both (BISMO, Loom), or one (Stripes)"
+    )
+
+
 class Array(Section):
     """The grid of processing elements (PEs)."""
 
@@ -126,7 +189,42 @@ class Array(Section):
     )
     drain_overlap: bool = Field(False, description="os: results leave through a shadow chain behind the next pass")
     skip_unused: bool = Field(False, description="the controller skips unused rows and columns of a ragged tile")
-    scale_unit: ScaleUnit | None = Field(None, description="block-scale units in every PE; null: plain integers only")
+    multiplier: Multiplier = Field(default_factory=lambda: Multiplier(), description="how a PE multiplies")
+    scale_unit: ScaleUnit | None = Field(None, description="VSQ: integer block-scale units in every PE; null: none")
+    float_unit: FloatUnit | None = Field(None, description="floats, MX and NVFP4: exponents in every PE; null: none")
+    popcount: Popcount | None = Field(None, description="XNOR-popcount units for binary layers; null: none")
+    codebook: Codebook | None = Field(None, description="decoders of codebook weights; null: none")
+
+    @model_validator(mode="after")
+    def _float_registers(self) -> Array:
+        unit = self.float_unit
+        if unit is not None and unit.accumulate == "float32" and self.psum != Register(bits=32, overflow="saturate"):
+            raise ValueError(
+                f"float_unit.accumulate=float32 needs psum: {{bits: 32, overflow: saturate}}; found "
+                f"{self.psum.bits} bits that {self.psum.overflow}"
+            )
+        if unit is not None and unit.accumulate == "fixed" and self.psum.bits > MAX_FIXED_BITS:
+            raise ValueError(
+                f"float_unit.accumulate=fixed takes psums of up to {MAX_FIXED_BITS} bits; found {self.psum.bits}"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _multiplier_fits(self) -> Array:
+        kind, ports = self.multiplier.kind, (self.weight.bits, self.activation.bits)
+        if kind == "fusion" and any(bits not in FUSION_BITS for bits in ports):
+            raise ValueError(
+                f"multiplier.kind=fusion builds ports of 2-bit bricks, {', '.join(map(str, FUSION_BITS))} bits wide; "
+                f"found weight.bits={ports[0]} and activation.bits={ports[1]}"
+            )
+        if self.multiplier.serial != "both" and kind != "bit_serial":
+            raise ValueError(f"multiplier.serial={self.multiplier.serial} is for kind bit_serial; found kind {kind}")
+        if kind != "parallel" and (self.float_unit is not None or self.scale_unit is not None):
+            raise ValueError(
+                f"multiplier.kind={kind} makes plain integer products; leave out scale_unit and float_unit, or use "
+                f"kind parallel"
+            )
+        return self
 
     @model_validator(mode="after")
     def _options_belong_to_the_dataflow(self) -> Array:
@@ -149,6 +247,12 @@ class Ppu(Section):
     vsq_guard_bits: int = Field(4, ge=0, le=8, description="fraction bits kept while a VSQ output vector is scaled")
     vsq_scale_rounding: Literal["nearest", "up"] = Field(
         "nearest", description="how the PPU rounds a vector's integer scale"
+    )
+    mx_scale_rule: Literal["floor", "even", "tosa", "rceil"] = Field(
+        "floor", description="how the PPU chooses a block's power-of-two scale (OCP MX)"
+    )
+    element_rounding: Literal["half_even", "half_away", "toward_zero"] = Field(
+        "half_even", description="how the PPU rounds the elements of OCP MX and of floats"
     )
 
 
@@ -197,6 +301,22 @@ class HardwareConfig(Section):
     buffers: Buffers = Field(default_factory=lambda: Buffers(), description="on-chip SRAM")
     dram: Dram = Field(default_factory=lambda: Dram(), description="off-chip memory")
     energy: Energy = Field(default_factory=lambda: Energy(), description="energy table")
+
+    @model_validator(mode="after")
+    def _float_accumulator(self) -> HardwareConfig:
+        unit = self.array.float_unit
+        if unit is None:
+            return self
+        found = f"{self.accumulator.bits} bits that {self.accumulator.overflow}"
+        if unit.accumulate == "float32" and self.accumulator != Register(bits=32, overflow="saturate"):
+            raise ValueError(
+                f"array.float_unit.accumulate=float32 needs accumulator: {{bits: 32, overflow: saturate}}; found {found}"
+            )
+        if unit.accumulate == "fixed" and self.accumulator.bits > MAX_FIXED_BITS:
+            raise ValueError(
+                f"array.float_unit.accumulate=fixed takes accumulators of up to {MAX_FIXED_BITS} bits; found {found}"
+            )
+        return self
 
     @property
     def digest(self) -> str:

@@ -17,13 +17,14 @@ class OverflowEvent:
     """The first addition whose exact result did not fit, in the order of the outputs, then of K.
 
     index : (batch, m, n) of the GEMM output
-    k : first element of K in the addend (a lane group for the psum, a fold for the accumulator); -1: the bias preload
-    value : the exact sum that did not fit (register content + addend)
+    k : first element of K in the addend (a lane group for the psum, or, in float32, a block; a fold for the
+        accumulator); -1: the bias preload
+    value : the exact sum that did not fit (register content + addend); of float32 registers, that sum as a float64
     """
 
     index: tuple[int, int, int]
     k: int
-    value: int
+    value: int | float
 
 
 @dataclass(frozen=True)
@@ -33,14 +34,15 @@ class RegisterWatch:
     overflows : additions whose exact result did not fit the register
     first : the first of them, or None
     low, high : smallest and largest value that a register of unlimited width would have held after any addition (0
-        included: registers start empty; for the accumulator the bias preload counts)
+        included: registers start empty; for the accumulator the bias preload counts). Of float32 registers: what they
+        did hold, as floats
     exact : False where `low` and `high` are only proved bounds (the fast engine with ``watch=False``)
     """
 
     overflows: int
     first: OverflowEvent | None
-    low: int
-    high: int
+    low: int | float
+    high: int | float
     exact: bool = True
 
     def followed_by(self, later: RegisterWatch | None) -> RegisterWatch:
@@ -57,13 +59,15 @@ class RegisterWatch:
         )
 
     @property
-    def peak(self) -> int:
+    def peak(self) -> int | float:
         """Largest magnitude seen (or bounded)."""
         return max(-self.low, self.high)
 
     @property
-    def sufficient_bits(self) -> int:
-        """Width of the two's-complement register that would have held every value."""
+    def sufficient_bits(self) -> int | None:
+        """Width of the two's-complement register that would have held every value; None: the register is float32."""
+        if isinstance(self.low, float) or isinstance(self.high, float):
+            return None
         return 1 + max(max(self.high, 0).bit_length(), (-min(self.low, 0) - 1).bit_length() if self.low < 0 else 0)
 
 
@@ -71,13 +75,13 @@ class RegisterWatch:
 class ComputeResult:
     """What the array did with one layer.
 
-    acc : int64 [batch, M, N], the accumulators after the last fold
+    acc : [batch, M, N], the accumulators after the last fold: int64, or float32 with float32 summation
     cycles : by cause; `ppu` is what the plan says (the PPU is outside the array)
     actions : counted in the array and its accumulators
     psum, accumulator : overflow watch of the two registers
     """
 
-    acc: NDArray[np.int64]
+    acc: NDArray[np.int64] | NDArray[np.float32]
     cycles: CycleCounts
     actions: Actions
     psum: RegisterWatch

@@ -24,7 +24,7 @@ class Preload:
 def preload(operands: GemmOperands, plan: LayerPlan) -> Preload:
     """Put the bias into accumulators of the plan's width; every row m has its own, so one bias overflows M times."""
     low, high = register_limits(plan.acc_bits)
-    bias = operands.bias
+    bias = operands.bias.astype(np.int64)
     outside = (bias < low) | (bias > high)
     held = np.clip(bias, low, high)
     if plan.acc_overflow == "wrap":

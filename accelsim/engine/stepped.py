@@ -15,7 +15,7 @@ from accelsim.engine.checks import check_operands
 from accelsim.engine.contract import ComputeResult, OverflowEvent, RegisterWatch
 from accelsim.engine.preload import accumulator_extremes, earlier, preload
 from accelsim.mapping.contract import CycleCounts, GemmOperands, LayerPlan
-from accelsim.mapping.tally import Tally, array_actions
+from accelsim.mapping.tally import Datapath, Tally, array_actions
 
 if TYPE_CHECKING:
     from accelsim.engine.stepped_kernels import Job, Log, State
@@ -215,7 +215,7 @@ class SteppedEngine:
         return ComputeResult(
             acc=np.ascontiguousarray(registers[..., kernels.ACC]),
             cycles=CycleCounts(load, fill, compute, drain, plan.cycles.ppu),
-            actions=array_actions(tally, plan.widths, plan.shape, transposed=plan.transposed),
+            actions=array_actions(tally, _datapath(plan), plan.shape, transposed=plan.transposed),
             psum=RegisterWatch(
                 counts[kernels.PSUM_OVERFLOW],
                 _event(log.psum_first, plan),
@@ -229,6 +229,10 @@ class SteppedEngine:
                 acc_high,
             ),
         )
+
+
+def _datapath(plan: LayerPlan) -> Datapath:
+    return Datapath(plan.widths, plan.multiplier, plan.product, plan.summation)
 
 
 def _event(first: NDArray[np.int64], plan: LayerPlan) -> OverflowEvent | None:

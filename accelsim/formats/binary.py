@@ -24,19 +24,21 @@ Scaling = Literal["mean", "none"]
 class BinaryFormat:
     """One stored bit: code 1 is +1, code 0 is -1 (FINN's convention; Larq Compute Engine stores the complement).
 
-    The lane is +1 or -1, which takes a signed port of 2 bits. There is no zero: a convolution that pads with zeros
-    feeds 0 to the port beyond the edges (the stored tensor never holds it).
+    The lane is +1 or -1: one bit to an XNOR or to a multiplier that only negates; a plain signed port needs 2.
+    There is no zero: a convolution that pads with zeros feeds 0 to the port beyond the edges (the stored tensor never
+    holds it).
     """
 
     name: ClassVar[str] = "binary"
     low: ClassVar[int] = -1
     high: ClassVar[int] = 1
-    lane_bits: ClassVar[int] = 2
+    lane_bits: ClassVar[int] = 1
     code_low: ClassVar[int] = 0
     code_high: ClassVar[int] = 1
     code_bits: ClassVar[int] = 1
     reserved_codes: ClassVar[tuple[int, ...]] = ()
-    datapath: ClassVar[Datapath] = "integer"
+    datapath: ClassVar[Datapath] = "binary"
+    exponent_range: ClassVar[tuple[int, int]] = (0, 0)
     blocks: ClassVar[Blocks | None] = None
     bits_per_element: ClassVar[float] = 1.0
     zero_points: ClassVar[tuple[int, int]] = (0, 0)

@@ -72,6 +72,10 @@ class CodebookFormat:
         return "codebook"
 
     @property
+    def exponent_range(self) -> tuple[int, int]:
+        return (0, 0)
+
+    @property
     def blocks(self) -> Blocks | None:
         return None
 

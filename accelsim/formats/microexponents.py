@@ -73,6 +73,10 @@ class MicroexponentFormat:
         return "block_float"
 
     @property
+    def exponent_range(self) -> tuple[int, int]:
+        return (-1, 0)
+
+    @property
     def blocks(self) -> Blocks:
         return Blocks(BLOCK_SIZE, 16, (2 * BIAS << PAIRS) + (1 << PAIRS) - 1)
 

@@ -112,6 +112,11 @@ class Minifloat:
     def lane_bits(self) -> int:
         return self.fraction_bits + 2  # sign, hidden bit, fraction
 
+    @property
+    def exponent_range(self) -> tuple[int, int]:
+        """Exponents of the smallest and of the largest number's significand."""
+        return self.min_exponent - self.fraction_bits, self.max_exponent - self.fraction_bits
+
     def significands(self, codes: NDArray[np.int32]) -> NDArray[np.int32]:
         """Return signed integers, ``value = significand * 2**exponent``; codes are finite ones."""
         field = (codes & (self.sign_bit - 1)) >> self.fraction_bits
@@ -201,6 +206,10 @@ class MinifloatFormat:
     @property
     def datapath(self) -> Datapath:
         return "float"
+
+    @property
+    def exponent_range(self) -> tuple[int, int]:
+        return self.element.exponent_range
 
     @property
     def blocks(self) -> Blocks | None:

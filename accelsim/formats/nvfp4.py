@@ -71,6 +71,10 @@ class Nvfp4Format:
         return "block_float"
 
     @property
+    def exponent_range(self) -> tuple[int, int]:
+        return E2M1.exponent_range
+
+    @property
     def blocks(self) -> Blocks:
         return Blocks(BLOCK_SIZE, 8, E4M3.largest_code)  # block scales have no sign
 

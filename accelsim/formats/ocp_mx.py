@@ -65,6 +65,8 @@ class BlockElement(Protocol):
     def max_exponent(self) -> int: ...
     @property
     def largest(self) -> float: ...
+    @property
+    def exponent_range(self) -> tuple[int, int]: ...
     def significands(self, codes: NDArray[np.int32]) -> NDArray[np.int32]: ...
     def exponents(self, codes: NDArray[np.int32]) -> NDArray[np.int32]: ...
     def decode(self, codes: NDArray[np.int32]) -> NDArray[np.float64]: ...
@@ -88,6 +90,7 @@ class Int8Element:
     fraction_bits: int = 6
     max_exponent: int = 0
     largest: float = 127 / 64
+    exponent_range: tuple[int, int] = (-6, -6)
 
     def significands(self, codes: NDArray[np.int32]) -> NDArray[np.int32]:
         """Return the codes: they are the integers."""
@@ -150,6 +153,10 @@ class OcpMxFormat:
     @property
     def datapath(self) -> Datapath:
         return "block_float"
+
+    @property
+    def exponent_range(self) -> tuple[int, int]:
+        return self.element.exponent_range
 
     @property
     def blocks(self) -> Blocks:

@@ -83,7 +83,11 @@ class PowerOfTwoFormat:
 
     @property
     def datapath(self) -> Datapath:
-        return "integer"
+        return "shift"
+
+    @property
+    def exponent_range(self) -> tuple[int, int]:
+        return (0, 0)
 
     @property
     def blocks(self) -> Blocks | None:

@@ -19,7 +19,7 @@ Codes = NDArray[Any]
 Scalar = TypeVar("Scalar", bound=np.generic)
 
 
-Datapath = Literal["integer", "block_integer", "float", "block_float", "codebook"]
+Datapath = Literal["integer", "block_integer", "float", "block_float", "codebook", "binary", "shift"]
 """The arithmetic that a format needs of the array:
 
 integer : products of plain integers
@@ -27,6 +27,8 @@ block_integer : an integer dot product for each block, times unsigned integer bl
 float : significands with an exponent each (minifloats)
 block_float : the same, or plain integers, under block scales that have exponents (MX, microexponents, NVFP4)
 codebook : products of plain integers, which a table gives for the stored codes
+binary : plain integers too, +1 and -1: two of them need no multiplier but an XNOR
+shift : plain integers too, powers of two and zero: a shifter will do in place of a multiplier
 """
 
 
@@ -112,6 +114,11 @@ class Format(Protocol):
         ...
 
     @property
+    def exponent_range(self) -> tuple[int, int]:
+        """Smallest and largest exponent of a lane; (0, 0) where lanes are plain integers."""
+        ...
+
+    @property
     def blocks(self) -> Blocks | None: ...
     @property
     def bits_per_element(self) -> float:
@@ -169,6 +176,10 @@ class CodesAreLanes:
     @property
     def reserved_codes(self) -> tuple[int, ...]:
         return ()
+
+    @property
+    def exponent_range(self) -> tuple[int, int]:
+        return (0, 0)
 
     @property
     def datapath(self: Format) -> Datapath:

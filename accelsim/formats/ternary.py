@@ -114,6 +114,7 @@ class TrainedTernaryFormat:
     code_bits: ClassVar[int] = 2
     reserved_codes: ClassVar[tuple[int, ...]] = ()
     datapath: ClassVar[Datapath] = "codebook"
+    exponent_range: ClassVar[tuple[int, int]] = (0, 0)
     blocks: ClassVar[Blocks | None] = None
     bits_per_element: ClassVar[float] = 2.0
     zero_points: ClassVar[tuple[int, int]] = (0, 0)

@@ -9,10 +9,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from accelsim.actions import Actions
+from accelsim.config.model import Multiplier
 
 Overflow = Literal["wrap", "saturate"]
+Product = Literal["multiply", "xnor", "lookup", "accumulate", "shift"]
+"""How a PE makes the products of a lane step; the sum is the same integer whichever it is (docs/numerics.md).
+
+multiply : a multiplier a lane (parallel, fused, or bit-serial: `LayerPlan.multiplier`)
+xnor : both operands are +1 or -1: XNOR and popcount of a word
+lookup : w entered the array as an index, and was looked up at its edge; then as multiply
+accumulate : w is an index: activations are added up an index, each sum is multiplied once by what the index stands for
+shift : w is a power of two or zero: a shift and a sign
+"""
 Int32 = NDArray[np.int32]
 Int64 = NDArray[np.int64]
+Float32 = NDArray[np.float32]
 
 
 @dataclass(frozen=True)
@@ -64,13 +75,18 @@ class GemmShape:
 
 @dataclass(frozen=True)
 class BlockScaling:
-    """Integer scales of the blocks along K (VS-Quant): what the scale units multiply.
+    """Scales of the blocks along K: what the scale units multiply (VS-Quant), or powers of two that they add (MX), or
+    both (NVFP4, whose scales are floats: significand and exponent).
 
     size : elements a block; K is a multiple of it
-    a_scales : int32 [batch, M, K / size]
+    a_scales : int32 [batch, M, K / size], not negative; VSQ: the integer; floats: the significand (MX: 1)
     w_scales : int32 [batch, K / size, N]
-    product_shift : low bits dropped from each scale product; rounded half up: (a*w + 2^(shift-1)) >> shift
+    product_shift : low bits dropped from each scale product; rounded half up: (a*w + 2^(shift-1)) >> shift; 0 with
+        exponents
     a_scale_bits, w_scale_bits : widths of the stored scales
+    a_exponents, w_exponents : int32, the shapes of a_scales and w_scales: each scale is also times 2**exponent; None
+        (both) for integer scales
+    significand_bits : width of each scale's significand, with exponents; 0: all of them are 1
     """
 
     size: int
@@ -79,6 +95,41 @@ class BlockScaling:
     product_shift: int
     a_scale_bits: int
     w_scale_bits: int
+    a_exponents: Int32 | None = None
+    w_exponents: Int32 | None = None
+    significand_bits: int = 0
+
+
+@dataclass(frozen=True)
+class Summation:
+    """How a group's exact sum of products reaches the psum register, and what that register holds.
+
+    integer : it is added as it is. psums, accumulators and bias are integers
+    float32 : each block's sum (without blocks: each group's) is one addition to a float32 psum, rounded once (nearest,
+        ties to even); so is each fold's psum to a float32 accumulator. A sum beyond the largest finite float32 is an
+        overflow, and saturates there. Blocks of one group are added one after another, in the order of k
+    fixed : each block's (group's) sum is shifted to units of 2**lsb_exponent, rounded by `rounding` ("truncate":
+        towards -infinity, "toward_zero", "half_even"), and limited to 49 bits, +-(2**48 - 1). From there on all is as
+        with integers: the blocks of a group are added exactly, and the sum is one addition to an integer psum
+
+    unit_exponent : the lanes are integers in units of which a product of two weighs 2**unit_exponent; 0 for integer
+    align_bits : None: the sum of products is exact, in those units. Else the lanes have exponents of their own
+        (``a_exponents``, ``w_exponents``), and the products of a lane step's dot product (a block; without blocks: all
+        lanes) are aligned: e = the largest exponent sum a_exponent + w_exponent among its products that are not zero;
+        every product is shifted by its own exponent sum - e + align_bits, bits below that truncated towards zero; and
+        the aligned integers are summed. The sum weighs 2**(e - align_bits + unit_exponent). A block lies within one
+        lane step, and unit_exponent is 0
+    """
+
+    kind: Literal["integer", "float32", "fixed"] = "integer"
+    lsb_exponent: int = 0
+    rounding: Literal["truncate", "toward_zero", "half_even"] = "truncate"
+    unit_exponent: int = 0
+    align_bits: int | None = None
+
+
+INTEGERS = Summation()
+"""What integer layers have."""
 
 
 @dataclass(frozen=True)
@@ -89,23 +140,39 @@ class GemmOperands:
         psum   = the fold's part_g, added one after another in the psum register (width, wrap or saturate)
         acc    = bias[b,n], then each fold's psum, added one after another in the accumulator (width, wrap or saturate)
 
-    where the groups and folds are the plan's (`group`, `groups_per_fold`).
+    where the groups and folds are the plan's (`group`, `groups_per_fold`), and `summation` says what "added" means for
+    numbers with exponents. A block's factor is a_scale * w_scale (rounded, see BlockScaling) times 2**(a_exponent +
+    w_exponent).
 
     a : int32 [batch, M, K]   activations (lane values)
-    w : int32 [batch, K, N]   weights (lane values)
-    bias : int64 [batch, N]   preloaded into the accumulators; may exceed their width (then the preload overflows)
+    w : int32 [batch, K, N]   weights (lane values; a codebook's indices are looked up already)
+    bias : int64 [batch, N]   preloaded into the accumulators; may exceed their width (then the preload overflows).
+                              float32 summation: float32 [batch, N]
     k_valid : bool [K]        False where K was padded to complete a block; both operands are zero there
-    a_bits, w_bits : widths of the operands' formats, for pricing
-    blocks : block scales, or None for plain integers
+    a_bits, w_bits : widths of the operands' formats at the multiplier, for pricing
+    blocks : block scales, or None
+    product : how PEs make products
+    w_index_bits : width of w's codebook indices; 0 without a codebook
+    summation : how groups are added
+    a_exponents, w_exponents : int32, the shapes of a and w: each lane is also times 2**exponent. Only (and then both)
+        with summation.align_bits
+    exponent_spans : by how much the exponents of a's and w's lanes differ in the operands' formats; (0, 0): integers.
+        Without align_bits the lanes are shifted by their exponents already
     """
 
     a: Int32
     w: Int32
-    bias: Int64
+    bias: Int64 | Float32
     k_valid: NDArray[np.bool_]
     a_bits: int
     w_bits: int
     blocks: BlockScaling | None = None
+    product: Product = "multiply"
+    w_index_bits: int = 0
+    summation: Summation = INTEGERS
+    a_exponents: Int32 | None = None
+    w_exponents: Int32 | None = None
+    exponent_spans: tuple[int, int] = (0, 0)
 
     @property
     def shape(self) -> GemmShape:
@@ -138,9 +205,11 @@ class Widths:
 
     a, w : operand lanes
     a_scale, w_scale : block scales; 0 without blocks
-    scale_product : what the dot product of a block is multiplied by; 0 without blocks
-    dot : a block's (or, without blocks, a lane step's) dot product, exact
+    scale_product : what the dot product of a block is multiplied by; 0 without blocks, and for powers of two
+    dot : a block's (or, without blocks, a lane step's) dot product, exact (or as wide as its alignment leaves it)
     psum, acc : the two registers
+    w_index : index of a codebook weight, which is what moves in place of w; 0 without
+    a_exponent, w_exponent : exponents that move with each lane (floats); 0 for integers
     accumulator_bytes : capacity of the accumulator buffer, which sets the price of a bit
     """
 
@@ -153,6 +222,9 @@ class Widths:
     psum: int
     acc: int
     accumulator_bytes: int
+    w_index: int = 0
+    a_exponent: int = 0
+    w_exponent: int = 0
 
 
 @dataclass(frozen=True)
@@ -171,6 +243,10 @@ class EdgeTraffic:
 class LayerPlan:
     """How a layer's GEMMs run on the array. A function of shapes and configuration only: values never change timing.
 
+    lanes : elements of K in one lane step of this layer: the PE's lanes, times what fusion gains; a word with xnor
+    step_cycles : cycles of one lane step; 1, or what bit-serial operands take
+    multiplier : what the PE multiplies with, of the configuration
+    product, summation : as in the operands
     transposed : True for `is`, which is `ws` of the transposed problem: the streamed operand is then W, row by row
     group : elements of K in one psum addition (the lanes of a PE, or a block if that is larger)
     steps_per_group : lane steps that feed one group (1 unless a block spans several steps)
@@ -196,6 +272,10 @@ class LayerPlan:
     double_buffered: bool
     drain_overlap: bool
     skip_unused: bool
+    step_cycles: int
+    multiplier: Multiplier
+    product: Product
+    summation: Summation
     widths: Widths
     passes: Passes
     cycles: CycleCounts

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from accelsim.config.model import HardwareConfig
-from accelsim.mapping.contract import EdgeTraffic, GemmShape, Int64, Passes
+from accelsim.mapping.contract import EdgeTraffic, GemmShape, Int64, Passes, Summation
 from accelsim.mapping.passes import extents, streamed_rows
 from accelsim.mapping.tally import Tally
 
@@ -68,9 +68,13 @@ def step_contents(k: int, k_valid: NDArray[np.bool_], lanes: int, block_size: in
     )
 
 
-def array_tally(shape: GemmShape, passes: Passes, contents: StepContents, config: HardwareConfig) -> Tally:
+def array_tally(
+    shape: GemmShape, passes: Passes, contents: StepContents, summation: Summation, config: HardwareConfig
+) -> Tally:
     """Return the events of all passes."""
     outputs = shape.batch * shape.m * shape.n
+    # In float32 each block is an addition to the psum by itself; else the blocks of a step are added to one another.
+    one_by_one = summation.kind == "float32" and contents.scaled_blocks > 0
     hops = _hops(shape, passes, contents.elements, config)
     scale_hops = _hops(shape, passes, contents.scales, config)
     r, _ = extents(passes, config)
@@ -85,9 +89,9 @@ def array_tally(shape: GemmShape, passes: Passes, contents: StepContents, config
         products=outputs * contents.products,
         tree_adds=outputs * contents.tree_adds,
         block_adds=outputs * contents.block_adds,
-        block_sum_adds=outputs * contents.block_sum_adds,
+        block_sum_adds=0 if one_by_one else outputs * contents.block_sum_adds,
         scaled_blocks=outputs * contents.scaled_blocks,
-        psum_adds=outputs * contents.groups,
+        psum_adds=outputs * (contents.scaled_blocks if one_by_one else contents.groups),
         stream_hops=hops[0],
         other_hops=hops[1],
         stream_scale_hops=scale_hops[0],

@@ -9,43 +9,45 @@ from accelsim.mapping.contract import CycleCounts, GemmShape, Int64, Passes
 from accelsim.mapping.passes import extents, streamed_rows
 
 
-def cycle_counts(shape: GemmShape, passes: Passes, steps: int, config: HardwareConfig) -> CycleCounts:
-    """Return the array cycles of a layer. steps : lane steps that cover K, whole blocks of them."""
+def cycle_counts(shape: GemmShape, passes: Passes, steps: int, step_cycles: int, config: HardwareConfig) -> CycleCounts:
+    """Return the array cycles of a layer. steps : lane steps that cover K, whole blocks; of `step_cycles` each."""
     r, c = extents(passes, config)
     if config.array.dataflow == "os":
-        return _output_stationary(passes, r, c, steps, config)
-    return _operand_stationary(passes, r, c, steps, streamed_rows(shape, config), config)
+        return _output_stationary(passes, r, c, steps * step_cycles, config)
+    return _operand_stationary(passes, r, c, steps, streamed_rows(shape, config), step_cycles, config)
 
 
-def _output_stationary(passes: Passes, r: Int64, c: Int64, steps: int, config: HardwareConfig) -> CycleCounts:
+def _output_stationary(passes: Passes, r: Int64, c: Int64, working: int, config: HardwareConfig) -> CycleCounts:
     fill = r + c - 2
     drain, stall = r, passes.rows * _extra_ppu_cycles(passes, config)
     if config.array.drain_overlap:  # what does not hide behind the next pass; nothing hides the last drain
-        hidden = np.append(steps + fill[1:], 0)
+        hidden = np.append(working + fill[1:], 0)
         exposed = np.maximum(0, r + stall - hidden)
         drain = np.maximum(0, r - hidden)
         stall = exposed - drain
     return CycleCounts(
         fill=int(fill.sum()),
-        compute=steps * len(passes),
+        compute=working * len(passes),
         drain=int(drain.sum()),
         ppu=int(stall.sum()) + config.ppu.latency_cycles,
     )
 
 
 def _operand_stationary(
-    passes: Passes, r: Int64, c: Int64, steps: int, streamed: int, config: HardwareConfig
+    passes: Passes, r: Int64, c: Int64, steps: int, streamed: int, step_cycles: int, config: HardwareConfig
 ) -> CycleCounts:
     fill = r + c - 2
+    working = streamed * step_cycles
     load = r
     if config.array.double_buffered:  # what does not hide behind the pass before; nothing hides the first load
-        load = np.maximum(0, r - np.append(0, streamed + fill[:-1]))
+        load = np.maximum(0, r - np.append(0, working + fill[:-1]))
     is_last_fold = passes.row0 + passes.rows == steps  # its results are final and leave for the PPU
-    stall = streamed * _extra_ppu_cycles(passes, config)[is_last_fold]
+    # A row of results leaves every `step_cycles`: that long the PPU may take over it.
+    stall = streamed * np.maximum(0, _extra_ppu_cycles(passes, config)[is_last_fold] - (step_cycles - 1))
     return CycleCounts(
         load=int(load.sum()),
         fill=int(fill.sum()),
-        compute=streamed * len(passes),
+        compute=working * len(passes),
         ppu=int(stall.sum()) + config.ppu.latency_cycles,
     )
 

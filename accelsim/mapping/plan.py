@@ -6,16 +6,19 @@ stepped engine moves registers and must count the same numbers.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 from numpy.typing import NDArray
 
 from accelsim.config.model import HardwareConfig
 from accelsim.errors import ShapeError, UnsupportedLayerError
-from accelsim.mapping.contract import GemmOperands, GemmShape, LayerPlan, Widths
+from accelsim.mapping.contract import INTEGERS, GemmOperands, GemmShape, LayerPlan, Product, Summation, Widths
 from accelsim.mapping.counts import array_tally, edge_traffic, step_contents
 from accelsim.mapping.cycles import cycle_counts
 from accelsim.mapping.passes import layer_passes
-from accelsim.mapping.tally import array_actions
+from accelsim.mapping.step import lane_step
+from accelsim.mapping.tally import Datapath, array_actions
 
 
 def plan_operands(operands: GemmOperands, config: HardwareConfig, *, layer: str = "layer") -> LayerPlan:
@@ -30,6 +33,11 @@ def plan_operands(operands: GemmOperands, config: HardwareConfig, *, layer: str 
         block_size=blocks.size if blocks else 0,
         a_scale_bits=blocks.a_scale_bits if blocks else 0,
         w_scale_bits=blocks.w_scale_bits if blocks else 0,
+        significand_bits=blocks.significand_bits if blocks else 0,
+        product=operands.product,
+        w_index_bits=operands.w_index_bits,
+        summation=operands.summation,
+        exponent_spans=operands.exponent_spans,
         layer=layer,
     )
 
@@ -44,41 +52,62 @@ def plan_layer(
     block_size: int = 0,
     a_scale_bits: int = 0,
     w_scale_bits: int = 0,
+    significand_bits: int = 0,
+    product: Product = "multiply",
+    w_index_bits: int = 0,
+    summation: Summation = INTEGERS,
+    exponent_spans: tuple[int, int] = (0, 0),
     layer: str = "layer",
 ) -> LayerPlan:
     """Return how GEMMs of `shape` run on the configured array.
 
     k_valid : bool [K], False where K was padded to complete a block; None: all of K is valid
     block_size : elements that share a scale, 0 without block scales
-    a_bits, w_bits, a_scale_bits, w_scale_bits : widths of lanes and block scales
+    a_bits, w_bits, a_scale_bits, w_scale_bits, significand_bits : widths of lanes and block scales
+    product, w_index_bits, summation, exponent_spans : as in GemmOperands
     layer : what messages call it
 
     Raises UnsupportedLayerError where blocks do not fit the lanes or the rows, with the sizes that would; ShapeError
     where k_valid is not one bool an element of K.
     """
     array = config.array
-    group = group_size(array.lanes, block_size, layer)
-    steps_per_group = group // array.lanes
+    step = lane_step(config, product, a_bits=a_bits, w_bits=w_bits)
+    group = group_size(step.lanes, block_size, layer)
+    steps_per_group = group // step.lanes
+    if summation.align_bits is not None and steps_per_group > 1:
+        raise UnsupportedLayerError(
+            f"{layer}: a block of {block_size} elements spans {steps_per_group} steps of {step.lanes} lanes, but "
+            f"array.float_unit.align_bits={summation.align_bits} aligns the products of one step; use lanes: "
+            f"{block_size} or a multiple, or align_bits: null"
+        )
     groups = -(-shape.k // group)
     if array.dataflow != "os" and array.rows % steps_per_group:
         raise UnsupportedLayerError(
-            f"{layer}: a block of {block_size} elements spans {steps_per_group} rows of {array.lanes} lanes, which "
+            f"{layer}: a block of {block_size} elements spans {steps_per_group} rows of {step.lanes} lanes, which "
             f"does not divide the array's {array.rows} rows, so a block would straddle two folds; use rows divisible "
             f"by {steps_per_group}, {block_size} lanes, or dataflow 'os'"
         )
     valid = np.ones(shape.k, np.bool_) if k_valid is None else k_valid
     if valid.dtype != np.bool_ or valid.shape != (shape.k,):
         raise ShapeError(f"{layer}: k_valid is {valid.dtype} {valid.shape}, but must be bool ({shape.k},)")
-    widths = _widths(config, a_bits, w_bits, block_size, a_scale_bits, w_scale_bits)
+    widths = replace(
+        _widths(config, a_bits, w_bits, a_scale_bits, w_scale_bits),
+        dot=_dot_bits(a_bits + w_bits, block_size or step.lanes, summation, exponent_spans),
+        w_index=w_index_bits,
+        a_exponent=exponent_spans[0].bit_length(),
+        w_exponent=exponent_spans[1].bit_length(),
+    )
+    if summation.kind != "integer":
+        widths = replace(widths, scale_product=2 * significand_bits)
     steps = groups * steps_per_group
     passes = layer_passes(shape, steps, config)
-    contents = step_contents(shape.k, valid, array.lanes, block_size, group)
+    contents = step_contents(shape.k, valid, step.lanes, block_size, group)
     return LayerPlan(
         dataflow=array.dataflow,
         shape=shape,
         rows=array.rows,
         cols=array.cols,
-        lanes=array.lanes,
+        lanes=step.lanes,
         group=group,
         steps_per_group=steps_per_group,
         groups_per_fold=groups if array.dataflow == "os" else array.rows // steps_per_group,
@@ -89,11 +118,18 @@ def plan_layer(
         double_buffered=array.double_buffered,
         drain_overlap=array.drain_overlap,
         skip_unused=array.skip_unused,
+        step_cycles=step.cycles,
+        multiplier=array.multiplier,
+        product=product,
+        summation=summation,
         widths=widths,
         passes=passes,
-        cycles=cycle_counts(shape, passes, steps, config),
+        cycles=cycle_counts(shape, passes, steps, step.cycles, config),
         actions=array_actions(
-            array_tally(shape, passes, contents, config), widths, shape, transposed=array.dataflow == "is"
+            array_tally(shape, passes, contents, summation, config),
+            Datapath(widths, array.multiplier, product, summation),
+            shape,
+            transposed=array.dataflow == "is",
         ),
         edge=edge_traffic(shape, passes, contents, config),
     )
@@ -110,9 +146,13 @@ def group_size(lanes: int, block_size: int, layer: str = "layer") -> int:
     return max(lanes, block_size)
 
 
-def _widths(
-    config: HardwareConfig, a_bits: int, w_bits: int, block_size: int, a_scale_bits: int, w_scale_bits: int
-) -> Widths:
+def _dot_bits(product_bits: int, size: int, summation: Summation, exponent_spans: tuple[int, int]) -> int:
+    """Return the width of a sum of `size` products, those with exponents on one grid."""
+    grid = sum(exponent_spans) if summation.align_bits is None else summation.align_bits
+    return product_bits + grid + (size - 1).bit_length()
+
+
+def _widths(config: HardwareConfig, a_bits: int, w_bits: int, a_scale_bits: int, w_scale_bits: int) -> Widths:
     scale_product = a_scale_bits + w_scale_bits
     unit = config.array.scale_unit
     if unit is not None and unit.product_bits is not None:
@@ -123,7 +163,7 @@ def _widths(
         a_scale=a_scale_bits,
         w_scale=w_scale_bits,
         scale_product=scale_product,
-        dot=a_bits + w_bits + ((block_size or config.array.lanes) - 1).bit_length(),
+        dot=0,
         psum=config.array.psum.bits,
         acc=config.accumulator.bits,
         accumulator_bytes=config.buffers.accumulator.size_bytes,

@@ -54,7 +54,7 @@ def handle_zero_points(
     k = int(operands.k_valid.sum())
     # [1], or one an output channel: the channels of a grouped convolution are spread over its GEMMs.
     per_output = np.broadcast_to(zero_w if zero_w.size == 1 else zero_w.reshape(-1, cols), (gemms, cols))
-    a, w, bias = operands.a, operands.w, operands.bias
+    a, w, bias = operands.a, operands.w, operands.bias.astype(np.int64)  # only integers have zero points
     if constant:
         bias = _preload(layer, bias, k * zero_x * per_output - zero_x * w.sum(axis=1, dtype=np.int64))
     elif zero_x and bias.any():

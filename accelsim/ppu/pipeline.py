@@ -37,9 +37,12 @@ class OutputStage:
     format : the output's number format
     zero_point : int64, the output's; 0 for formats without zero points
     output_scale : float64, the output's scale (VSQ: gamma, of shape ()); ReLU6 needs it
-    activation : "none", "relu", "relu6" or "clamp"
+    activation : "none", "relu", "relu6", "clamp" or "threshold"
     clamp : inclusive bounds of "clamp", in output codes
-    acc_shift : the accumulators are in units of 2**acc_shift (VSQ scale products whose low bits were dropped)
+    acc_shift : the accumulators are in units of 2**acc_shift (VSQ scale products whose low bits were dropped;
+        fixed-point sums of floats: Summation.lsb_exponent, mostly negative)
+    thresholds : int64 [N, T], each row ascending; with ``activation="threshold"`` (FINN), and without anything else,
+        ``code = format.code_low + how many thresholds of the channel are less than the accumulator``
     """
 
     rounding: str | None
@@ -52,6 +55,7 @@ class OutputStage:
     activation: str = "none"
     clamp: tuple[int, int] | None = None
     acc_shift: int = 0
+    thresholds: Int64Array | None = None
 
 
 @dataclass(frozen=True, eq=False)

@@ -15,13 +15,13 @@ class OverflowPlace:
     layer : its name
     index : of the output element, in the layer's output tensor
     k : first element of the lowered K axis in the addend; -1: the bias preload
-    value : the exact sum that did not fit
+    value : the exact sum that did not fit (of float32 registers, as a float64)
     """
 
     layer: str
     index: tuple[int, ...]
     k: int
-    value: int
+    value: int | float
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,7 +31,8 @@ class RegisterReport:
     count : additions whose exact result did not fit
     bits, policy : the register's width, and "wrap" or "saturate"
     first : the first overflow, or None
-    low, high : smallest and largest value that a register of unlimited width would have held
+    low, high : smallest and largest value that a register of unlimited width would have held; floats: that a float32
+        register did hold
     exact : False where `low` and `high` are proved bounds, not values seen
     """
 
@@ -41,8 +42,8 @@ class RegisterReport:
     bits: int
     policy: str
     first: OverflowPlace | None
-    low: int
-    high: int
+    low: int | float
+    high: int | float
     exact: bool = True
 
     @classmethod
@@ -64,13 +65,13 @@ class RegisterReport:
         return RegisterWatch(self.count, None, self.low, self.high, self.exact)
 
     @property
-    def peak(self) -> int:
+    def peak(self) -> int | float:
         """Largest magnitude seen (or bounded)."""
         return self._watch().peak
 
     @property
-    def sufficient_bits(self) -> int:
-        """Width of the two's-complement register that would have held every value."""
+    def sufficient_bits(self) -> int | None:
+        """Width of the two's-complement register that would have held every value; None: the register is float32."""
         return self._watch().sufficient_bits
 
 

@@ -181,7 +181,7 @@ def _register_columns(
     total: Callable[[Totals], int],
 ) -> list[Column]:
     """Return the columns of one kind of register: its overflows, and its width."""
-    neediest = max(map(register, layers), key=lambda each: each.sufficient_bits, default=None)
+    neediest = max(map(register, layers), key=lambda each: each.sufficient_bits or each.bits, default=None)
     return [
         Column(
             f"{name}\nover.",
@@ -238,6 +238,8 @@ def _fake_steps(layer: LayerReport) -> str:
 
 
 def _bits(register: RegisterReport) -> str:
+    if register.sufficient_bits is None:
+        return "float32"
     return f"{'' if register.exact else '<='}{register.sufficient_bits}/{register.bits}"
 
 

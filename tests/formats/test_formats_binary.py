@@ -23,7 +23,7 @@ tensors = arrays(np.float64, array_shapes(min_dims=1, max_dims=4, max_side=5), e
 
 def test_the_format():
     assert isinstance(BINARY, Format)
-    assert (BINARY.low, BINARY.high, BINARY.lane_bits) == (-1, 1, 2)
+    assert (BINARY.low, BINARY.high, BINARY.lane_bits) == (-1, 1, 1)
     assert (BINARY.code_low, BINARY.code_high, BINARY.code_bits) == (0, 1, 1)
     assert (BINARY.bits_per_element, BINARY.blocks, BINARY.zero_points) == (1.0, None, (0, 0))
     tensor = formats.make_qtensor([0, 1, 1], BINARY, 0.25)
