@@ -32,6 +32,10 @@ shift : plain integers too, powers of two and zero: a shifter will do in place o
 """
 
 
+FLOATING: frozenset[Datapath] = frozenset({"float", "block_float"})
+"""The datapaths whose sums have exponents: such a layer accumulates real numbers, not integers."""
+
+
 @dataclass(frozen=True)
 class Blocks:
     """How a format shares scales: one stored scale of `scale_bits` bits for each `size` elements along the block axis.

@@ -12,7 +12,8 @@ from numpy.typing import ArrayLike, NDArray
 from accelsim import formats
 from accelsim.errors import AccelsimError, ShapeError, TraceError, did_you_mean
 from accelsim.formats import Format, QTensor
-from accelsim.trace.factors import narrow_codes, plain_array, quantize_bias
+from accelsim.formats.spec import FLOATING
+from accelsim.trace.factors import narrow_codes, plain_array, quantize_bias, real_bias
 from accelsim.trace.geometry import output_dims
 from accelsim.trace.metadata import MetaError, checked
 from accelsim.trace.pieces import check_input, check_layer
@@ -42,6 +43,7 @@ class Finish:
     expected: ArrayLike | QTensor | None
     expected_block_scales: ArrayLike | None
     reference: ArrayLike | None
+    thresholds: ArrayLike | None
 
 
 class Assembly:
@@ -194,8 +196,19 @@ def _output(
     acc_scale = _accumulator_scale(layer, x, w, x_scale, w_scale)
     made: Arrays = {}
     if finish.bias is not None:
-        made[layer_array(layer.name, "bias")] = quantize_bias(finish.bias, acc_scale, shape[-1], f"{where}: bias")
-    if layer.rounding is None:
+        floating = any(formats.get(tensor.format).datapath in FLOATING for tensor in (x, w))
+        in_units = real_bias if floating else quantize_bias
+        made[layer_array(layer.name, "bias")] = in_units(finish.bias, acc_scale, shape[-1], f"{where}: bias")
+    if layer.activation == "threshold":
+        if finish.thresholds is None:
+            raise TraceError(f"{where}: activation 'threshold' needs thresholds, integers [channels, codes - 1]")
+        if layer.rounding is not None:
+            raise TraceError(f"{where}: thresholds make the codes; use rounding=None")
+        number_format, scale = _requantized_output(where, finish)
+        made[layer_array(layer.name, "thresholds")] = plain_array(finish.thresholds, f"{where}: thresholds")
+    elif finish.thresholds is not None:
+        raise TraceError(f"{where}: thresholds are given, but activation is {layer.activation!r}; use 'threshold'")
+    elif layer.rounding is None:
         number_format, scale = _raw_output(where, finish), acc_scale
     else:
         number_format, scale = _requantized_output(where, finish)

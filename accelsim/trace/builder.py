@@ -30,7 +30,7 @@ from accelsim.trace.slots import LABELS
 from accelsim.trace.validate import find_problems
 from accelsim.trace.writer import meta_array, save
 
-Activation = Literal["none", "relu", "relu6", "clamp"]
+Activation = Literal["none", "relu", "relu6", "clamp", "threshold"]
 DEFAULT_ROUNDING = "double_half_up_then_away"
 
 
@@ -43,13 +43,16 @@ class TraceBuilder:
     Keywords that all layers share:
 
     bias : [N]; integers in units of the accumulator, taken as they are; or real numbers, divided by s_input * s_weight
-        and rounded to nearest, ties away from zero
+        and rounded to nearest, ties away from zero. Where an operand is a float: real numbers, divided likewise, kept
+        as float32
     output : number format of the output (a name or a Format)
     scale, zero_point : of the output, one number each; VSQ: the coarse scale
     output_name : name of the output tensor, "<layer>.out" by default
     rounding : requantization rule (accelsim.rounding); None: raw accumulators leave, as int32 (or the wider format
         that `output` names) with the scale s_input * s_weight
     activation, clamp : fused activation; clamp=(low, high) are the inclusive bounds of activation="clamp", in codes
+    thresholds : integers [N, codes of the output - 1], ascending, for activation="threshold" (with rounding=None): the
+        code counts the thresholds that are less than the accumulator
     requantization_scale : () or [N]; s_input * s_weight / scale in float64 by default
     multiplier, shift : () or [N] integers, instead of a scale; the factor is multiplier / 2**shift
     expected, expected_block_scales : the codes that another implementation computed (a QTensor serves for both)
@@ -89,6 +92,7 @@ class TraceBuilder:
         padding: Padding = 0,
         dilation: int | tuple[int, int] = 1,
         groups: int = 1,
+        pad_value: int = 0,
         bias: ArrayLike | None = None,
         output: str | Format | None = None,
         scale: float | None = None,
@@ -103,6 +107,7 @@ class TraceBuilder:
         expected: ArrayLike | QTensor | None = None,
         expected_block_scales: ArrayLike | None = None,
         reference: ArrayLike | None = None,
+        thresholds: ArrayLike | None = None,
     ) -> str:
         """Add a convolution: input [batch, height, width, channel], weight [out, kernel height, kernel width,
         channel / groups].
@@ -110,17 +115,18 @@ class TraceBuilder:
         stride, dilation : one number, or (vertical, horizontal)
         padding : a number, (vertical, horizontal), ((top, bottom), (left, right)), "valid" (none), or "same":
             TensorFlow's rule, ceil(size / stride) outputs, an odd row or column of padding goes to the bottom or right
+        pad_value : what padding stands for: 0; or 1 or -1 for binary inputs, which have no 0
 
         Raises TraceError, which names the layer.
         """
         finish = Finish(bias, output, scale, zero_point, output_name, rounding, activation, clamp, requantization_scale,
-                        multiplier, shift, expected, expected_block_scales, reference)  # fmt: skip
+                        multiplier, shift, expected, expected_block_scales, reference, thresholds)  # fmt: skip
         where = f"layer {name!r}"
         steps, spread = pair(stride, f"{where}: stride"), pair(dilation, f"{where}: dilation")
         pads = padding_pairs(
             padding, self._assembly.shape(input, where)[1:3], weight.shape[1:3], steps, spread, f"{where}: padding"
         )
-        own = {"stride": steps, "padding": pads, "dilation": spread, "groups": groups}
+        own = {"stride": steps, "padding": pads, "dilation": spread, "groups": groups, "pad_value": pad_value}
         return self._assembly.add_layer(Conv2dMeta, name, input, (weight, weight_dims("conv2d")), own, finish)
 
     def linear(
@@ -144,6 +150,7 @@ class TraceBuilder:
         expected: ArrayLike | QTensor | None = None,
         expected_block_scales: ArrayLike | None = None,
         reference: ArrayLike | None = None,
+        thresholds: ArrayLike | None = None,
     ) -> str:
         """Add a fully connected layer: weight [out, in]; reduces the input's last axis, or all but the first if
         `flatten` (in the order height, width, channel).
@@ -151,7 +158,7 @@ class TraceBuilder:
         Raises TraceError, which names the layer.
         """
         finish = Finish(bias, output, scale, zero_point, output_name, rounding, activation, clamp, requantization_scale,
-                        multiplier, shift, expected, expected_block_scales, reference)  # fmt: skip
+                        multiplier, shift, expected, expected_block_scales, reference, thresholds)  # fmt: skip
         own = {"flatten": flatten}
         return self._assembly.add_layer(LinearMeta, name, input, (weight, weight_dims("linear")), own, finish)
 
@@ -176,13 +183,14 @@ class TraceBuilder:
         expected: ArrayLike | QTensor | None = None,
         expected_block_scales: ArrayLike | None = None,
         reference: ArrayLike | None = None,
+        thresholds: ArrayLike | None = None,
     ) -> str:
         """Add a product of two activations: a [..., M, K] times b [..., K, N] ([..., N, K] if `transpose_other`).
 
         Raises TraceError, which names the layer.
         """
         finish = Finish(bias, output, scale, zero_point, output_name, rounding, activation, clamp, requantization_scale,
-                        multiplier, shift, expected, expected_block_scales, reference)  # fmt: skip
+                        multiplier, shift, expected, expected_block_scales, reference, thresholds)  # fmt: skip
         return self._assembly.add_layer(MatmulMeta, name, a, b, {"transpose_other": transpose_other}, finish)
 
     def labels(self, labels: ArrayLike) -> None:

@@ -42,6 +42,23 @@ def narrow_codes(codes: ArrayLike, number_format: Format, what: str) -> NDArray[
     return plain_array(array.astype(next(fitting)), what)
 
 
+def real_bias(bias: ArrayLike, scale: NDArray[np.float64], channels: int, what: str) -> NDArray[np.float32]:
+    """Return a bias for sums of floats, float32 [channels]: bias / scale, rounded to nearest even.
+
+    bias : real numbers [channels]
+    scale : float64 () or (channels,): s_input * s_weight
+    """
+    array = plain_array(bias, what)
+    if array.shape != (channels,):
+        raise TraceError(f"{what}: has shape {array.shape}, but there are {channels} output channels")
+    with np.errstate(over="ignore"):  # what is infinite is reported below
+        quotients = (array.astype(np.float64) / scale).astype(np.float32)
+    if not np.all(np.isfinite(quotients)):
+        index = int(np.argmin(np.isfinite(quotients)))
+        raise TraceError(f"{what}: bias {array[index]} of channel {index} is beyond float32 in units of its scale")
+    return quotients
+
+
 def quantize_bias(bias: ArrayLike, scale: NDArray[np.float64], channels: int, what: str) -> NDArray[np.int64]:
     """Return a bias in units of the accumulator, int64 [channels].
 

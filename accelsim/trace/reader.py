@@ -167,9 +167,30 @@ class Trace:
         self.tensor_meta(tensor)
         return self._reals(tensor_array(tensor, "reference"))
 
-    def bias(self, layer: LayerMeta | str) -> NDArray[np.int64] | None:
-        """Return a layer's bias, int64 [N], in units of the accumulator (s_input * s_weight), or None."""
-        return self._integers(layer_array(self._layer(layer).name, "bias"))
+    def bias(self, layer: LayerMeta | str) -> NDArray[np.int64] | NDArray[np.float32] | None:
+        """Return a layer's bias [N] in units of s_input * s_weight, or None: int64, those of the accumulator; float32
+        where an operand is a float.
+        """
+        name = layer_array(self._layer(layer).name, "bias")
+        header = self._source.headers.get(name)
+        if header is None or header.dtype.kind != "f":
+            return self._integers(name)
+        reals = self._reals(name)
+        assert reals is not None
+        with np.errstate(over="ignore"):
+            bias = reals.astype(np.float32)
+        if not np.all(np.isfinite(bias)):
+            raise TraceError(f"{self._subject}: array {name!r} holds {np.abs(reals).max()}, beyond float32")
+        return bias
+
+    def thresholds(self, layer: LayerMeta | str) -> NDArray[np.int64] | None:
+        """Return a layer's thresholds, int64 [N, T], ascending in each row, or None."""
+        name = layer_array(self._layer(layer).name, "thresholds")
+        thresholds = self._integers(name)
+        if thresholds is not None and np.any(np.diff(thresholds, axis=-1) < 0):
+            row = int(np.argwhere(np.diff(thresholds, axis=-1) < 0)[0][0])
+            raise TraceError(f"{self._subject}: array {name!r}: the thresholds of channel {row} do not ascend")
+        return thresholds
 
     def requantization(self, layer: LayerMeta | str) -> Requantization | None:
         """Return how a layer requantizes, or None where raw accumulators leave."""
@@ -247,7 +268,7 @@ class Trace:
         return partial(self._factors, tensor), partial(self.expected, tensor), partial(self.reference, tensor)
 
     def _layer_reads(self, layer: Layer) -> tuple[Callable[[], object], ...]:
-        return partial(self.bias, layer), partial(self.requantization, layer)
+        return partial(self.bias, layer), partial(self.requantization, layer), partial(self.thresholds, layer)
 
     @property
     def _subject(self) -> str:

@@ -5,7 +5,7 @@ Arrays are plain ``.npy`` entries beside it, found by name::
     tensors/<tensor>/codes, scale, zero_point, block_scales          stored tensors (network inputs and weights)
     tensors/<tensor>/scale, zero_point                               computed tensors (layer outputs)
     tensors/<tensor>/expected, expected_block_scales, reference      optional: expected codes, float reference
-    layers/<layer>/bias, scale | multiplier + shift                  integer bias; requantization factors
+    layers/<layer>/bias, scale | multiplier + shift, thresholds      bias; requantization factors
     labels                                                           optional: the class of each input of the batch
 """
 
@@ -64,8 +64,10 @@ class LayerMeta(Meta):
     """What every layer has.
 
     input, output : tensor names; the output belongs to this layer alone
-    rounding : the requantization rule that the layer asks for (accelsim.rounding); None: raw accumulators leave
-    activation : fused activation, before the clamp to the output format's range
+    rounding : the requantization rule that the layer asks for (accelsim.rounding); None: raw accumulators leave, or
+        thresholds make the codes
+    activation : fused activation, before the clamp to the output format's range; "threshold": the code is the smallest
+        one plus the number of the channel's thresholds that are less than the accumulator
     clamp : bounds of ``activation="clamp"``
     """
 
@@ -73,7 +75,7 @@ class LayerMeta(Meta):
     input: Name
     output: Name
     rounding: str | None = None
-    activation: Literal["none", "relu", "relu6", "clamp"] = "none"
+    activation: Literal["none", "relu", "relu6", "clamp", "threshold"] = "none"
     clamp: Clamp | None = None
 
 
@@ -81,6 +83,8 @@ class Conv2dMeta(LayerMeta):
     """Two-dimensional convolution: input [batch, height, width, channel], weight [out, kernel height, kernel width,
     in / groups], output [batch, height, width, channel]. Padding holds the input's zero point. Depthwise: groups =
     input channels.
+
+    pad_value : what padding stands for, 0; or 1 ("one-padding") or -1, for binary inputs, which have no 0
     """
 
     op: Literal["conv2d"] = "conv2d"
@@ -89,6 +93,7 @@ class Conv2dMeta(LayerMeta):
     padding: tuple[tuple[Pad, Pad], tuple[Pad, Pad]] = ((0, 0), (0, 0))  # (top, bottom), (left, right)
     dilation: Pair = (1, 1)
     groups: Size = 1
+    pad_value: Literal[-1, 0, 1] = 0
 
 
 class LinearMeta(LayerMeta):

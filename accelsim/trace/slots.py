@@ -7,14 +7,15 @@ from dataclasses import dataclass
 from typing import Literal
 
 from accelsim.formats import Format
+from accelsim.formats.spec import FLOATING
 from accelsim.trace.archive import Header
 from accelsim.trace.schema import Layer, TensorMeta, TraceMeta
-from accelsim.trace.shapes import Shape
+from accelsim.trace.shapes import Shape, weight_name
 
 TensorPart = Literal[
     "codes", "scale", "zero_point", "block_scales", "codebook", "expected", "expected_block_scales", "reference"
 ]
-LayerPart = Literal["bias", "scale", "multiplier", "shift"]
+LayerPart = Literal["bias", "scale", "multiplier", "shift", "thresholds"]
 LABELS = "labels"
 
 
@@ -62,7 +63,9 @@ def array_slots(meta: TraceMeta, formats: Mapping[str, Format], producers: Mappi
     for name, tensor in meta.tensors.items():
         slots.update(_tensor_slots(name, tensor, formats.get(name), producers.get(name)))
     for layer in meta.layers:
-        slots.update(_layer_slots(layer, meta.tensors.get(layer.output)))
+        operands = [formats.get(name) for name in (layer.input, weight_name(layer))]
+        floating = any(operand is not None and operand.datapath in FLOATING for operand in operands)
+        slots.update(_layer_slots(layer, meta.tensors.get(layer.output), formats.get(layer.output), floating))
     if meta.inputs and meta.inputs[0] in meta.tensors:
         batch = meta.tensors[meta.inputs[0]].shape[:1]
         slots[LABELS] = Slot("integers", (batch,), False, "the class of each input of the batch")
@@ -99,11 +102,18 @@ def _tensor_slots(name: str, tensor: TensorMeta, number_format: Format | None, p
     return {tensor_array(name, part): slot for part, slot in parts.items()}
 
 
-def _layer_slots(layer: Layer, output: TensorMeta | None) -> dict[str, Slot]:
+def _layer_slots(
+    layer: Layer, output: TensorMeta | None, output_format: Format | None, floating: bool
+) -> dict[str, Slot]:
     if output is None or not output.shape:
         return {}
     per_channel = (output.shape[-1],)
-    parts: dict[LayerPart, Slot] = {"bias": Slot("integers", (per_channel,), False, f"bias of layer {layer.name!r}")}
+    bias = f"bias of layer {layer.name!r}, whose operands are {'floats' if floating else 'integers'}"
+    parts: dict[LayerPart, Slot] = {"bias": Slot("floats" if floating else "integers", (per_channel,), False, bias)}
+    if layer.activation == "threshold" and output_format is not None:
+        count = output_format.code_high - output_format.code_low
+        purpose = f"{count} ascending thresholds a channel of layer {layer.name!r}, one fewer than its output has codes"
+        parts["thresholds"] = Slot("integers", ((*per_channel, count),), True, purpose)
     if layer.rounding is not None:
         purpose = f"requantization of layer {layer.name!r}"
         shapes: tuple[Shape, ...] = ((), per_channel)

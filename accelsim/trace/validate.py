@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping
 from accelsim import formats
 from accelsim.errors import FormatError, ShapeError, did_you_mean
 from accelsim.formats.integer import MAX_OPERAND_BITS
+from accelsim.formats.spec import FLOATING
 from accelsim.rounding import RULES
 from accelsim.trace.archive import META, SIZE_LIMIT_BYTES, Header
 from accelsim.trace.problems import MAX_SHOWN
@@ -26,6 +27,9 @@ def find_problems(
     size_limit_bytes : the largest computed tensor that is accepted, at 4 bytes a code (8 beyond 32 bits)
     """
     return _Check(meta, headers, size_limit_bytes).run()
+
+
+FLOAT_RULE = "float32_half_even"
 
 
 class _Check:
@@ -194,7 +198,9 @@ class _Check:
                     f"enter multipliers; requantize it (set rounding) in the layer before",
                 )
         sizes = {blocks.size if (blocks := self.formats[n].blocks) else None for n in (layer.input, weight_name(layer))}
-        if len(sizes) > 1:
+        kinds = {self.formats[name].datapath for name in (layer.input, weight_name(layer))}
+        mixed = bool(kinds & FLOATING) and "block_integer" not in kinds and None in sizes  # one scaled, the other not
+        if len(sizes) > 1 and not mixed:
             self._say(
                 where,
                 f"input {layer.input!r} is {x.format}, but {second} {weight_name(layer)!r} is {w.format}; operands "
@@ -223,6 +229,12 @@ class _Check:
                     f"{role} has blocks along axis {tensor.block_axis}, but the layer sums over axis {axis}; "
                     f"blocks run along the sum",
                 )
+        if isinstance(layer, Conv2dMeta) and layer.pad_value and self.formats[layer.input].datapath != "binary":
+            self._say(
+                where,
+                f"pad_value={layer.pad_value} is for binary inputs, which have no 0, but input {layer.input!r} is "
+                f"{x.format}; use 0",
+            )
         self._ragged_blocks(where, layer, x)
 
     def _ragged_blocks(self, where: str, layer: Layer, x: TensorMeta) -> None:
@@ -248,11 +260,28 @@ class _Check:
         where, tensor = f"layer {layer.name!r}", self.meta.tensors[layer.output]
         number_format, last = self.formats[layer.output], len(tensor.shape) - 1
         raw = self._is_accumulator(layer.output)
-        if layer.rounding is None and not raw:
+        if layer.rounding is None and not raw and layer.activation != "threshold":
             self._say(
                 where,
                 f"rounding is null, so raw accumulators leave, but output {layer.output!r} is {tensor.format}; "
                 f"use int32 (int17..int64), or name a rounding rule",
+            )
+        if raw and layer.activation == "threshold":
+            self._say(where, f"thresholds make the codes of an operand format; output {layer.output!r} is raw")
+        operands = [self.formats[layer.input], self.formats[weight_name(layer)]]
+        floats = [form.name for form in operands if form.datapath in FLOATING]
+        if floats and layer.rounding is None:
+            what = "thresholds compare" if layer.activation == "threshold" else "raw accumulators are"
+            self._say(
+                where,
+                f"operands in {floats[0]} are summed in floating point, but {what} integers; set rounding to "
+                f"'{FLOAT_RULE}' and name the output's format",
+            )
+        wants = [*floats, *([tensor.format] if number_format.datapath in FLOATING | {"binary"} else [])]
+        if wants and layer.rounding in RULES and layer.rounding != FLOAT_RULE:
+            self._say(
+                where,
+                f"rounding {layer.rounding!r} makes integers of integers, but {wants[0]} needs '{FLOAT_RULE}'",
             )
         if layer.rounding is not None and raw:
             self._say(
@@ -287,7 +316,10 @@ class _Check:
             self._say(where, "activation 'clamp' needs its bounds (clamp: low, high)")
         if layer.activation != "clamp" and layer.clamp is not None:
             self._say(where, f"clamp is given, but activation is {layer.activation!r}; use 'clamp'")
-        if layer.rounding is None:
+        if layer.activation == "threshold":
+            if layer.rounding is not None:
+                self._say(where, f"thresholds make the codes, but rounding is {layer.rounding!r}; use null")
+        elif layer.rounding is None:
             if layer.activation != "none":
                 self._say(where, f"activation {layer.activation!r} needs a requantized output, but rounding is null")
         elif layer.rounding not in RULES:

@@ -278,7 +278,7 @@ REFUSED = [
     (lambda n: linear(n, output_name="x"), "layer 'fc': another tensor is named 'x'; use a new name"),
     (
         lambda n: linear(n, activation="gelu"),
-        "layer 'fc': activation: found 'gelu', use 'none', 'relu', 'relu6' or 'clamp'",
+        "layer 'fc': activation: found 'gelu', use 'none', 'relu', 'relu6', 'clamp' or 'threshold'",
     ),
     (
         lambda n: n.linear("f c", "x", ones(4, 6), rounding=None),

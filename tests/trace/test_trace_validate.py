@@ -69,7 +69,7 @@ PROBLEMS = [
     ),
     (
         meta_set(*CONV, "activation", value="gelu"),
-        "meta: layers[0].activation: found 'gelu', use 'none', 'relu', 'relu6' or 'clamp'",
+        "meta: layers[0].activation: found 'gelu', use 'none', 'relu', 'relu6', 'clamp' or 'threshold'",
     ),
     (meta_set(*CONV, "clamp", value={"low": 1, "hgh": 2}), "meta: layers[0].clamp.high: required key is missing"),
     (meta_set("tensors", "x", "shape", value=[2, 0, 4, 3]), "meta: tensors.x.shape[1]: found 0, must be at least 1"),
@@ -232,7 +232,7 @@ PROBLEMS = [
     ),
     (
         array_set("layers/fc/bias", np.zeros(9, int)),
-        "array 'layers/fc/bias' has shape (9,), but must have (10,) (bias of layer 'fc')",
+        "array 'layers/fc/bias' has shape (9,), but must have (10,) (bias of layer 'fc', whose operands are integers)",
     ),
     (
         array_set("layers/fc/bais", np.zeros(10, int)),
