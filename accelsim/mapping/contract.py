@@ -152,7 +152,8 @@ class GemmOperands:
     a_bits, w_bits : widths of the operands' formats at the multiplier, for pricing
     blocks : block scales, or None
     product : how PEs make products
-    w_index_bits : width of w's codebook indices; 0 without a codebook
+    w_index_bits : width of w as it is stored, where that is not the integer: a codebook's index, a power of two's
+        exponent; else 0
     summation : how groups are added
     a_exponents, w_exponents : int32, the shapes of a and w: each lane is also times 2**exponent. Only (and then both)
         with summation.align_bits
@@ -208,7 +209,7 @@ class Widths:
     scale_product : what the dot product of a block is multiplied by; 0 without blocks, and for powers of two
     dot : a block's (or, without blocks, a lane step's) dot product, exact (or as wide as its alignment leaves it)
     psum, acc : the two registers
-    w_index : index of a codebook weight, which is what moves in place of w; 0 without
+    w_index : as the operands' w_index_bits
     a_exponent, w_exponent : exponents that move with each lane (floats); 0 for integers
     accumulator_bytes : capacity of the accumulator buffer, which sets the price of a bit
     """
@@ -245,6 +246,8 @@ class LayerPlan:
 
     lanes : elements of K in one lane step of this layer: the PE's lanes, times what fusion gains; a word with xnor
     step_cycles : cycles of one lane step; 1, or what bit-serial operands take
+    pieces : into how many pieces an activation and a weight are cut, one pair of which meets in a cycle: bits of serial
+        operands, pieces of the ports' widths with fusion; step_cycles is their product
     multiplier : what the PE multiplies with, of the configuration
     product, summation : as in the operands
     transposed : True for `is`, which is `ws` of the transposed problem: the streamed operand is then W, row by row
@@ -273,6 +276,7 @@ class LayerPlan:
     drain_overlap: bool
     skip_unused: bool
     step_cycles: int
+    pieces: tuple[int, int]
     multiplier: Multiplier
     product: Product
     summation: Summation

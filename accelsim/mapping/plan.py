@@ -17,7 +17,7 @@ from accelsim.mapping.contract import INTEGERS, GemmOperands, GemmShape, LayerPl
 from accelsim.mapping.counts import array_tally, edge_traffic, step_contents
 from accelsim.mapping.cycles import cycle_counts
 from accelsim.mapping.passes import layer_passes
-from accelsim.mapping.step import lane_step
+from accelsim.mapping.step import lane_step, operand_pieces
 from accelsim.mapping.tally import Datapath, array_actions
 
 
@@ -119,6 +119,7 @@ def plan_layer(
         drain_overlap=array.drain_overlap,
         skip_unused=array.skip_unused,
         step_cycles=step.cycles,
+        pieces=operand_pieces(config, product, a_bits=a_bits, w_bits=w_bits),
         multiplier=array.multiplier,
         product=product,
         summation=summation,

@@ -29,27 +29,33 @@ def lane_step(config: HardwareConfig, product: Product, *, a_bits: int, w_bits: 
     bit_serial : both operands serial: the product of the widths (BISMO; Umuroglu et al., FPL 2018); one: its width
         (Stripes; Judd et al., MICRO 2016)
     """
-    array, kind = config.array, config.array.multiplier.kind
+    array = config.array
+    a_pieces, w_pieces = operand_pieces(config, product, a_bits=a_bits, w_bits=w_bits)
+    lanes = array.lanes
     if product == "xnor":
         assert array.popcount is not None  # support.check_supported saw to it
-        return LaneStep(array.popcount.word_bits, 1)
-    if kind == "fusion":
-        a_gain, a_pieces = _fused(a_bits, array.activation.bits)
-        w_gain, w_pieces = _fused(w_bits, array.weight.bits)
-        return LaneStep(array.lanes * a_gain * w_gain, a_pieces * w_pieces)
-    if kind == "bit_serial":
-        serial = array.multiplier.serial
-        cycles = (a_bits if serial != "weight" else 1) * (w_bits if serial != "activation" else 1)
-        return LaneStep(array.lanes, cycles)
-    return LaneStep(array.lanes, 1)
+        lanes = array.popcount.word_bits
+    elif array.multiplier.kind == "fusion":
+        a_gain = max(1, array.activation.bits // fused_bits(a_bits))
+        lanes *= a_gain * max(1, array.weight.bits // fused_bits(w_bits))
+    return LaneStep(lanes, a_pieces * w_pieces)
+
+
+def operand_pieces(config: HardwareConfig, product: Product, *, a_bits: int, w_bits: int) -> tuple[int, int]:
+    """Return the pieces (bits, where an operand is serial) that each activation and each weight is worked off in.
+
+    Every piece of one meets every piece of the other, a pair a cycle; see :func:`lane_step`.
+    """
+    array, kind, serial = config.array, config.array.multiplier.kind, config.array.multiplier.serial
+    if product != "xnor" and kind == "fusion":
+        a_pieces = max(1, fused_bits(a_bits) // array.activation.bits)
+        return a_pieces, max(1, fused_bits(w_bits) // array.weight.bits)
+    if product != "xnor" and kind == "bit_serial":
+        return (a_bits if serial != "weight" else 1), (w_bits if serial != "activation" else 1)
+    return 1, 1
 
 
 def fused_bits(bits: int) -> int:
     """Return the width that an operand occupies in a fusing multiplier."""
     return next(width for width in FUSION_BITS if width >= bits)
 
-
-def _fused(bits: int, port_bits: int) -> tuple[int, int]:
-    """Return (operands that a port of this width takes at once, pieces that one operand is cut into)."""
-    width = fused_bits(bits)
-    return max(1, port_bits // width), max(1, width // port_bits)
