@@ -29,6 +29,18 @@ from accelsim.errors import TraceError
 from accelsim.trace.problems import trace_error
 
 META = "meta"
+
+
+@dataclass(frozen=True)
+class FileKind:
+    """How messages call a kind of `.npz`, where it is documented, and an example of an entry's name."""
+
+    name: str = "trace"
+    manual: str = "docs/trace.md"
+    entry: str = "tensors/<tensor>/codes.npy"
+
+
+TRACE = FileKind()
 SIZE_LIMIT_BYTES = 4 << 30
 """The largest array that is read unless the caller allows more."""
 
@@ -125,10 +137,11 @@ class ZipSource:
     The file stays open: what is read later belongs to the file that was checked, even if another has taken its name.
     """
 
-    def __init__(self, path: Path, *, size_limit_bytes: int = SIZE_LIMIT_BYTES) -> None:
+    def __init__(self, path: Path, *, size_limit_bytes: int = SIZE_LIMIT_BYTES, kind: FileKind = TRACE) -> None:
         self._path = path
         self._limit = size_limit_bytes
-        self._zip = _open_zip(path)
+        self._kind = kind
+        self._zip = _open_zip(path, kind)
         try:
             self._entries = self._checked_directory()
             self.headers: Mapping[str, Header] = self._read_headers()
@@ -179,7 +192,9 @@ class ZipSource:
         if packed > self._path.stat().st_size:
             problems.append(f"its entries claim {packed} packed bytes, more than the file holds: they overlap")
         if META not in entries and not problems:
-            problems.append("entry 'meta.npy' is missing; this .npz is not an accelsim trace (see docs/trace.md)")
+            problems.append(
+                f"entry 'meta.npy' is missing; this .npz is not an accelsim {self._kind.name} (see {self._kind.manual})"
+            )
         if problems:
             raise trace_error(str(self._path), problems)
         return entries
@@ -188,11 +203,11 @@ class ZipSource:
         """Return what makes a zip entry unacceptable before its bytes are looked at, or None."""
         what = f"entry {info.orig_filename!r}"
         if ".." in info.filename.split("/") or info.filename.startswith("/") or "\\" in info.orig_filename:
-            return f"{what}: the name leaves the archive's folder; entries are named like 'tensors/<tensor>/codes.npy'"
+            return f"{what}: the name leaves the archive's folder; entries are named like {self._kind.entry!r}"
         if not info.filename.endswith(".npy"):
             return f"{what} is not a .npy array"
         if info.flag_bits & 0x41:
-            return f"{what} is encrypted; a trace holds plain arrays"
+            return f"{what} is encrypted; a {self._kind.name} holds plain arrays"
         if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
             return f"{what} has zip compression method {info.compress_type}; use 0 (stored) or 8 (deflate)"
         ratio = info.file_size / max(info.compress_size, 1)
@@ -206,7 +221,7 @@ class ZipSource:
             try:
                 with self._zip.open(info) as stream:
                     prefix = stream.read(min(_PREFIX_BYTES, info.file_size))
-                headers[name] = _parse_header(prefix, info.file_size, self._limit)
+                headers[name] = _parse_header(prefix, info.file_size, self._limit, self._kind)
             except TraceError as error:
                 problems.append(f"array {name!r} {error}")
             except _DAMAGE as error:
@@ -216,19 +231,19 @@ class ZipSource:
         return headers
 
 
-def _open_zip(path: Path) -> zipfile.ZipFile:
+def _open_zip(path: Path, kind: FileKind) -> zipfile.ZipFile:
     """Open the zip directory, or say what the file is instead."""
     try:
         if path.is_dir():
-            raise TraceError(f"{path}: is a folder; a trace is one .npz file")
+            raise TraceError(f"{path}: is a folder; a {kind.name} is one .npz file")
         if path.exists() and not path.is_file():
-            raise TraceError(f"{path}: is not a regular file; a trace is one .npz file")
+            raise TraceError(f"{path}: is not a regular file; a {kind.name} is one .npz file")
         with path.open("rb") as file:
             start = file.read(8)
         if not start:
             raise TraceError(f"{path}: is empty (0 bytes)")
         if start.startswith(b"\x93NUMPY"):
-            raise TraceError(f"{path}: is a single .npy array; a trace is a .npz of many (see docs/trace.md)")
+            raise TraceError(f"{path}: is a single .npy array; a {kind.name} is a .npz of many (see {kind.manual})")
         if not zipfile.is_zipfile(path):
             if start.startswith(b"PK"):
                 raise TraceError(f"{path}: is truncated: the zip directory, which ends the file, is missing")
@@ -242,7 +257,7 @@ def _open_zip(path: Path) -> zipfile.ZipFile:
         raise TraceError(f"{path}: the zip directory is damaged: {_reason(error)}") from error
 
 
-def _parse_header(prefix: bytes, entry_bytes: int, limit_bytes: int) -> Header:
+def _parse_header(prefix: bytes, entry_bytes: int, limit_bytes: int, kind: FileKind) -> Header:
     """Return the header in the first bytes of a `.npy` entry; raise TraceError with what is wrong with it."""
     stream = io.BytesIO(prefix)
     try:
@@ -258,7 +273,7 @@ def _parse_header(prefix: bytes, entry_bytes: int, limit_bytes: int) -> Header:
     if dtype.hasobject:
         raise TraceError("has object dtype (pickled Python objects), which is never loaded; store plain numbers")
     if dtype.kind not in "iuf":
-        raise TraceError(f"has dtype {dtype}; a trace holds integers and floats")
+        raise TraceError(f"has dtype {dtype}; a {kind.name} holds integers and floats")
     if any(isinstance(size, bool) or size < 0 for size in shape):
         raise TraceError(f"has a malformed .npy header: shape {shape}")
     header = Header(dtype, tuple(shape), fortran_order, stream.tell())

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from accelsim.errors import TraceError
 from accelsim.trace import metadata
-from accelsim.trace.archive import META, npy_bytes
+from accelsim.trace.archive import META, TRACE, FileKind, npy_bytes
 from accelsim.trace.problems import file_path
 from accelsim.trace.schema import TraceMeta
 
@@ -35,20 +35,25 @@ def save(path: str | os.PathLike[str], meta: TraceMeta, arrays: Mapping[str, NDA
 
     Raises TraceError where the name does not end in .npz, or the folder is missing or may not be written to.
     """
+    return save_arrays(path, {**arrays, META: meta_array(meta)})
+
+
+def save_arrays(path: str | os.PathLike[str], arrays: Mapping[str, NDArray[Any]], kind: FileKind = TRACE) -> Path:
+    """Write named arrays as a `.npz` and return its path; :func:`save` says how, and what it raises."""
     file = file_path(path)
     if not file.parent.is_dir():
         raise TraceError(f"{file}: the folder {str(file.parent)!r} does not exist; create it first")
     if file.is_dir():
         raise TraceError(f"{file}: is a folder; name a .npz file in it")
     if file.suffix.lower() != ".npz":
-        raise TraceError(f"{file}: names of traces end in .npz")
+        raise TraceError(f"{file}: names of {kind.name}s end in .npz")
     try:
         handle, temporary = tempfile.mkstemp(prefix=f".{file.name[:100]}.", suffix=".tmp", dir=file.parent)
     except OSError as error:
         raise TraceError(f"{file}: cannot write in {str(file.parent)!r}: {error.strerror}") from error
     try:
         with os.fdopen(handle, "wb") as stream:
-            _write_zip(stream, {**arrays, META: meta_array(meta)})
+            _write_zip(stream, arrays)
             stream.flush()
             os.fsync(stream.fileno())
         Path(temporary).chmod(_FILE_MODE)  # mkstemp's are private
