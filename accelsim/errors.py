@@ -22,6 +22,10 @@ class TraceError(AccelsimError):
     """A trace is damaged, inconsistent or not a trace at all."""
 
 
+class NetworkError(AccelsimError):
+    """A float network is damaged or inconsistent, or cannot be quantized as asked."""
+
+
 class FormatError(AccelsimError, ValueError):
     """A number format is unknown, or cannot represent what it was given."""
 

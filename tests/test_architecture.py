@@ -24,6 +24,7 @@ ORDER = [
     "formats",
     "config",
     "trace",
+    "quantize",
     "mapping",
     "engine",
     "ppu",

@@ -1,0 +1,41 @@
+"""Questions that the quantizer has about a format, answered from what the format says of itself."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from accelsim.formats import Format
+
+
+def fitting(form: Format, *, non_negative: bool, zero_points: bool) -> Format:
+    """Return the format, or its twin of the other sign where that one serves the values better.
+
+    non_negative : the values have no sign, so that an unsigned format has a bit more for them
+    zero_points : the values may be encoded with a zero point; an unsigned format can then hold negative ones
+
+    Formats without such a twin (MX, floats, binary...) are returned as they are.
+    """
+    if non_negative:
+        return _twin(form, signed=False)
+    if zero_points and form.zero_points != (0, 0):
+        return form
+    return _twin(form, signed=True)
+
+
+def _twin(form: Format, *, signed: bool) -> Format:
+    if not dataclasses.is_dataclass(form) or isinstance(form, type):
+        return form
+    fields = {field.name for field in dataclasses.fields(form)}
+    if "signed" not in fields or getattr(form, "signed") == signed:  # noqa: B009 (the protocol does not promise it)
+        return form
+    changes: dict[str, bool] = {"signed": signed}
+    if "narrow" in fields:
+        changes["narrow"] = False  # an unsigned range has no symmetric form
+    return dataclasses.replace(form, **changes)
+
+
+def can_have_channel_scales(form: Format) -> bool:
+    """Return whether weights take a coarse scale per output channel: not where a codebook serves the whole tensor, nor
+    where the definition has one number above its blocks (NVFP4) or none (MX).
+    """
+    return form.datapath not in ("codebook", "block_float")
