@@ -32,6 +32,46 @@ def product_root(a_bits: int, b_bits: int, *, product: float, root: float, singl
     return product * (a_bits * b_bits) + root * math.sqrt(a_bits * b_bits)
 
 
+def brick_product(a_bits: int, b_bits: int, *, product: float, root: float, shift_add: float) -> float:
+    """Return a product in a multiplier of 2-bit bricks that fuse: ``product_root`` + ``shift_add * k * log4(k)``.
+
+    The widths count as the next even ones, since an operand occupies whole bricks: k = ceil(a/2) * ceil(b/2) of them.
+    Each time four units become one, all of their bricks' products pass a shifter and an adder more: log4(k) levels.
+    """
+    a_bits, b_bits = a_bits + a_bits % 2, b_bits + b_bits % 2
+    bricks = a_bits * b_bits // 4
+    one_level = shift_add * bricks
+    return product_root(a_bits, b_bits, product=product, root=root, single_bit=0.0) + one_level * math.log(bricks, 4)
+
+
+def serial_product(a_bits: int, b_bits: int, *, bit: float, sum_bit: float) -> float:
+    """Return ``a*b * (bit + sum_bit * (a + b + 4) / 16)``: a cycle for each pair of bits.
+
+    Every cycle is a one-bit product in an adder tree, and a lane's share of the register that shifts and adds, which 16
+    lanes have in common: it is as wide as a sum of 16 products.
+    """
+    return a_bits * b_bits * (bit + sum_bit * (a_bits + b_bits + 4) / 16)
+
+
+def row_product(parallel_bits: int, serial_bits: int, *, bit: float, sum_bit: float) -> float:
+    """Return ``s * (bit * p + sum_bit * (p + s + 4) / 16)``: a cycle for each bit of the serial operand.
+
+    As ``serial_product``, with a row of `parallel_bits` gates and full adders at a time.
+    """
+    width = parallel_bits + serial_bits + 4
+    return serial_bits * (bit * parallel_bits + sum_bit * width / 16)
+
+
+def mux_levels(bits: int, *, per_bit_level: float) -> float:
+    """Return ``per_bit_level * b * ceil(log2 b)``: a barrel shifter, one row of multiplexers a bit of the distance."""
+    return per_bit_level * bits * max(1, (bits - 1).bit_length())
+
+
+def small_memory(index_bits: int, value_bits: int, *, per_bit: float) -> float:
+    """Return ``per_bit * value_bits * 2**(index_bits / 2)``: the edge of an array of 2**index_bits entries."""
+    return per_bit * value_bits * math.sqrt(1 << index_bits)
+
+
 def array_divider(a_bits: int, b_bits: int, *, per_bit: float) -> float:
     """Return ``per_bit * a * (b + 1)``: one subtraction of b + 1 bits for each of the quotient's a bits."""
     return per_bit * a_bits * (b_bits + 1)
@@ -68,5 +108,17 @@ def _form(function: Callable[..., float]) -> Form:
 
 
 FORMS: dict[str, Form] = {
-    function.__name__: _form(function) for function in (constant, linear, product_root, array_divider, sqrt_capacity)
+    function.__name__: _form(function)
+    for function in (
+        constant,
+        linear,
+        product_root,
+        brick_product,
+        serial_product,
+        row_product,
+        mux_levels,
+        small_memory,
+        array_divider,
+        sqrt_capacity,
+    )
 }

@@ -32,6 +32,15 @@ DRAM_KINDS = ("ddr3", "lpddr4", "hbm2", "hbm2_board")
 _TABLE = (
     Operation("add", ("bits",), "additions were made"),
     Operation("mult", ("a_bits", "b_bits"), "multiplications were made"),
+    Operation("fused_mult", ("a_bits", "b_bits"), "multiplications were made of fused bricks"),
+    Operation("serial_mult", ("a_bits", "b_bits"), "multiplications were made with both operands bit by bit"),
+    Operation(
+        "semi_serial_mult", ("parallel_bits", "serial_bits"), "multiplications were made with one operand serial"
+    ),
+    Operation("xnor_popcount", (), "bits were compared and counted"),
+    Operation("barrel_shift", ("bits",), "values were shifted"),
+    Operation("lookup", ("index_bits", "value_bits"), "codebook values were looked up"),
+    Operation("fp32_add", (), "float32 additions were made"),
     Operation("register_write", ("bits",), "registers were written"),
     Operation("sram_read", ("capacity_bytes",), "bits were read", "pJ/bit"),
     Operation("sram_write", ("capacity_bytes",), "bits were written", "pJ/bit"),

@@ -20,6 +20,7 @@ _TITLES = {
     "register": "registers",
     "accumulator": "accum.",
     "scale_unit": "scales",
+    "decoder": "decoders",
     "ppu": "PPU",
     "buffer": "buffers",
     "dram": "DRAM",

@@ -32,6 +32,7 @@ def table():
         ("dram_read_ddr3", (), 1, 20.3),
         ("dram_write_ddr3", (), 1, 20.3),
         ("fp32_mult", (), 1, 3.7),
+        ("fp32_add", (), 1, 0.9),
     ],
 )
 def test_published_anchors_are_met(table, operation, params, times, published_pj):
@@ -55,6 +56,21 @@ def test_published_anchors_are_met(table, operation, params, times, published_pj
         ("dram_read_lpddr4", (), 8.0),
         ("dram_read_hbm2", (), 3.92),
         ("dram_read_hbm2_board", (), 13.0),
+        ("xnor_popcount", (), 0.0035),  # 8.3 fJ, times 0.42
+        ("barrel_shift", (32,), 0.1),
+        ("barrel_shift", (49,), 0.18375),  # 49 bits, 6 levels, of 0.625 fJ
+        ("barrel_shift", (1,), 0.000625),
+        ("lookup", (8, 1), 0.02),  # the floor of sram_read, at 256 entries
+        ("lookup", (4, 8), 0.04),  # 8 bits, a quarter of that
+        ("fused_mult", (2, 2), 0.0140625),  # one brick: 4 * 2.99479e-3 + 2 * 1.041667e-3
+        ("fused_mult", (8, 8), 0.2 + 0.26208),  # 16 bricks, 2 levels of 8.19 fJ
+        ("fused_mult", (4, 2), 0.0269046 + 0.00819),  # 2 bricks, half a level; 8 and sqrt(8) in the law of mult
+        ("fused_mult", (7, 3), 0.1017259 + 0.09828),  # as 8 x 4: 8 bricks, 1.5 levels
+        ("serial_mult", (8, 8), 0.714),  # 64 cycles of 3.5 fJ and a sixteenth of 20 bits at 6.125 fJ
+        ("serial_mult", (4, 2), 0.058625),  # 8 cycles, 10 bits
+        ("semi_serial_mult", (8, 8), 0.28525),  # 8 cycles of 8 x 3.5 fJ and a sixteenth of 20 bits at 6.125 fJ
+        ("semi_serial_mult", (8, 2), 0.0667187),  # 2 cycles of 28 fJ and a sixteenth of 14 bits
+        ("semi_serial_mult", (2, 8), 0.098875),  # 8 cycles of 7 fJ and the same
     ],
 )
 def test_prices_between_the_anchors(table, operation, params, price_pj):
@@ -66,6 +82,50 @@ def test_two_operand_prices_grow_with_either_width(n, m, operation):
     price = load_table("horowitz45").price_pj
     assert price(operation, (n, m)) < price(operation, (n + 1, m))
     assert price(operation, (n, m)) < price(operation, (n, m + 1))
+
+
+@given(widths, widths, st.sampled_from(["serial_mult", "semi_serial_mult", "lookup"]))
+def test_serial_products_and_lookups_grow_with_either_width(n, m, operation):
+    price = load_table("horowitz45").price_pj
+    assert 0 < price(operation, (n, m)) < price(operation, (n + 1, m))
+    assert price(operation, (n, m)) < price(operation, (n, m + 1))
+
+
+@given(widths, widths)
+def test_fused_bricks_grow_by_twos_and_cost_more_than_one_multiplier(n, m):
+    price = load_table("horowitz45").price_pj
+    assert price("fused_mult", (2 * n - 1, m)) == price("fused_mult", (2 * n, m))
+    assert price("fused_mult", (2 * n, m)) < price("fused_mult", (2 * n + 1, m))
+    assert price("fused_mult", (n, m)) == price("fused_mult", (m, n))
+    if (n, m) == (2, 2):
+        assert price("fused_mult", (n, m)) == price("mult", (n, m))
+    else:
+        assert price("fused_mult", (n, m)) > price("mult", (n, m))
+
+
+@given(widths)
+def test_shifters_grow_with_their_width(bits):
+    price = load_table("horowitz45").price_pj
+    assert 0 < price("barrel_shift", (bits,)) < price("barrel_shift", (bits + 1,))
+
+
+# What Bit Fusion's authors publish of one PE at 500 MHz, in uW (systolic_array_synth.csv): fusing, and plain.
+@pytest.mark.parametrize(
+    ("bits", "fused_uw", "plain_uw", "tolerance"),
+    [(4, 78.4701, 60.1017, 0.12), (8, 279.96, 148.845, 0.001), (16, 1166.2, 473.688, 0.14)],
+)
+def test_what_fusing_adds_is_what_bit_fusion_publishes(table, bits, fused_uw, plain_uw, tolerance):
+    published_pj = (fused_uw - plain_uw) / 500
+    added = table.price_pj("fused_mult", (bits, bits)) - table.price_pj("mult", (bits, bits))
+    assert added == pytest.approx(published_pj, rel=tolerance)
+
+
+def test_flexibility_costs_at_full_width(table):
+    full = [table.price_pj(name, (8, 8)) for name in ("mult", "semi_serial_mult", "fused_mult", "serial_mult")]
+    assert full == sorted(full)
+    # Stripes' abstract: 1.92 times as fast, 1.57 times as efficient: 1.22 times the power of a whole 16-bit chip.
+    stripes = table.price_pj("semi_serial_mult", (16, 16)) / table.price_pj("mult", (16, 16))
+    assert 1.92 / 1.57 < stripes < 1.5
 
 
 @given(widths, widths)
@@ -164,8 +224,8 @@ entries:
 """
     assert problem(tmp_path, text).splitlines() == [
         "mine.yaml: 8 problems",
-        "  line 5: entries.add.form: 'linaer' is not one of constant, linear, product_root, array_divider, "
-        "sqrt_capacity; did you mean 'linear'?",
+        "  line 5: entries.add.form: 'linaer' is not one of constant, linear, product_root, brick_product, "
+        "serial_product, row_product, mux_levels, small_memory, array_divider, sqrt_capacity; did you mean 'linear'?",
         "  line 6: entries.sram_raed: unknown operation; did you mean 'sram_read'?",
         "  line 7: entries.sram_write.unit: 'pJ' is not accepted; use pJ/bit",
         "  line 7: entries.sram_write.mark: 'guess' is not one of published, secondary, recalled, fit, synthesis, "
