@@ -58,4 +58,3 @@ def operand_pieces(config: HardwareConfig, product: Product, *, a_bits: int, w_b
 def fused_bits(bits: int) -> int:
     """Return the width that an operand occupies in a fusing multiplier."""
     return next(width for width in FUSION_BITS if width >= bits)
-

@@ -60,8 +60,8 @@ def array_actions(tally: Tally, datapath: Datapath, shape: GemmShape, *, transpo
     traffic is counted in bits.
     """
     widths = datapath.widths
-    # A lane moves with its exponent; a codebook weight that is accumulated index by index moves as an index.
-    w_moved = (widths.w_index if datapath.product == "accumulate" else widths.w) + widths.w_exponent
+    # A lane moves with its exponent; what is never looked up moves as it is stored: an index, or a shift.
+    w_moved = (widths.w_index if datapath.product in ("accumulate", "shift") else widths.w) + widths.w_exponent
     a_moved = widths.a + widths.a_exponent
     stream, other = (w_moved, a_moved) if transposed else (a_moved, w_moved)
     stream_scale, other_scale = (widths.w_scale, widths.a_scale) if transposed else (widths.a_scale, widths.w_scale)

@@ -11,11 +11,11 @@ from mapping_cases import machine
 
 from accelsim.actions import Action
 from accelsim.errors import ShapeError, UnsupportedLayerError
-from accelsim.mapping.contract import CycleCounts, GemmShape
+from accelsim.mapping.contract import INTEGERS, CycleCounts, GemmShape
 from accelsim.mapping.counts import array_tally, edge_traffic, step_contents
 from accelsim.mapping.passes import layer_passes
 from accelsim.mapping.plan import group_size, plan_layer
-from accelsim.mapping.tally import Tally, array_actions
+from accelsim.mapping.tally import Datapath, Tally, array_actions
 
 # -- the counter ------------------------------------------------------------------------------------------------------
 
@@ -197,11 +197,12 @@ def test_closed_forms_equal_the_walk(problem):
     assert plan.cycles.by_cause() == {cause: walk.cycles[cause] for cause in plan.cycles.by_cause()}
     passes = layer_passes(shape, walk.steps, config)
     contents = step_contents(shape.k, k_valid, config.array.lanes, block, group_size(config.array.lanes, block))
-    tally = array_tally(shape, passes, contents, config)
+    tally = array_tally(shape, passes, contents, INTEGERS, config)
     assert asdict(tally) == {field.name: walk.counts[field.name] for field in fields(Tally)}
     assert asdict(edge_traffic(shape, passes, contents, config)) == dict.fromkeys(asdict(plan.edge), 0) | walk.edge
     assert asdict(plan.edge) == asdict(edge_traffic(shape, passes, contents, config))
-    assert plan.actions == array_actions(tally, plan.widths, shape, transposed=config.array.dataflow == "is")
+    datapath = Datapath(plan.widths, plan.multiplier, plan.product, plan.summation)
+    assert plan.actions == array_actions(tally, datapath, shape, transposed=config.array.dataflow == "is")
 
 
 # -- worked by hand ---------------------------------------------------------------------------------------------------

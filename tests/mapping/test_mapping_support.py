@@ -60,14 +60,12 @@ def test_operands_wider_than_the_ports():
 @pytest.mark.parametrize(
     "name", [name for name in formats.names() if formats.get(name).datapath in ("float", "block_float")]
 )
-def test_formats_without_a_datapath(name):
-    # mxint8's lanes would fit the ports, and it has blocks of the same size on both sides: still no integer datapath.
-    needed = "float" if formats.get(name).blocks is None else "block_float"
-    for x, weight, what in ((name, "int8", "activations"), ("int8", name, "weights"), (name, name, "activations")):
+def test_exponents_need_a_float_unit(name):
+    # mxint8's lanes would fit the ports, and it has blocks of the same size on both sides: still no plain integers.
+    for x, weight in ((name, "int8"), ("int8", name), (name, name)):
         assert refusal(FC, zeros(x, 2, 64), zeros(weight, 3, 64), ports()) == (
-            f"layer 'fc1' needs a {needed} datapath for {what} in {name}, but the PE array of 'test' multiplies "
-            "integers (datapaths integer, block_integer); quantize the tensor to an integer or a VSQ format, such as "
-            "int8 or vsq4"
+            f"layer 'fc1' multiplies {x} activations by {weight} weights, which have exponents, but the configuration "
+            "'test' has array.float_unit: null; add a float_unit section, or quantize the layer to integers or VSQ"
         )
 
 
