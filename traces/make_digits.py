@@ -1,8 +1,9 @@
-"""Make the bundled traces: quantize a small network for handwritten digits twice, write two ``.npz``.
+"""Make the bundled traces and networks: two quantizations of a small network for handwritten digits, and the float
+networks (``digits_cnn_float*.npz``) of which ``accelsim quantize`` makes a trace in any other format.
 
-    python traces/make_digits.py            write both traces (from the stored float weights)
+    python traces/make_digits.py            write all of them (from the stored weights)
     python traces/make_digits.py --check    compare the files in this folder with what would be written
-    python traces/make_digits.py --train    train the float network anew first, and store its weights
+    python traces/make_digits.py --train    train the networks anew first, and store their weights
 
 Needs ``pip install -e .[dev]``. Expected codes come from digits/reference.py, which shares no arithmetic with accelsim;
 traces/README.md says what is the same on every machine, and why.
@@ -11,12 +12,17 @@ traces/README.md says what is the same on every machine, and why.
 from __future__ import annotations
 
 import argparse
+import hashlib
 import sys
+import tempfile
+import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from digits import float_networks
 from digits import network as net
+from digits import quantized_training as aware
 from digits import reference as integer
 from digits.reference import Integers, Operand
 from numpy.typing import NDArray
@@ -24,6 +30,9 @@ from threadpoolctl import threadpool_limits
 
 from accelsim import TraceBuilder, formats, load_trace
 from accelsim.formats import QTensor
+from accelsim.quantize.evaluate import evaluate
+from accelsim.quantize.network import FloatNetwork
+from accelsim.quantize.network_file import save_network
 
 FOLDER = Path(__file__).parent
 WEIGHTS = FOLDER / "digits" / "weights.npz"
@@ -53,17 +62,30 @@ class Float:
 
 
 def train() -> None:
-    """Train the float network and store its weights."""
+    """Train the float network, then its variants with quantized weights, and store all weights."""
+    digits = net.load()
     with threadpool_limits(1):  # the order of float additions must not depend on the number of cores
-        params = net.train(net.load())
-    np.savez_compressed(WEIGHTS, **params)
+        params = net.train(digits)
+        np.savez_compressed(WEIGHTS, **params)
+        for variant in aware.VARIANTS.values():
+            np.savez_compressed(variant_weights(variant.name), **aware.train(variant, digits, params))
+
+
+def variant_weights(name: str) -> Path:
+    """The stored weights of a network that was trained with quantized weights."""
+    return FOLDER / "digits" / f"weights_{name}.npz"
+
+
+def stored(path: Path) -> net.Params:
+    """The weights in a file."""
+    with np.load(path, allow_pickle=False) as arrays:
+        return dict(arrays)
 
 
 def float_network() -> Float:
     """Evaluate the stored float network on all images."""
     digits = net.load()
-    with np.load(WEIGHTS, allow_pickle=False) as stored:
-        params = dict(stored)
+    params = stored(WEIGHTS)
     return Float(
         params,
         net.evaluate(params, digits.train_images) | {"input": digits.train_images},
@@ -168,11 +190,31 @@ _NETWORK = (
 DESCRIPTION = {
     "int8": _NETWORK + "uint8 and int8 activations with zero points, int8 weights with a scale per output channel.",
     "int4_vsq": _NETWORK + "4-bit VS-Quant: 16 elements share a 4-bit scale, weights and activations; int8 logits.",
+    "xnor": "Trained with binary weights in conv2 and fc1, scaled per output channel, and with signs in place of ReLU "
+    "after conv1 and conv2.",
+    "bwn": "Trained with binary weights in conv2 and fc1, scaled per output channel.",
+    "ternary": "Trained with ternary weights in conv2 and fc1, scaled per output channel.",
 }
 
 
+def networks() -> dict[Path, FloatNetwork]:
+    """The float networks by the files that hold them."""
+    digits = net.load()
+    made = {FOLDER / "digits_cnn_float.npz": float_networks.build("digits_cnn", _NETWORK, digits, stored(WEIGHTS))}
+    for variant in aware.VARIANTS.values():
+        params = stored(variant_weights(variant.name))
+        text = _NETWORK + DESCRIPTION[variant.name]
+        path = FOLDER / f"digits_cnn_float_{variant.name}.npz"
+        made[path] = float_networks.build(f"digits_cnn_{variant.name}", text, digits, params, variant)
+    return made
+
+
 def write(network: Float) -> None:
-    """Write both traces and print the accuracy."""
+    """Write all files and print the accuracy."""
+    for path, floats in networks().items():
+        save_network(path, floats)
+        accuracy = net.accuracy(evaluate(floats, floats.inputs)["fc2"], floats.labels)
+        print(f"{path.name}: accuracy {100 * accuracy:.2f} %, {path.stat().st_size} bytes")
     if net.accuracy(network.reference["fc2"].astype(np.float16), network.labels) != network.accuracy:
         sys.exit("the stored reference (float16) classifies otherwise than the float network; store float32")
     print(f"{len(network.labels)} test images; float accuracy {100 * network.accuracy:.2f} %")
@@ -186,13 +228,26 @@ def write(network: Float) -> None:
 
 
 def check(network: Float) -> None:
-    """Exit with a message unless the traces in this folder have exactly the content that would be written."""
+    """Exit with a message unless the files in this folder have exactly the content that would be written."""
+    for path, floats in networks().items():
+        with tempfile.TemporaryDirectory() as folder:
+            made = npz_digest(save_network(Path(folder) / path.name, floats))
+        if npz_digest(path) != made:
+            sys.exit(f"{path}: is not what this script makes; run it without --check")
+        print(f"{path.name}: digest {made}, as made")
     for kind in KINDS:
         path = FOLDER / f"digits_cnn_{kind}.npz"
         found, made = load_trace(path).digest, build(kind, network)[0].build().digest
         if found != made:
             sys.exit(f"{path}: has digest {found}, but this script makes {made}; run it without --check")
         print(f"{path.name}: digest {found}, as made")
+
+
+def npz_digest(path: Path) -> str:
+    """Digest of an archive's entries: names, sizes and checksums, however they are packed."""
+    with zipfile.ZipFile(path) as archive:
+        entries = sorted((info.filename, info.file_size, info.CRC) for info in archive.infolist())
+    return hashlib.sha256(repr(entries).encode()).hexdigest()[:16]
 
 
 def main() -> None:
