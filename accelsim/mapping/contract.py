@@ -152,8 +152,8 @@ class GemmOperands:
     a_bits, w_bits : widths of the operands' formats at the multiplier, for pricing
     blocks : block scales, or None
     product : how PEs make products
-    w_index_bits : width of w as it is stored, where that is not the integer: a codebook's index, a power of two's
-        exponent; else 0
+    a_code_bits, w_code_bits : widths of the stored codes, where these are not the integers (a codebook's index, a power
+        of two's exponent, a float); 0: they are
     summation : how groups are added
     a_exponents, w_exponents : int32, the shapes of a and w: each lane is also times 2**exponent. Only (and then both)
         with summation.align_bits
@@ -169,7 +169,8 @@ class GemmOperands:
     w_bits: int
     blocks: BlockScaling | None = None
     product: Product = "multiply"
-    w_index_bits: int = 0
+    a_code_bits: int = 0
+    w_code_bits: int = 0
     summation: Summation = INTEGERS
     a_exponents: Int32 | None = None
     w_exponents: Int32 | None = None
@@ -209,7 +210,7 @@ class Widths:
     scale_product : what the dot product of a block is multiplied by; 0 without blocks, and for powers of two
     dot : a block's (or, without blocks, a lane step's) dot product, exact (or as wide as its alignment leaves it)
     psum, acc : the two registers
-    w_index : as the operands' w_index_bits
+    a_code, w_code : stored codes, which the buffers hold
     a_exponent, w_exponent : exponents that move with each lane (floats); 0 for integers
     accumulator_bytes : capacity of the accumulator buffer, which sets the price of a bit
     """
@@ -223,7 +224,8 @@ class Widths:
     psum: int
     acc: int
     accumulator_bytes: int
-    w_index: int = 0
+    a_code: int
+    w_code: int
     a_exponent: int = 0
     w_exponent: int = 0
 

@@ -97,7 +97,6 @@ def lower(
         gemm = _lower_linear(layer, a, w, x.shape, weight.shape)
     else:
         gemm = _lower_matmul(a, w, x.shape, k_last.shape)
-    coded = product in ("lookup", "accumulate", "shift")
     operands = GemmOperands(
         a=gemm.a.values,
         w=gemm.w.values,
@@ -107,7 +106,8 @@ def lower(
         w_bits=weight.format.lane_bits,
         blocks=_block_scaling(x, weight, gemm, size),
         product=product,
-        w_index_bits=weight.format.code_bits if coded else 0,
+        a_code_bits=x.format.code_bits,
+        w_code_bits=weight.format.code_bits,
         summation=summation,
         a_exponents=gemm.a.exponents,
         w_exponents=gemm.w.exponents,

@@ -35,7 +35,8 @@ def plan_operands(operands: GemmOperands, config: HardwareConfig, *, layer: str 
         w_scale_bits=blocks.w_scale_bits if blocks else 0,
         significand_bits=blocks.significand_bits if blocks else 0,
         product=operands.product,
-        w_index_bits=operands.w_index_bits,
+        a_code_bits=operands.a_code_bits,
+        w_code_bits=operands.w_code_bits,
         summation=operands.summation,
         exponent_spans=operands.exponent_spans,
         layer=layer,
@@ -54,7 +55,8 @@ def plan_layer(
     w_scale_bits: int = 0,
     significand_bits: int = 0,
     product: Product = "multiply",
-    w_index_bits: int = 0,
+    a_code_bits: int = 0,
+    w_code_bits: int = 0,
     summation: Summation = INTEGERS,
     exponent_spans: tuple[int, int] = (0, 0),
     layer: str = "layer",
@@ -64,7 +66,7 @@ def plan_layer(
     k_valid : bool [K], False where K was padded to complete a block; None: all of K is valid
     block_size : elements that share a scale, 0 without block scales
     a_bits, w_bits, a_scale_bits, w_scale_bits, significand_bits : widths of lanes and block scales
-    product, w_index_bits, summation, exponent_spans : as in GemmOperands
+    product, a_code_bits, w_code_bits, summation, exponent_spans : as in GemmOperands
     layer : what messages call it
 
     Raises UnsupportedLayerError where blocks do not fit the lanes or the rows, with the sizes that would; ShapeError
@@ -93,7 +95,8 @@ def plan_layer(
     widths = replace(
         _widths(config, a_bits, w_bits, a_scale_bits, w_scale_bits),
         dot=_dot_bits(a_bits + w_bits, block_size or step.lanes, summation, exponent_spans),
-        w_index=w_index_bits,
+        a_code=a_code_bits or a_bits,
+        w_code=w_code_bits or w_bits,
         a_exponent=exponent_spans[0].bit_length(),
         w_exponent=exponent_spans[1].bit_length(),
     )
@@ -168,4 +171,6 @@ def _widths(config: HardwareConfig, a_bits: int, w_bits: int, a_scale_bits: int,
         psum=config.array.psum.bits,
         acc=config.accumulator.bits,
         accumulator_bytes=config.buffers.accumulator.size_bytes,
+        a_code=a_bits,
+        w_code=w_bits,
     )

@@ -61,7 +61,7 @@ def array_actions(tally: Tally, datapath: Datapath, shape: GemmShape, *, transpo
     """
     widths = datapath.widths
     # A lane moves with its exponent; what is never looked up moves as it is stored: an index, or a shift.
-    w_moved = (widths.w_index if datapath.product in ("accumulate", "shift") else widths.w) + widths.w_exponent
+    w_moved = (widths.w_code if datapath.product in ("accumulate", "shift") else widths.w) + widths.w_exponent
     a_moved = widths.a + widths.a_exponent
     stream, other = (w_moved, a_moved) if transposed else (a_moved, w_moved)
     stream_scale, other_scale = (widths.w_scale, widths.a_scale) if transposed else (widths.a_scale, widths.w_scale)
@@ -105,7 +105,7 @@ def _products(tally: Tally, datapath: Datapath) -> Events:
         return [(Action("mac", "xnor_popcount"), tally.products)]
     if datapath.product == "accumulate":
         # One addition an element to its index's sum; then, a step, one product an index and their sum.
-        steps, indices = tally.products - tally.tree_adds, 1 << widths.w_index
+        steps, indices = tally.products - tally.tree_adds, 1 << widths.w_code
         bin_bits = max(widths.a, widths.dot - widths.w)
         return [
             (Action("mac", "add", (bin_bits,)), tally.products),

@@ -49,11 +49,19 @@ def traffic_actions(
     return Actions(counts)
 
 
+def lookup_actions(plan: LayerPlan) -> Actions:
+    """Return the work of decoders at the array's edge: every codebook weight that enters is looked up."""
+    if plan.product != "lookup":
+        return Actions()
+    entering = plan.edge.stream if plan.transposed else plan.edge.other
+    return Actions({Action("decoder", "lookup", (plan.widths.w_code, plan.widths.w)): entering})
+
+
 def edge_bits(plan: LayerPlan) -> tuple[int, int]:
     """Return the bits of activations and of weights (block scales included) that enter the array's edges in a layer."""
     widths, edge = plan.widths, plan.edge
-    stream = edge.stream * (widths.w if plan.transposed else widths.a)
+    stream = edge.stream * (widths.w_code if plan.transposed else widths.a_code)
     stream += edge.stream_scales * (widths.w_scale if plan.transposed else widths.a_scale)
-    other = edge.other * (widths.a if plan.transposed else widths.w)
+    other = edge.other * (widths.a_code if plan.transposed else widths.w_code)
     other += edge.other_scales * (widths.a_scale if plan.transposed else widths.w_scale)
     return (other, stream) if plan.transposed else (stream, other)
