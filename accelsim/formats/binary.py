@@ -13,9 +13,17 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from accelsim.errors import FormatError
-from accelsim.formats.discrete import channels_of, mean, one_a_channel, refuse_zero_point
+from accelsim.formats.discrete import channels_of, mean, one_a_channel
 from accelsim.formats.spec import Blocks, Datapath, Lanes, QTensor
-from accelsim.formats.tensor import SMALLEST_SCALE, along, as_reals, check_scale, make_qtensor, one_axis
+from accelsim.formats.tensor import (
+    SMALLEST_SCALE,
+    along,
+    as_reals,
+    check_scale,
+    make_qtensor,
+    one_axis,
+    refuse_zero_points,
+)
 
 Scaling = Literal["mean", "none"]
 
@@ -74,7 +82,7 @@ class BinaryFormat:
             raise FormatError(f"scaling={scaling!r} is not one of 'mean', 'none'")
         if generator is not None and not isinstance(generator, np.random.Generator):
             raise FormatError(f"generator is a {type(generator).__name__}; pass a numpy.random.Generator, or None")
-        refuse_zero_point(self.name, zero_point, asymmetric)
+        refuse_zero_points(self.name, zero_point, asymmetric)
         reals = as_reals(array)
         channel = one_axis(axis, channel_axis, reals.ndim)
         if scale is not None:

@@ -11,6 +11,7 @@ from accelsim.errors import FormatError, did_you_mean
 from accelsim.formats.binary import BinaryFormat
 from accelsim.formats.codebook import DEFAULT_LANE_BITS, MAX_INDEX_BITS, CodebookFormat
 from accelsim.formats.fixed_point import FixedPointFormat
+from accelsim.formats.group import MAX_GROUP_SIZE, GroupFormat
 from accelsim.formats.integer import MAX_ACCUMULATOR_BITS, MAX_OPERAND_BITS, IntegerFormat
 from accelsim.formats.microexponents import MicroexponentFormat
 from accelsim.formats.minifloat import BF16, E2M1, E2M3, E3M2, E4M3, E5M2, FP16, MinifloatFormat
@@ -78,6 +79,7 @@ class _Rule:
 
 
 _NUMBER = r"([1-9][0-9]*)"  # no leading zeros: a format has one spelling
+_LEVEL = rf"_g{_NUMBER}_([a-z][a-z0-9]*(?:_e[0-9]m[0-9])?)"
 _GRAMMAR = (
     _Rule(
         re.compile(rf"(u?)int{_NUMBER}(n?)"),
@@ -89,6 +91,14 @@ _GRAMMAR = (
         re.compile(rf"vsq_(u?)int{_NUMBER}_v{_NUMBER}_s{_NUMBER}"),
         f"vsq_[u]int<2..{MAX_ELEMENT_BITS}>_v<vector size 1..{MAX_VECTOR_SIZE}>_s<scale bits 1..{MAX_SCALE_BITS}>",
         lambda found: VsqFormat(int(found[2]), not found[1], int(found[3]), int(found[4])),
+    ),
+    _Rule(
+        re.compile(rf"group_(u?)int{_NUMBER}((?:{_LEVEL})+)"),
+        f"group_[u]int<2..{MAX_ELEMENT_BITS}>_g<size 1..{MAX_GROUP_SIZE}>_<scale type>[_g<size>_<scale type>...] "
+        f"(groups under groups; types uint1..uint{MAX_SCALE_BITS}, e1m0..e8m0, fp8_e4m3, fp8_e5m2, fp16, bf16)",
+        lambda found: GroupFormat(
+            int(found[2]), not found[1], tuple((int(size), kind) for size, kind in re.findall(_LEVEL, found[3]))
+        ),
     ),
     _Rule(
         re.compile(r"(u?)q(0|[1-9][0-9]*)\.(0|[1-9][0-9]*)"),

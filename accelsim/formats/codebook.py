@@ -14,10 +14,10 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from accelsim.errors import FormatError, ShapeError
-from accelsim.formats.discrete import mean, refuse_axis, refuse_zero_point
+from accelsim.formats.discrete import mean, refuse_axis
 from accelsim.formats.integer import MAX_OPERAND_BITS, IntegerFormat
 from accelsim.formats.spec import Blocks, Codes, Datapath, Lanes, QTensor
-from accelsim.formats.tensor import as_reals, make_qtensor
+from accelsim.formats.tensor import as_reals, make_qtensor, refuse_zero_points
 
 MAX_INDEX_BITS = 8
 DEFAULT_LANE_BITS = 8
@@ -119,7 +119,7 @@ class CodebookFormat:
         ShapeError : no elements, or centroids that are not a list of numbers
         """
         refuse_axis(self.name, axis, channel_axis)
-        refuse_zero_point(self.name, zero_point, asymmetric)
+        refuse_zero_points(self.name, zero_point, asymmetric)
         reals = as_reals(array)
         if not 0 <= sparsity < 1:
             raise FormatError(f"{self.name}: sparsity is {sparsity}; use a fraction of at least 0 and less than 1")

@@ -9,18 +9,12 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
 from accelsim.errors import FormatError
 
 _FSUM_SAFE = 2.0**960
 """Sums of up to 2**63 numbers below this stay finite."""
-
-
-def refuse_zero_point(name: str, zero_point: ArrayLike | None, asymmetric: bool) -> None:
-    """Raise FormatError where a zero point is asked of a format without zero points."""
-    if asymmetric or (zero_point is not None and np.any(np.asarray(zero_point))):
-        raise FormatError(f"{name} has no zero points; leave out zero_point and asymmetric")
 
 
 def refuse_axis(name: str, axis: int | None, channel_axis: int | None) -> None:

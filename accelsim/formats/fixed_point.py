@@ -14,10 +14,10 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from accelsim.errors import FormatError
-from accelsim.formats.discrete import channels_of, check_powers_of_two, one_a_channel, refuse_zero_point
+from accelsim.formats.discrete import channels_of, check_powers_of_two, one_a_channel
 from accelsim.formats.integer import MAX_OPERAND_BITS, IntegerFormat
 from accelsim.formats.spec import Blocks, CodesAreLanes, Lanes, QTensor
-from accelsim.formats.tensor import SMALLEST_SCALE, as_reals, check_scale, make_qtensor, one_axis
+from accelsim.formats.tensor import SMALLEST_SCALE, as_reals, check_scale, make_qtensor, one_axis, refuse_zero_points
 
 ScaleRule = Literal["ristretto", "cover"]
 
@@ -106,7 +106,7 @@ class FixedPointFormat(CodesAreLanes):
         """
         if scale_rule not in ("ristretto", "cover"):
             raise FormatError(f"scale_rule={scale_rule!r} is not one of 'ristretto', 'cover'")
-        refuse_zero_point(self.name, zero_point, asymmetric)
+        refuse_zero_points(self.name, zero_point, asymmetric)
         reals = as_reals(array)
         channel = one_axis(axis, channel_axis, reals.ndim)
         if scale is not None:

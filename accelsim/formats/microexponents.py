@@ -15,17 +15,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from accelsim.formats.minifloat import ElementRounding, quotient, refuse_zero_points, round_magnitudes
+from accelsim.formats.blocks import blocked_reals, over_elements, stored_scales
+from accelsim.formats.minifloat import ElementRounding, round_magnitudes
 from accelsim.formats.spec import Blocks, Datapath, Lanes, QTensor
-from accelsim.formats.tensor import (
-    along,
-    as_reals,
-    check_block_axis,
-    check_scale,
-    make_qtensor,
-    normalize_axis,
-    spread_blocks,
-)
 
 BLOCK_SIZE = 16
 PAIRS = BLOCK_SIZE // 2
@@ -119,12 +111,10 @@ class MicroexponentFormat:
         FormatError : NaN or infinity (how many, and the first), a bad scale, a zero point, an unknown option
         ShapeError : an axis that `array` lacks, `channel_axis` equal to `axis`, shapes that do not fit
         """
-        refuse_zero_points(self.name, zero_point, asymmetric)
-        reals = as_reals(array)
-        channel = normalize_axis(channel_axis, reals.ndim, "channel_axis")
-        block = check_block_axis(axis, reals.shape, channel, "quantize")
-        coarse = check_scale(1.0 if scale is None else scale, reals.shape, channel, "quantize")
-        values = np.moveaxis(quotient(reals, along(coarse, reals.ndim, channel)), block, -1)
+        blocked = blocked_reals(self, array, axis, channel_axis, zero_point, asymmetric)
+        coarse = blocked.coarse(1.0 if scale is None else scale)
+        block = blocked.block_axis
+        values = np.moveaxis(blocked.divided_by(coarse), block, -1)
         length = values.shape[-1]
         padding = [(0, 0)] * (values.ndim - 1) + [(0, -length % BLOCK_SIZE)]
         pairs = np.pad(values, padding).reshape(*values.shape[:-1], -1, PAIRS, 2)
@@ -137,38 +127,28 @@ class MicroexponentFormat:
         codes = np.copysign(magnitudes, kept).astype(np.int64).reshape(*values.shape[:-1], -1)[..., :length]
         bits = (tau.astype(np.int64) << np.arange(PAIRS)).sum(axis=-1)
         scales = ((shared.astype(np.int64) + BIAS) << PAIRS) + bits
-        return make_qtensor(
-            np.moveaxis(codes, -1, block),
-            self,
-            coarse,
-            channel_axis=channel,
-            block_axis=block,
-            block_scales=np.moveaxis(scales, -1, block),
-        )
+        return blocked.tensor(self, np.moveaxis(codes, -1, block), coarse, np.moveaxis(scales, -1, block))
 
     def dequantize(self, tensor: QTensor) -> NDArray[np.float64]:
         """Return ``(code * 2**(E - tau - (w - 2))) * scale``, float64; the first product is exact: it rounds once."""
         lanes = self.lanes(tensor)
         assert lanes.exponents is not None
         assert lanes.block_exponents is not None
-        assert tensor.block_axis is not None  # make_qtensor saw to it
-        axis = tensor.block_axis
-        shared = spread_blocks(lanes.block_exponents, axis, BLOCK_SIZE, tensor.shape[axis])
+        shared = over_elements(tensor, lanes.block_exponents)
         blocks = np.ldexp(lanes.values.astype(np.float64), lanes.exponents + shared)
         return np.asarray(blocks * tensor.per_channel(tensor.scale))
 
     def lanes(self, tensor: QTensor) -> Lanes:
         """Return the codes, -tau for each as its exponent, and block scales of 1 times 2**(E - (w - 2))."""
-        assert tensor.block_scales is not None
-        assert tensor.block_axis is not None
-        axis, length = tensor.block_axis, tensor.shape[tensor.block_axis]
+        assert tensor.block_axis is not None  # make_qtensor saw to it
+        stored, axis, length = stored_scales(tensor), tensor.block_axis, tensor.shape[tensor.block_axis]
         position = np.arange(length) % BLOCK_SIZE // 2
         position = position.reshape([length if i == axis else 1 for i in range(len(tensor.shape))])
-        tau = (spread_blocks(tensor.block_scales, axis, BLOCK_SIZE, length) >> position) & 1
-        shared = (tensor.block_scales >> PAIRS) - BIAS - (self.element_bits - 2)
+        tau = (over_elements(tensor, stored) >> position) & 1
+        shared = (stored >> PAIRS) - BIAS - (self.element_bits - 2)
         return Lanes(
             tensor.codes.astype(np.int32),
-            np.ones_like(tensor.block_scales),
+            np.ones_like(stored),
             (-tau).astype(np.int32),
             shared.astype(np.int32),
         )

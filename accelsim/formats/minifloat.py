@@ -20,7 +20,16 @@ from numpy.typing import ArrayLike, NDArray
 from accelsim.errors import FormatError
 from accelsim.formats.integer import usable_scale
 from accelsim.formats.spec import Blocks, Datapath, Lanes, QTensor
-from accelsim.formats.tensor import along, as_reals, check_scale, make_qtensor, one_axis, other_axes
+from accelsim.formats.tensor import (
+    along,
+    as_reals,
+    check_scale,
+    make_qtensor,
+    one_axis,
+    other_axes,
+    quotient,
+    refuse_zero_points,
+)
 from accelsim.formats.vsq import round_half_up
 
 ElementRounding = Literal["half_even", "half_away", "toward_zero"]
@@ -265,16 +274,3 @@ class MinifloatFormat:
     def lanes(self, tensor: QTensor) -> Lanes:
         """Return signed significands and an exponent for each."""
         return Lanes(self.element.significands(tensor.codes), None, self.element.exponents(tensor.codes))
-
-
-def quotient(reals: NDArray[np.float64], scale: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return reals / scale in float64; a quotient beyond float64 becomes the largest double (and saturates later)."""
-    limit = np.finfo(np.float64).max
-    with np.errstate(over="ignore"):
-        return np.clip(reals / scale, -limit, limit)
-
-
-def refuse_zero_points(name: str, zero_point: ArrayLike | None, asymmetric: bool) -> None:
-    """Raise FormatError where a format without zero points is asked for one."""
-    if asymmetric or (zero_point is not None and np.any(np.asarray(zero_point))):
-        raise FormatError(f"{name} has no zero points; leave out zero_point and asymmetric")

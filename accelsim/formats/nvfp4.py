@@ -12,19 +12,10 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from accelsim.errors import FormatError
-from accelsim.formats.minifloat import E2M1, E4M3, refuse_zero_points
+from accelsim.formats.blocks import blocked_reals, over_elements, stored_scales
+from accelsim.formats.minifloat import E2M1, E4M3
 from accelsim.formats.spec import Blocks, Datapath, Lanes, QTensor
-from accelsim.formats.tensor import (
-    along,
-    as_reals,
-    block_maxima,
-    check_block_axis,
-    check_scale,
-    make_qtensor,
-    normalize_axis,
-    other_axes,
-    spread_blocks,
-)
+from accelsim.formats.tensor import other_axes
 
 BLOCK_SIZE = 16
 LARGEST_FLOAT32 = float(np.finfo(np.float32).max)
@@ -76,7 +67,7 @@ class Nvfp4Format:
 
     @property
     def blocks(self) -> Blocks:
-        return Blocks(BLOCK_SIZE, 8, E4M3.largest_code)  # block scales have no sign
+        return Blocks(BLOCK_SIZE, 8, E4M3.largest_code, E4M3.fraction_bits + 1)  # block scales have no sign
 
     @property
     def bits_per_element(self) -> float:
@@ -115,49 +106,36 @@ class Nvfp4Format:
         FormatError : NaN or infinity (how many, and the first), a bad g, a zero point
         ShapeError : an axis that `array` lacks, `channel_axis` equal to `axis`, shapes that do not fit
         """
-        refuse_zero_points(self.name, zero_point, asymmetric)
-        reals = np.clip(as_reals(array), -LARGEST_FLOAT32, LARGEST_FLOAT32).astype(np.float32)
-        channel = normalize_axis(channel_axis, reals.ndim, "channel_axis")
-        block = check_block_axis(axis, reals.shape, channel, "quantize")
+        blocked = blocked_reals(self, array, axis, channel_axis, zero_point, asymmetric)
+        reals = np.clip(blocked.values, -LARGEST_FLOAT32, LARGEST_FLOAT32).astype(np.float32)
         if scale is None:
-            largest = np.asarray(np.abs(reals).max(axis=other_axes(reals.ndim, channel)))
+            largest = np.asarray(np.abs(reals).max(axis=other_axes(reals.ndim, blocked.channel_axis)))
             chosen = np.maximum(largest / np.float32(E4M3.largest * E2M1.largest), np.float32(SMALLEST_TENSOR_SCALE))
             tensor_scale = np.where(largest > 0, chosen, np.float32(1)).astype(np.float32)
         else:
-            tensor_scale = _as_float32(check_scale(scale, reals.shape, channel, "quantize"))
-        g = along(tensor_scale, reals.ndim, channel)
-        maxima = block_maxima(np.abs(reals), block, BLOCK_SIZE)
+            tensor_scale = _as_float32(blocked.coarse(scale))
+        g = blocked.per_channel(tensor_scale)
+        maxima = blocked.maxima(np.abs(reals))
         with np.errstate(over="ignore"):  # a given g may be small beside the data: infinite quotients are limited
             ratio = np.clip(maxima / np.float32(E2M1.largest) / g, 2.0**E4M3.min_exponent, E4M3.largest)
             scales = E4M3.encode(ratio.astype(np.float64))
             reciprocal = np.float32(1) / g / E4M3.decode(scales).astype(np.float32)
-            scaled = reals * spread_blocks(reciprocal, block, BLOCK_SIZE, reals.shape[block])
-        return make_qtensor(
-            E2M1.encode(scaled.astype(np.float64)),
-            self,
-            tensor_scale,
-            channel_axis=channel,
-            block_axis=block,
-            block_scales=scales,
-        )
+            scaled = reals * blocked.spread(reciprocal)
+        return blocked.tensor(self, E2M1.encode(scaled.astype(np.float64)), tensor_scale, scales)
 
     def dequantize(self, tensor: QTensor) -> NDArray[np.float64]:
         """Return ``element * block scale * g``, float64; exact where g is a float32 number."""
-        assert tensor.block_scales is not None  # make_qtensor saw to both
-        assert tensor.block_axis is not None
-        axis = tensor.block_axis
-        spread = spread_blocks(tensor.block_scales, axis, BLOCK_SIZE, tensor.shape[axis])
-        blocks = E2M1.decode(tensor.codes) * E4M3.decode(spread)
+        blocks = E2M1.decode(tensor.codes) * E4M3.decode(over_elements(tensor, stored_scales(tensor)))
         return np.asarray(blocks * tensor.per_channel(tensor.scale))
 
     def lanes(self, tensor: QTensor) -> Lanes:
         """Return signed significands with an exponent each; block scales likewise, with significands up to 15."""
-        assert tensor.block_scales is not None
+        stored = stored_scales(tensor)
         return Lanes(
             E2M1.significands(tensor.codes),
-            E4M3.significands(tensor.block_scales),
+            E4M3.significands(stored),
             E2M1.exponents(tensor.codes),
-            E4M3.exponents(tensor.block_scales),
+            E4M3.exponents(stored),
         )
 
 

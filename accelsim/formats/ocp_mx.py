@@ -13,18 +13,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from accelsim.errors import FormatError
-from accelsim.formats.minifloat import ElementRounding, quotient, refuse_zero_points, round_magnitudes
+from accelsim.formats.blocks import blocked_reals, over_elements, stored_scales
+from accelsim.formats.minifloat import ElementRounding, round_magnitudes
 from accelsim.formats.spec import Blocks, Datapath, Lanes, QTensor
-from accelsim.formats.tensor import (
-    along,
-    as_reals,
-    block_maxima,
-    check_block_axis,
-    check_scale,
-    make_qtensor,
-    normalize_axis,
-    spread_blocks,
-)
 
 ScaleRule = Literal["floor", "even", "tosa", "rceil"]
 SCALE_RULES = ("floor", "even", "tosa", "rceil")
@@ -202,42 +193,28 @@ class OcpMxFormat:
         """
         if scale_rule not in SCALE_RULES:
             raise FormatError(f"scale_rule={scale_rule!r} is not one of {', '.join(map(repr, SCALE_RULES))}")
-        refuse_zero_points(self.name, zero_point, asymmetric)
-        reals = as_reals(array)
-        channel = normalize_axis(channel_axis, reals.ndim, "channel_axis")
-        block = check_block_axis(axis, reals.shape, channel, "quantize")
-        coarse = check_scale(1.0 if scale is None else scale, reals.shape, channel, "quantize")
-        values = quotient(reals, along(coarse, reals.ndim, channel))
-        exponents = self._exponents(block_maxima(np.abs(values), block, self.block_size), scale_rule)
-        spread = spread_blocks(exponents, block, self.block_size, reals.shape[block])
+        blocked = blocked_reals(self, array, axis, channel_axis, zero_point, asymmetric)
+        coarse = blocked.coarse(1.0 if scale is None else scale)
+        values = blocked.divided_by(coarse)
+        exponents = self._exponents(blocked.maxima(np.abs(values)), scale_rule)
         with np.errstate(under="ignore", over="ignore"):  # far below the smallest element, or far above the largest
-            codes = self.element.encode(np.ldexp(values, -spread), rounding)
-        return make_qtensor(
-            codes,
-            self,
-            coarse,
-            channel_axis=channel,
-            block_axis=block,
-            block_scales=exponents + E8M0_BIAS,
-        )
+            codes = self.element.encode(np.ldexp(values, -blocked.spread(exponents)), rounding)
+        return blocked.tensor(self, codes, coarse, exponents + E8M0_BIAS)
 
     def dequantize(self, tensor: QTensor) -> NDArray[np.float64]:
         """Return ``(decode(code) * 2**X) * scale``, float64; the first product is exact, so it rounds once."""
-        assert tensor.block_scales is not None  # make_qtensor saw to both
-        assert tensor.block_axis is not None
-        axis = tensor.block_axis
-        spread = spread_blocks(tensor.block_scales, axis, self.block_size, tensor.shape[axis])
-        blocks = np.ldexp(self.element.decode(tensor.codes), spread - E8M0_BIAS)
+        exponents = over_elements(tensor, stored_scales(tensor)) - E8M0_BIAS
+        blocks = np.ldexp(self.element.decode(tensor.codes), exponents)
         return np.asarray(blocks * tensor.per_channel(tensor.scale))
 
     def lanes(self, tensor: QTensor) -> Lanes:
         """Return signed significands with an exponent each, and block scales of 1 times a power of two."""
-        assert tensor.block_scales is not None
+        stored = stored_scales(tensor)
         return Lanes(
             self.element.significands(tensor.codes),
-            np.ones_like(tensor.block_scales),
+            np.ones_like(stored),
             self.element.exponents(tensor.codes),
-            tensor.block_scales - E8M0_BIAS,
+            stored - E8M0_BIAS,
         )
 
     def _exponents(self, maxima: NDArray[np.float64], rule: ScaleRule) -> NDArray[np.int32]:

@@ -8,10 +8,10 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from accelsim.errors import FormatError
-from accelsim.formats.discrete import channels_of, check_powers_of_two, one_a_channel, refuse_zero_point
+from accelsim.formats.discrete import channels_of, check_powers_of_two, one_a_channel
 from accelsim.formats.integer import MAX_OPERAND_BITS
 from accelsim.formats.spec import Blocks, Datapath, Lanes, QTensor
-from accelsim.formats.tensor import along, as_reals, check_scale, make_qtensor, one_axis
+from accelsim.formats.tensor import along, as_reals, check_scale, make_qtensor, one_axis, refuse_zero_points
 
 MAX_BITS = 5
 _ROOT_OF_HALF = 0.7071067811865476
@@ -127,7 +127,7 @@ class PowerOfTwoFormat:
         FormatError : NaN or infinity, a scale that is no power of two, a zero point
         ShapeError : an axis that `array` lacks, or shapes that do not fit
         """
-        refuse_zero_point(self.name, zero_point, asymmetric)
+        refuse_zero_points(self.name, zero_point, asymmetric)
         reals = as_reals(array)
         channel = one_axis(axis, channel_axis, reals.ndim)
         if scale is None:

@@ -37,20 +37,41 @@ FLOATING: frozenset[Datapath] = frozenset({"float", "block_float"})
 
 
 @dataclass(frozen=True)
+class ScaleLevel:
+    """One level of shared scales: a code of `bits` bits, 0 to `largest_code`, for each `size` elements."""
+
+    size: int
+    bits: int
+    largest_code: int
+
+
+@dataclass(frozen=True)
 class Blocks:
     """How a format shares scales: one stored scale of `scale_bits` bits for each `size` elements along the block axis.
 
     largest_scale : the largest stored scale that means a number; None: all of 2**scale_bits do. What a stored scale
         stands for (VSQ: that integer; E8M0: a power of two) is the format's to say, in `lanes`.
+    significand_bits : width of the integers that `lanes` gives for block scales; 0: all of them are 1
+    levels : of a format with scales above scales, from the smallest group up; () for one level. A block's stored scale
+        then holds the code of every level above its elements, the lowest level in the lowest bits: the blocks of a
+        larger group repeat its code. Memory holds that code once (`row_bits`)
     """
 
     size: int
     scale_bits: int
     largest_scale: int | None = None
+    significand_bits: int = 0
+    levels: tuple[ScaleLevel, ...] = ()
 
     @property
     def scale_high(self) -> int:
         return (1 << self.scale_bits) - 1 if self.largest_scale is None else self.largest_scale
+
+    def row_bits(self, length: int) -> int:
+        """Return the bits of all scales of `length` elements in a row; shorter last groups have whole scales."""
+        if not self.levels:
+            return -(-length // self.size) * self.scale_bits
+        return sum(-(-length // level.size) * level.bits for level in self.levels)
 
 
 @dataclass(frozen=True)
@@ -249,8 +270,9 @@ class QTensor:
     def size_bits(self) -> int:
         """Packed size in bits: codes, codebook, and block scales with ragged tails counted as whole blocks."""
         bits = self.codes.size * self.format.code_bits
-        if self.block_scales is not None and self.format.blocks is not None:
-            bits += self.block_scales.size * self.format.blocks.scale_bits
+        if self.block_axis is not None and self.format.blocks is not None:
+            length = self.codes.shape[self.block_axis]
+            bits += self.codes.size // length * self.format.blocks.row_bits(length)
         if self.codebook is not None:
             bits += self.codebook.size * self.format.lane_bits
         return bits

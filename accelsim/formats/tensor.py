@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from accelsim.errors import FormatError, ShapeError
-from accelsim.formats.spec import Format, QTensor, Scalar
+from accelsim.formats.spec import Blocks, Format, QTensor, Scalar
 
 SMALLEST_SCALE = float(np.finfo(np.float64).tiny)
 """A scale computed from data is never smaller: 2**-1022, the smallest normal double. Below it a scale would lose its
@@ -83,6 +83,19 @@ def as_reals(array: ArrayLike) -> NDArray[np.float64]:
             f"{reals[index]} at index {_show(index)}; replace or clip them first"
         )
     return reals
+
+
+def quotient(reals: NDArray[np.float64], scale: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return reals / scale in float64; a quotient beyond float64 becomes the largest double (and saturates later)."""
+    limit = np.finfo(np.float64).max
+    with np.errstate(over="ignore"):
+        return np.clip(reals / scale, -limit, limit)
+
+
+def refuse_zero_points(name: str, zero_point: ArrayLike | None, asymmetric: bool) -> None:
+    """Raise FormatError where a format without zero points is asked for one."""
+    if asymmetric or (zero_point is not None and np.any(np.asarray(zero_point))):
+        raise FormatError(f"{name} has no zero points; leave out zero_point and asymmetric")
 
 
 def normalize_axis(axis: int | None, ndim: int, what: str) -> int | None:
@@ -211,7 +224,26 @@ def _check_blocks(
             f"{blocks.size} along axis {axis} need {expected}"
         )
     _check_range(scales, 0, blocks.scale_high, f"{subject}: block scale", number_format.name)
+    _check_levels(scales, blocks, axis, number_format.name, subject)
     return axis, scales.astype(np.int32)
+
+
+def _check_levels(scales: NDArray[Any], blocks: Blocks, axis: int, name: str, subject: str) -> None:
+    """Check each level's code in the packed scales, and that the blocks of a group hold one code of its level."""
+    offset = 0
+    for level in blocks.levels:
+        codes = (scales >> offset) & ((1 << level.bits) - 1)
+        what = f"{subject}: scale code of a group of {level.size}"
+        _check_range(codes, 0, level.largest_code, what, name)
+        first = np.arange(scales.shape[axis]) // (level.size // blocks.size) * (level.size // blocks.size)
+        wrong = codes != codes.take(first, axis=axis)
+        if wrong.any():
+            index = _first(wrong)
+            raise FormatError(
+                f"{subject}: block scale {scales[index]} at index {_show(index)} holds {codes[index]} for its group of "
+                f"{level.size} elements, but the group's first block holds another code; they share one in {name}"
+            )
+        offset += level.bits
 
 
 def _check_codebook(codebook: ArrayLike | None, number_format: Format, subject: str) -> NDArray[np.int32] | None:

@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from accelsim.errors import FormatError
 from accelsim.formats.codebook import look_up
-from accelsim.formats.discrete import channels_of, mean, one_a_channel, refuse_axis, refuse_zero_point
+from accelsim.formats.discrete import channels_of, mean, one_a_channel, refuse_axis
 from accelsim.formats.integer import IntegerFormat
 from accelsim.formats.spec import Blocks, CodesAreLanes, Datapath, Lanes, QTensor
 from accelsim.formats.tensor import (
@@ -21,6 +21,7 @@ from accelsim.formats.tensor import (
     check_threshold,
     make_qtensor,
     one_axis,
+    refuse_zero_points,
 )
 
 _TABLE = IntegerFormat(8, narrow=True)
@@ -68,7 +69,7 @@ class TernaryFormat(CodesAreLanes):
         FormatError : NaN or infinity, a bad scale or threshold, a zero point
         ShapeError : an axis that `array` lacks, or shapes that do not fit
         """
-        refuse_zero_point(self.name, zero_point, asymmetric)
+        refuse_zero_points(self.name, zero_point, asymmetric)
         reals = as_reals(array)
         channel = one_axis(axis, channel_axis, reals.ndim)
         if scale is not None and threshold is None:
@@ -146,7 +147,7 @@ class TrainedTernaryFormat:
         ShapeError : no elements
         """
         refuse_axis(self.name, axis, channel_axis)
-        refuse_zero_point(self.name, zero_point, asymmetric)
+        refuse_zero_points(self.name, zero_point, asymmetric)
         reals = as_reals(array)
         limit = TTQ_FACTOR * float(np.abs(reals).max())
         if threshold is not None:

@@ -15,20 +15,10 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from accelsim.errors import FormatError
+from accelsim.formats.blocks import blocked_reals, over_elements, stored_scales
 from accelsim.formats.integer import IntegerFormat, usable_scale
 from accelsim.formats.spec import Blocks, CodesAreLanes, Lanes, QTensor
-from accelsim.formats.tensor import (
-    along,
-    as_reals,
-    block_maxima,
-    check_block_axis,
-    check_scale,
-    clamp_codes,
-    make_qtensor,
-    normalize_axis,
-    other_axes,
-    spread_blocks,
-)
+from accelsim.formats.tensor import clamp_codes, other_axes
 
 ScaleRounding = Literal["nearest", "up"]
 ElementScale = Literal["quantized", "exact"]
@@ -84,7 +74,7 @@ class VsqFormat(CodesAreLanes):
 
     @property
     def blocks(self) -> Blocks | None:
-        return Blocks(self.vector_size, self.scale_bits)
+        return Blocks(self.vector_size, self.scale_bits, significand_bits=self.scale_bits)
 
     @property
     def bits_per_element(self) -> float:
@@ -134,20 +124,15 @@ class VsqFormat(CodesAreLanes):
         ):
             if option not in accepted:
                 raise FormatError(f"{what}={option!r} is not one of {', '.join(map(repr, accepted))}")
-        if asymmetric or (zero_point is not None and np.any(np.asarray(zero_point))):
-            raise FormatError(f"{self.name} has no zero points; leave out zero_point and asymmetric")
-        reals = as_reals(array)
-        channel = normalize_axis(channel_axis, reals.ndim, "channel_axis")
-        block = check_block_axis(axis, reals.shape, channel, "quantize")
-        exact_scales = self._vector_scales(reals, block)
+        blocked = blocked_reals(self, array, axis, channel_axis, zero_point, asymmetric)
+        magnitudes = np.abs(blocked.values) if self.signed else np.maximum(blocked.values, 0.0)
+        exact_scales = blocked.maxima(magnitudes) / self.high
         if scale is None:
-            largest = np.asarray(exact_scales.max(axis=other_axes(reals.ndim, channel)))
-            magnitude = np.abs(reals) if self.signed else np.maximum(reals, 0.0)
-            any_value = np.asarray(magnitude.max(axis=other_axes(reals.ndim, channel)))
-            gamma = usable_scale(largest / self._largest_scale, any_value)
+            largest = np.asarray(magnitudes.max(axis=other_axes(magnitudes.ndim, blocked.channel_axis)))
+            gamma = usable_scale(largest / self.high / self._largest_scale, largest)
         else:
-            gamma = check_scale(scale, reals.shape, channel, "quantize")
-        spread_gamma = along(gamma, reals.ndim, channel)
+            gamma = blocked.coarse(scale)
+        spread_gamma = blocked.per_channel(gamma)
         with np.errstate(over="ignore"):  # a quotient too large for float64 is infinite, and clamps
             ratio = exact_scales / spread_gamma
             rounded = np.ceil(ratio) if scale_rounding == "up" else round_half_up(ratio)
@@ -156,24 +141,13 @@ class VsqFormat(CodesAreLanes):
             steps = exact_scales if element_scale == "exact" else decoded_scales
             # Vectors whose scale is 0 have only zero codes; any divisor but 0 will do for them.
             divisors = np.where((vector_scales > 0) & (steps > 0), steps, np.inf)
-            codes = np.rint(reals / spread_blocks(divisors, block, self.vector_size, reals.shape[block]))
-        return make_qtensor(
-            clamp_codes(codes, self.low, self.high),
-            self,
-            gamma,
-            channel_axis=channel,
-            block_axis=block,
-            block_scales=vector_scales,
-        )
+            codes = np.rint(blocked.values / blocked.spread(divisors))
+        return blocked.tensor(self, clamp_codes(codes, self.low, self.high), gamma, vector_scales)
 
     def dequantize(self, tensor: QTensor) -> NDArray[np.float64]:
         """Return ``(code * vector scale) * gamma``, float64; the integer product is exact, so it rounds once."""
-        lanes = self.lanes(tensor)
-        assert lanes.block_scales is not None  # make_qtensor saw to both
-        assert tensor.block_axis is not None
-        axis = tensor.block_axis
-        spread = spread_blocks(lanes.block_scales, axis, self.vector_size, tensor.shape[axis])
-        return np.asarray((lanes.values * spread) * tensor.per_channel(tensor.scale))
+        products = tensor.codes * over_elements(tensor, stored_scales(tensor))
+        return np.asarray(products * tensor.per_channel(tensor.scale))
 
     def lanes(self, tensor: QTensor) -> Lanes:
         """Return the codes and the integer vector scales."""
@@ -182,10 +156,6 @@ class VsqFormat(CodesAreLanes):
     @property
     def _largest_scale(self) -> int:
         return (1 << self.scale_bits) - 1
-
-    def _vector_scales(self, reals: NDArray[np.float64], axis: int) -> NDArray[np.float64]:
-        magnitude = np.abs(reals) if self.signed else np.maximum(reals, 0.0)
-        return block_maxima(magnitude, axis, self.vector_size) / self.high
 
 
 def round_half_up(values: NDArray[np.float64]) -> NDArray[np.float64]:

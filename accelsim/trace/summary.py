@@ -43,8 +43,7 @@ def size_bits(tensor: TensorMeta) -> int:
     bits = elements * number_format.code_bits
     if number_format.blocks is not None and tensor.block_axis is not None:
         length = tensor.shape[tensor.block_axis]
-        blocks_a_row = -(-length // number_format.blocks.size)
-        bits += elements // length * blocks_a_row * number_format.blocks.scale_bits
+        bits += elements // length * number_format.blocks.row_bits(length)
     if number_format.datapath == "codebook":
         bits += (number_format.code_high - number_format.code_low + 1) * number_format.lane_bits
     return bits

@@ -9,6 +9,8 @@ from accelsim.errors import FormatError, ShapeError
 GRAMMAR = (
     "Accepted: int2..int16, uint2..uint16, int2n..int16n (symmetric range), int17..int64 (raw accumulators); "
     "vsq_[u]int<2..8>_v<vector size 1..256>_s<scale bits 1..12>; "
+    "group_[u]int<2..8>_g<size 1..4096>_<scale type>[_g<size>_<scale type>...] "
+    "(groups under groups; types uint1..uint12, e1m0..e8m0, fp8_e4m3, fp8_e5m2, fp16, bf16); "
     "[u]q<m>.<n> (fixed point, scale 2**-n, m + n = 2..16 with the sign in m); [u]dfp<2..16> (dynamic fixed point); "
     "po2_<2..5> (powers of two), po2_<2..4>r (Ristretto's, without a zero); "
     "kmeans<1..8>[_int<2..16>] (codebook indices; the codebook's integers, 8 bits); "
