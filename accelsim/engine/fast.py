@@ -3,6 +3,9 @@
 1. ``watch=False`` and a bound shows that nothing can overflow: exact float matrix products over pieces of K.
 2. Else the exact trajectory of every register, with its extremes. Within the registers' limits nothing overflowed.
 3. Else also registers of limited width, in the order of additions that the plan defines.
+
+Float32 registers round, and so are always followed addition by addition (accelsim.engine.fast_float). Binary products
+are popcounts of packed words where nothing overflows (accelsim.engine.fast_xnor).
 """
 
 from __future__ import annotations
@@ -14,6 +17,7 @@ from numpy.typing import NDArray
 
 from accelsim.engine.checks import check_operands, exact_bound, largest_magnitude, register_limits
 from accelsim.engine.contract import ComputeResult, OverflowEvent, RegisterWatch
+from accelsim.engine.fast_float import FixedGemm, float_result, integer_event
 from accelsim.engine.preload import accumulator_extremes, earlier, preload
 from accelsim.mapping.contract import GemmOperands, LayerPlan
 
@@ -34,7 +38,9 @@ class FastEngine:
         Raises ShapeError where operands and plan do not fit, UnsupportedLayerError where sums could leave int64.
         """
         check_operands(operands, plan)
-        if not watch:
+        if operands.summation.kind == "float32":
+            return float_result(operands, plan)
+        if not watch and operands.summation.kind == "integer":
             proved = _proved(operands, plan)
             if proved is not None:
                 return proved
@@ -47,10 +53,11 @@ def _proved(operands: GemmOperands, plan: LayerPlan) -> ComputeResult | None:
     if blocks is not None and blocks.product_shift:
         return None  # rounded scale products cannot be folded into the operands
     psum_bound, sum_bound = _bounds(operands, plan)
-    bias_low, bias_high = int(operands.bias.min(initial=0)), int(operands.bias.max(initial=0))
+    bias = operands.bias.astype(np.int64)
+    bias_low, bias_high = int(bias.min(initial=0)), int(bias.max(initial=0))
     psum = RegisterWatch(0, None, -psum_bound, psum_bound, exact=False)
     accumulator = RegisterWatch(0, None, bias_low - sum_bound, bias_high + sum_bound, exact=False)
-    if psum.sufficient_bits > plan.psum_bits or accumulator.sufficient_bits > plan.acc_bits:
+    if not _fits(psum, plan.psum_bits) or not _fits(accumulator, plan.acc_bits):
         return None
     a: NDArray[np.signedinteger] = operands.a
     w: NDArray[np.signedinteger] = operands.w
@@ -60,7 +67,11 @@ def _proved(operands: GemmOperands, plan: LayerPlan) -> ComputeResult | None:
     products = exact_matmul(a, w)
     if products is None:
         return None
-    return ComputeResult(products + operands.bias[:, None, :], plan.cycles, plan.actions, psum, accumulator)
+    return ComputeResult(products + bias[:, None, :], plan.cycles, plan.actions, psum, accumulator)
+
+
+def _fits(register: RegisterWatch, bits: int) -> bool:
+    return register.sufficient_bits is not None and register.sufficient_bits <= bits
 
 
 def _bounds(operands: GemmOperands, plan: LayerPlan) -> tuple[int, int]:
@@ -97,18 +108,19 @@ def exact_matmul(a: NDArray[np.signedinteger], w: NDArray[np.signedinteger]) -> 
 
 def _watched(operands: GemmOperands, plan: LayerPlan) -> ComputeResult:
     shape, bias_in = operands.shape, preload(operands, plan)
+    bias = operands.bias.astype(np.int64)
     acc = np.empty((shape.batch, shape.m, shape.n), np.int64)
     extremes = np.empty((shape.batch, 4, shape.n), np.int64)
-    gemms = [_Gemm(operands, plan, b) for b in range(shape.batch)]
-    narrow = exact_bound(operands) < 1 << 31
+    kind = FixedGemm if operands.summation.kind == "fixed" else _Gemm
+    gemms = [kind(operands, plan, b) for b in range(shape.batch)]
     for b, gemm in enumerate(gemms):
-        extremes[b] = gemm.exact(acc[b], np.int32 if narrow else np.int64)
+        extremes[b] = gemm.exact(acc[b])
     psum_low, psum_high = int(extremes[:, 0].min(initial=0)), int(extremes[:, 1].max(initial=0))
-    acc_low, acc_high = accumulator_extremes(operands.bias, extremes[:, 2], extremes[:, 3])
+    acc_low, acc_high = accumulator_extremes(bias, extremes[:, 2], extremes[:, 3])
     psum = RegisterWatch(0, None, psum_low, psum_high)
     accumulator = RegisterWatch(0, None, acc_low, acc_high)
-    if psum.sufficient_bits <= plan.psum_bits and accumulator.sufficient_bits <= plan.acc_bits:
-        acc += operands.bias[:, None, :]  # exact sums are what the registers held
+    if _fits(psum, plan.psum_bits) and _fits(accumulator, plan.acc_bits):
+        acc += bias[:, None, :]  # exact sums are what the registers held
         return ComputeResult(acc, plan.cycles, plan.actions, psum, accumulator)
     psum_overflows, acc_overflows = 0, bias_in.overflows
     psum_first, acc_first = None, bias_in.first
@@ -128,6 +140,7 @@ class _Gemm:
 
     def __init__(self, operands: GemmOperands, plan: LayerPlan, index: int) -> None:
         self.index, self.plan = index, plan
+        self.narrow = exact_bound(operands, plan) < 1 << 31
         self.a, self.w = np.ascontiguousarray(operands.a[index]), np.ascontiguousarray(operands.w[index])
         blocks = operands.blocks
         if blocks is None:
@@ -138,11 +151,12 @@ class _Gemm:
             self.scales = a_scales, np.ascontiguousarray(blocks.w_scales[index])
             self.block, self.shift = blocks.size, blocks.product_shift
 
-    def exact(self, out: Int64, dtype: type[np.int32] | type[np.int64]) -> Int64:
+    def exact(self, out: Int64) -> Int64:
         """Write the sums of products; return the trajectories' extremes, int64 [4, N]."""
         from accelsim.engine import fast_kernels as kernels
 
         columns = self.w.shape[1]
+        dtype = np.int32 if self.narrow else np.int64
         extremes: NDArray[Any] = np.empty((4, columns), dtype)
         scratch: NDArray[Any] = np.empty((2, columns), dtype)
         sums: NDArray[Any] = np.empty((2, columns), dtype)
@@ -163,9 +177,4 @@ class _Gemm:
         counts = kernels.limited_sums(
             self.a, self.w, *self.scales, *order, np.ascontiguousarray(held), *widths, firsts[0], firsts[1], out
         )
-        return counts, (self._event(firsts[0]), self._event(firsts[1]))
-
-    def _event(self, first: Int64) -> OverflowEvent | None:
-        """Decode (m, n, k, before, addend); the sum may need a 65th bit, hence Python integers."""
-        m, n, k, before, addend = first.tolist()
-        return None if m < 0 else OverflowEvent((self.index, m, n), k, before + addend)
+        return counts, (integer_event(firsts[0], self.index), integer_event(firsts[1], self.index))

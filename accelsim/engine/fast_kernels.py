@@ -229,3 +229,78 @@ def note_first(first: I64, m: int, n: int, k: int, before: int, addend: int) -> 
     """Keep the overflow that comes first in the order of outputs; those of one output arrive in the order of k."""
     if first[0] < 0 or (m == first[0] and n < first[1]):
         first[0], first[1], first[2], first[3], first[4] = m, n, k, before, addend
+
+
+@njit
+def exact_parts(parts: I64, groups_per_fold: int, extremes: I64, out: I64) -> None:
+    """Add groups whose exact parts are known, without limits; note the extremes of every register's trajectory.
+
+    parts [M, G, N] : what each group adds to the psum
+    extremes [4, N] : psum low, high; accumulator low, high (less the bias); widened
+    out [M, N] : sums of parts, without the bias
+    """
+    rows, groups, columns = parts.shape
+    psum = np.zeros(columns, np.int64)
+    psum_low, psum_high, acc_low, acc_high = extremes[0], extremes[1], extremes[2], extremes[3]
+    for m in range(rows):
+        acc = out[m]
+        acc[:] = 0
+        for fold in range(0, groups, groups_per_fold):
+            psum[:] = 0
+            for g in range(fold, min(fold + groups_per_fold, groups)):
+                for n in range(columns):
+                    s = psum[n] + parts[m, g, n]
+                    psum[n] = s
+                    psum_low[n] = min(psum_low[n], s)
+                    psum_high[n] = max(psum_high[n], s)
+            for n in range(columns):
+                s = acc[n] + psum[n]
+                acc[n] = s
+                acc_low[n] = min(acc_low[n], s)
+                acc_high[n] = max(acc_high[n], s)
+
+
+@njit
+def limited_parts(
+    parts: I64,
+    group: int,
+    groups_per_fold: int,
+    first_row: int,
+    held: I64,
+    psum_bits: int,
+    psum_saturates: bool,
+    acc_bits: int,
+    acc_saturates: bool,
+    psum_first: I64,
+    acc_first: I64,
+    out: I64,
+) -> tuple[int, int]:
+    """Add groups whose exact parts are known in registers of limited width; return (psum, accumulator) overflows.
+
+    parts [M, G, N] : what each group of `group` elements adds to the psum, of the rows from `first_row` on
+    The rest as in `limited_sums`.
+    """
+    rows, groups, columns = parts.shape
+    psum, after = np.zeros(columns, np.int64), np.zeros(columns, np.int64)
+    psum_overflows, acc_overflows = 0, 0
+    for r in range(rows):
+        m = first_row + r
+        out[r] = held
+        for fold in range(0, groups, groups_per_fold):
+            psum[:] = 0
+            for g in range(fold, min(fold + groups_per_fold, groups)):
+                part = parts[r, g]
+                misfits = add_limited_row(psum, part, psum_bits, psum_saturates, after)
+                psum_overflows += misfits
+                if misfits and (psum_first[0] < 0 or psum_first[0] == m):
+                    for n in range(columns):
+                        if after[n] != psum[n] + part[n]:
+                            note_first(psum_first, m, n, g * group, psum[n], part[n])
+                psum, after = after, psum
+            for n in range(columns):
+                before = out[r, n]
+                out[r, n], overflow = add_limited(before, psum[n], acc_bits, acc_saturates)
+                if overflow:
+                    acc_overflows += 1
+                    note_first(acc_first, m, n, fold * group, before, psum[n])
+    return psum_overflows, acc_overflows

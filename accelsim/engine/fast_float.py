@@ -1,0 +1,126 @@
+"""The fast engine's layers whose numbers have exponents: fixed-point and float32 sums of exact block sums."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+
+import numpy as np
+from numpy.typing import NDArray
+
+from accelsim.engine.block_values import BlockValues
+from accelsim.engine.contract import ComputeResult, OverflowEvent, RegisterWatch
+from accelsim.engine.preload import earlier
+from accelsim.mapping.contract import GemmOperands, LayerPlan
+
+Int64 = NDArray[np.int64]
+ROUNDINGS = ("truncate", "toward_zero", "half_even")  # the kernel's numbers for them
+
+
+class FixedGemm:
+    """One product of the batch whose blocks' sums are shifted to the integer psum's units."""
+
+    def __init__(self, operands: GemmOperands, plan: LayerPlan, index: int) -> None:
+        self.plan, self.index = plan, index
+        self.values = BlockValues(operands, plan, index)
+        self.blocks_per_group = plan.group // self.values.size
+        self.groups = -(-self.values.count // self.blocks_per_group)
+
+    def exact(self, out: Int64) -> Int64:
+        """Write the sums; return the trajectories' extremes, int64 [4, N]."""
+        from accelsim.engine import fast_kernels as kernels
+
+        extremes = np.zeros((4, self.values.columns), np.int64)
+        for start, stop in self.values.chunks():
+            kernels.exact_parts(self._parts(start, stop), self.plan.groups_per_fold, extremes, out[start:stop])
+        return extremes
+
+    def limited(
+        self, held: Int64, out: Int64
+    ) -> tuple[tuple[int, int], tuple[OverflowEvent | None, OverflowEvent | None]]:
+        """Write the accumulators; return the overflows of both registers and the first of each."""
+        from accelsim.engine import fast_kernels as kernels
+
+        plan = self.plan
+        firsts = np.full((2, 5), -1, np.int64)
+        widths = (plan.psum_bits, plan.psum_overflow == "saturate", plan.acc_bits, plan.acc_overflow == "saturate")
+        order = (plan.group, plan.groups_per_fold)
+        counts = [0, 0]
+        for start, stop in self.values.chunks():
+            found = kernels.limited_parts(
+                self._parts(start, stop), *order, start, held, *widths, firsts[0], firsts[1], out[start:stop]
+            )
+            counts = [counts[0] + found[0], counts[1] + found[1]]
+        return (counts[0], counts[1]), (integer_event(firsts[0], self.index), integer_event(firsts[1], self.index))
+
+    def _parts(self, start: int, stop: int) -> Int64:
+        from accelsim.engine import block_kernels as kernels
+
+        summation = self.plan.summation
+        values, exponents = self.values.integers(start, stop)
+        exponents -= summation.lsb_exponent
+        parts = np.empty((stop - start, self.groups, self.values.columns), np.int64)
+        kernels.fixed_parts(values, exponents, self.blocks_per_group, ROUNDINGS.index(summation.rounding), parts)
+        return parts
+
+
+def integer_event(first: Int64, batch: int) -> OverflowEvent | None:
+    """Decode (m, n, k, before, addend); the sum may need a 65th bit, hence Python integers."""
+    m, n, k, before, addend = first.tolist()
+    return None if m < 0 else OverflowEvent((batch, m, n), k, before + addend)
+
+
+def float_result(operands: GemmOperands, plan: LayerPlan) -> ComputeResult:
+    """Compute a layer of float32 summation; psums and accumulators are watched in any case."""
+    shape = operands.shape
+    acc = np.empty((shape.batch, shape.m, shape.n), np.float32)
+    bias = operands.bias.astype(np.float32) + np.float32(0)  # a register holds no negative zero
+    extremes = np.zeros((4, shape.n), np.float32)
+    overflows = np.zeros(2, np.int64)
+    firsts: list[OverflowEvent | None] = [None, None]
+    for b in range(shape.batch):
+        places, events = np.full((2, 3), -1, np.int64), np.zeros((2, 3), np.float64)
+        overflows += _float_gemm(operands, plan, b, bias[b], extremes, places, events, acc[b])
+        if shape.m:
+            extremes[2:] = np.minimum(extremes[2], bias[b]), np.maximum(extremes[3], bias[b])
+        for register in range(2):
+            firsts[register] = earlier(firsts[register], _float_event(places[register], events[register], b))
+    lows, highs = extremes[::2].min(axis=1, initial=0), extremes[1::2].max(axis=1, initial=0)
+    psum, accumulator = (RegisterWatch(int(overflows[i]), firsts[i], float(lows[i]), float(highs[i])) for i in range(2))
+    return ComputeResult(acc, plan.cycles, plan.actions, psum, accumulator)
+
+
+def _float_gemm(
+    operands: GemmOperands,
+    plan: LayerPlan,
+    index: int,
+    bias: NDArray[np.float32],
+    extremes: NDArray[np.float32],
+    places: Int64,
+    events: NDArray[np.float64],
+    out: NDArray[np.float32],
+) -> Int64:
+    """Compute one product of the batch, by the narrowest kernel that its block sums allow."""
+    from accelsim.engine import float_kernels as kernels
+
+    values = BlockValues(operands, plan, index)
+    order = (values.size, plan.group // values.size * plan.groups_per_fold)
+    overflows = np.zeros(2, np.int64)
+    narrow, wide = values.narrow, values.wide
+    working = np.empty((2, values.columns), np.float64)
+    for start, stop in values.chunks():
+        rest = (*order, start, bias, extremes, places, events, out[start:stop])
+        if narrow:
+            found = kernels.sums_narrow(values.reals(start, stop), *rest)
+        elif wide:
+            found = kernels.sums_wide(values.reals(start, stop), working, working.view(np.int64), *rest)
+        else:
+            integers, exponents = values.integers(start, stop)
+            found = kernels.sums_any(integers, exponents, *rest)
+        overflows += found
+    return overflows
+
+
+def _float_event(place: Int64, event: NDArray[np.float64], batch: int) -> OverflowEvent | None:
+    """Return the overflow at (m, n, k); its exact sum, which may need more bits than a float64, rounded to one."""
+    m, n, k = place.tolist()
+    return None if m < 0 else OverflowEvent((batch, m, n), k, float(sum(map(Fraction, event.tolist()))))
