@@ -54,8 +54,9 @@ def quantize_network(
     output : format of the network's outputs
     per_channel : weights take one coarse scale per output channel, where their format allows one chosen from data (not:
         codebooks, MX, NVFP4); False: one a tensor
-    rounding : requantization rule of the layers that compute integers from integers; None: "half_up". Layers with float
-        operands, and those with float or binary outputs, always have "float32_half_even"
+    rounding : requantization rule of the layers that compute integers from integers. Layers with float operands, and
+        those with float or binary outputs, always have "float32_half_even"; None: where there are such layers the
+        others follow them, for a PPU has one rule, else "half_up"
     overrides : {layer: (weights, activations)}, before `first` and `last`
     name : of the trace; None: made of the network's name and the formats
 
@@ -100,16 +101,19 @@ def trace_builder(
     reference = calibration if network.calibration is network.inputs else evaluate(network, network.inputs)
     builder = TraceBuilder(name if name is not None else f"{network.name} {weights} {activations}", network.description)
     encodings = {
-        tensor: _calibrate(network, tensor, _format_of(network, tensor, pairs, output), calibration, reference)
+        tensor: _calibrate(network, tensor, _format_of(network, tensor, pairs, output), pairs, calibration, reference)
         for tensor in calibration
     }
+    needs_floats = {layer.name: _needs_float_rule(network, layer, pairs, encodings) for layer in network.layers}
+    integer_rule = rounding or (FLOAT_RULE if any(needs_floats.values()) else INTEGER_RULE)
     handles = {INPUT: builder.input(INPUT, encodings[INPUT].encode(reference[INPUT]))}
     for layer in network.layers:
         weight = (
             None if layer.weight is None else _quantize_weight(layer, formats.get(pairs[layer.name][0]), per_channel)
         )
+        rule = FLOAT_RULE if needs_floats[layer.name] else integer_rule
         handles[layer.name] = _add(
-            builder, network, layer, weight, handles, encodings, reference[layer.name], rounding or INTEGER_RULE
+            builder, network, layer, weight, handles, encodings[layer.name], reference[layer.name], rule
         )
     if network.labels is not None:
         builder.labels(network.labels)
@@ -158,6 +162,7 @@ def _calibrate(
     network: FloatNetwork,
     tensor: str,
     chosen: Format,
+    pairs: Mapping[str, Pair],
     calibration: Mapping[str, Float64],
     reference: Mapping[str, Float64],
 ) -> _Encoding:
@@ -181,8 +186,11 @@ def _calibrate(
         return _Encoding(chosen, np.ones(()), np.zeros((), np.int64))
     of_input = tensor == INPUT and bool(values.min() >= 0 and reference[INPUT].min() >= 0)
     non_negative = of_input or activation in _RELU
-    in_matmul = any(isinstance(layer.meta, Matmul) for layer in network.consumers(tensor))
-    shifted = not in_matmul  # the zero points of two activations would cost a product more
+    # The zero points of two activations would cost a product more, and sums of floats cannot be corrected for one.
+    shifted = not any(
+        isinstance(layer.meta, Matmul) or formats.get(pairs[layer.name][0]).datapath in FLOATING
+        for layer in network.consumers(tensor)
+    )
     form = fitting(chosen, non_negative=non_negative, zero_points=shifted)
     with _naming(what):
         found = form.quantize(values, asymmetric=shifted and form.zero_points != (0, 0))
@@ -196,26 +204,34 @@ def _quantize_weight(layer: FloatLayer, form: Format, per_channel: bool) -> QTen
         return form.quantize(layer.weight, channel_axis=channel)
 
 
+def _needs_float_rule(
+    network: FloatNetwork, layer: FloatLayer, pairs: Mapping[str, Pair], encodings: Mapping[str, _Encoding]
+) -> bool:
+    """Return whether the PPU has to compute a layer's outputs in floating point."""
+    forms = [encodings[name].format for name in (*network.sources(layer), layer.name)]
+    if layer.weight is not None:
+        forms.append(formats.get(pairs[layer.name][0]))
+    return any(form.datapath in FLOATING for form in forms) or encodings[layer.name].format.datapath == "binary"
+
+
 def _add(
     builder: TraceBuilder,
     network: FloatNetwork,
     layer: FloatLayer,
     weight: QTensor | None,
     handles: Mapping[str, str],
-    encodings: Mapping[str, _Encoding],
+    encoding: _Encoding,
     reference: Float64,
-    integer_rule: str,
+    rule: str,
 ) -> str:
     """Add a layer to the trace; return the name of its output."""
-    meta, sources, encoding = layer.meta, network.sources(layer), encodings[layer.name]
-    operands = [encodings[source].format for source in sources] + ([] if weight is None else [weight.format])
-    floating = any(form.datapath in FLOATING for form in (*operands, encoding.format))
+    meta, sources = layer.meta, network.sources(layer)
     common = {
         "bias": layer.bias,
         "output": encoding.format,
         "scale": float(encoding.scale),
         "zero_point": int(encoding.zero_point),
-        "rounding": FLOAT_RULE if floating or encoding.format.datapath == "binary" else integer_rule,
+        "rounding": rule,
         "activation": "none" if meta.activation == "sign" else meta.activation,  # the binary format takes the sign
         "reference": _stored(reference, last=not network.consumers(layer.name)),
     }

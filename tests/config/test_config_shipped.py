@@ -6,11 +6,17 @@ import re
 import pytest
 import yaml
 
+from accelsim import formats
 from accelsim.config.accepted import accepted, section_of, walk_keys
 from accelsim.config.dump import config_schema, dump_config
 from accelsim.config.loader import load_config, parse_config
+from accelsim.config.model import FloatUnit
+from accelsim.quantize.presets import PRESETS
 
-SHIPPED = ["int16", "int4_vsq", "int8_is", "int8_os", "int8_ws"]
+INTEGER = ["bitfusion", "bitserial", "bwn", "int16", "int4_vsq", "int8_is", "int8_os", "int8_ws", "kmeans4", "po2",
+           "ternary", "xnor"]  # fmt: skip
+FLOAT = ["mx4", "mx6", "mx9", "mxfp4", "mxfp6", "mxfp8", "nvfp4"]
+SHIPPED = sorted(INTEGER + FLOAT)
 
 
 @pytest.fixture(params=SHIPPED)
@@ -35,10 +41,12 @@ def largest(port):
     return 1 << (port.bits - 1) if port.sign == "signed" else (1 << port.bits) - 1
 
 
-def test_no_psum_of_a_shipped_configuration_can_overflow(shipped):
+@pytest.mark.parametrize("name", INTEGER)
+def test_no_psum_of_a_shipped_configuration_can_overflow(name, project_root):
     """What the comments beside `psum` claim, worked out from the widths alone."""
-    config = load_config(shipped)
+    config = load_config(project_root / "configs" / f"{name}.yaml")
     array = config.array
+    assert array.float_unit is None
     step = array.lanes * largest(array.weight) * largest(array.activation)
     if array.scale_unit:
         assert array.scale_unit.product_bits is None
@@ -48,7 +56,51 @@ def test_no_psum_of_a_shipped_configuration_can_overflow(shipped):
         assert 33025 * 255 * 255 <= array.psum.high < 33026 * 255 * 255
     else:
         assert array.rows * step <= array.psum.high
-        assert shipped.stem == "int4_vsq" or array.rows * step > array.psum.high >> 5, "needlessly wide"
+        assert name == "int4_vsq" or array.rows * step > array.psum.high >> 5, "needlessly wide"
+
+
+@pytest.mark.parametrize("name", ["bitfusion", "bwn", "kmeans4", "po2", "ternary", "xnor"])
+def test_narrower_operands_do_not_outgrow_the_psum(name, project_root):
+    """More of them enter in a step (fusion, words of signs), but their products are smaller."""
+    array = load_config(project_root / "configs" / f"{name}.yaml").array
+    if array.popcount:
+        assert array.rows * array.popcount.word_bits <= array.psum.high
+    for bits in (2, 4, 8):
+        gain = (8 // bits) ** 2 if array.multiplier.kind == "fusion" else 1
+        assert array.rows * array.lanes * gain * (2**bits - 1) * 2 ** (bits - 1) <= array.psum.high
+
+
+@pytest.mark.parametrize("name", FLOAT)
+def test_a_block_enters_a_float_machine_in_one_step_and_is_rounded_once(name, project_root):
+    config = load_config(project_root / "configs" / f"{name}.yaml")
+    array, form = config.array, formats.get(PRESETS[name].weights)
+    assert form == formats.get(PRESETS[name].activations)
+    assert array.lanes == form.blocks.size
+    assert array.float_unit == FloatUnit()  # float32, nothing aligned away
+    for port in (array.weight, array.activation):
+        assert port.sign == "signed"
+        assert port.accepts(form.low, form.high)
+        assert not port.model_copy(update={"bits": port.bits - 1}).accepts(form.low, form.high), "needlessly wide"
+    assert config.ppu.rounding == "float32_half_even"
+
+
+@pytest.mark.parametrize("name", sorted(PRESETS))
+def test_every_preset_has_its_configuration(name, project_root):
+    assert name == "int8" or name in SHIPPED
+    assert load_config(project_root / "configs" / f"{'int8_ws' if name == 'int8' else name}.yaml")
+
+
+def test_what_only_one_machine_has(project_root):
+    arrays = {name: load_config(project_root / "configs" / f"{name}.yaml").array for name in SHIPPED}
+    assert [name for name, array in arrays.items() if array.popcount] == ["xnor"]
+    assert [name for name, array in arrays.items() if array.codebook] == ["kmeans4"]
+    assert [name for name, array in arrays.items() if array.float_unit] == sorted(FLOAT)
+    kinds = {name: array.multiplier.kind for name, array in arrays.items() if array.multiplier.kind != "parallel"}
+    assert kinds == {
+        "bitfusion": "fusion", "bitserial": "bit_serial", "bwn": "bit_serial", "po2": "shift", "ternary": "bit_serial"
+    }  # fmt: skip
+    assert arrays["bwn"].multiplier.serial == arrays["ternary"].multiplier.serial == "weight"
+    assert arrays["bitserial"].multiplier.serial == "both"
 
 
 def test_int8_is_differs_from_int8_ws_in_the_dataflow_alone(project_root):
