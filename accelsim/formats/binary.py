@@ -30,14 +30,18 @@ Scaling = Literal["mean", "none"]
 
 @dataclass(frozen=True)
 class BinaryFormat:
-    """One stored bit: code 1 is +1, code 0 is -1 (FINN's convention; Larq Compute Engine stores the complement).
+    """One stored bit.
+
+    one_is_minus : False: code 1 is +1 and code 0 is -1 ("binary", FINN's convention); True: the complement, code 1 is
+        -1 and code 0 is +1 ("binary_inv", Larq Compute Engine's: the bit is the sign bit)
 
     The lane is +1 or -1: one bit to an XNOR or to a multiplier that only negates; a plain signed port needs 2.
     There is no zero: a convolution that pads with zeros feeds 0 to the port beyond the edges (the stored tensor never
     holds it).
     """
 
-    name: ClassVar[str] = "binary"
+    one_is_minus: bool = False
+
     low: ClassVar[int] = -1
     high: ClassVar[int] = 1
     lane_bits: ClassVar[int] = 1
@@ -50,6 +54,15 @@ class BinaryFormat:
     blocks: ClassVar[Blocks | None] = None
     bits_per_element: ClassVar[float] = 1.0
     zero_points: ClassVar[tuple[int, int]] = (0, 0)
+
+    @property
+    def name(self) -> str:
+        return "binary_inv" if self.one_is_minus else "binary"
+
+    @property
+    def plus_code(self) -> int:
+        """The code that stands for +1; the other one stands for -1."""
+        return 1 - self.one_is_minus
 
     def quantize(
         self,
@@ -97,15 +110,15 @@ class BinaryFormat:
             with np.errstate(over="ignore"):  # an infinite quotient is certain of its sign
                 ratio = reals / along(scales, reals.ndim, channel)
             positive = generator.random(reals.shape) < np.clip((ratio + 1) / 2, 0, 1)
-        return make_qtensor(positive.astype(np.int32), self, scales, channel_axis=channel)
+        return make_qtensor((positive != self.one_is_minus).astype(np.int32), self, scales, channel_axis=channel)
 
     def dequantize(self, tensor: QTensor) -> NDArray[np.float64]:
         """Return scale or -scale, float64, exact."""
         return np.asarray(self.lanes(tensor).values * tensor.per_channel(tensor.scale))
 
     def lanes(self, tensor: QTensor) -> Lanes:
-        """Return +1 for code 1 and -1 for code 0."""
-        return Lanes((2 * tensor.codes - 1).astype(np.int32), None)
+        """Return +1 and -1."""
+        return Lanes(np.where(tensor.codes == self.plus_code, 1, -1).astype(np.int32), None)
 
     def _mean_magnitudes(self, reals: NDArray[np.float64], channel: int | None) -> NDArray[np.float64]:
         magnitudes = channels_of(np.abs(reals), channel)

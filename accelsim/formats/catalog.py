@@ -53,6 +53,7 @@ CATALOG: dict[str, Format] = {
     "mx4": MicroexponentFormat("mx4", 3),
     "nvfp4": Nvfp4Format(),
     "binary": BinaryFormat(),
+    "binary_inv": BinaryFormat(one_is_minus=True),
     "ternary": TernaryFormat(),
     "ttq": TrainedTernaryFormat(),
     "q1.7": FixedPointFormat(8, 7),

@@ -33,6 +33,29 @@ def test_the_format():
     assert BINARY.quantize(np.ones((3, 7))).size_bits == 21
 
 
+def test_the_two_bit_conventions_mean_the_same_values():
+    # FINN: 1 is +1. Larq Compute Engine: 1 is -1 (the sign bit). Same signs, complementary bits, same lanes.
+    inverse = formats.get("binary_inv")
+    assert (BINARY.plus_code, inverse.plus_code) == (1, 0)
+    assert isinstance(inverse, Format)
+    assert inverse != BINARY
+    tensor = formats.make_qtensor([0, 1, 1], inverse, 0.25)
+    assert tensor.lanes().values.tolist() == [1, -1, -1]
+    assert tensor.dequantize().tolist() == [0.25, -0.25, -0.25]
+    x = np.array([[0.5, -0.5, 0.0], [-0.0, 3.0, -1.0]])
+    first, second = BINARY.quantize(x, 0), inverse.quantize(x, 0)
+    assert first.codes.tolist() == [[1, 0, 1], [1, 1, 0]]
+    assert second.codes.tolist() == [[0, 1, 0], [0, 0, 1]]
+    assert second.scale.tolist() == first.scale.tolist()
+    assert second.dequantize().tolist() == first.dequantize().tolist()
+    draws = [kind.quantize(x, scale=2.0, generator=np.random.default_rng(5)) for kind in (BINARY, inverse)]
+    assert draws[0].dequantize().tolist() == draws[1].dequantize().tolist()
+    # Both count equal bits: XNOR and popcount see no difference, whichever one convention both operands have.
+    w, a = [1, 0, 1, 0], [1, 1, 0, 1]
+    signs = [formats.make_qtensor(bits, inverse).lanes().values for bits in (w, a)]
+    assert int(signs[0] @ signs[1]) == -4 + 2 * sum(i == j for i, j in zip(w, a, strict=True)) == -2
+
+
 def test_errors_of_the_lecture():
     # Printed, as sums of squares: 9.28 for the signs alone, 9.24 with the scale 1.05. By hand: |W| sums to 16.78, W^2
     # to 26.8432; 26.8432 - 2 * 16.78 + 16 = 9.2832 without a scale, 26.8432 - 16.78^2 / 16 = 9.245175 with the scale

@@ -16,7 +16,7 @@ from accelsim.formats import oracle
 from accelsim.formats.spec import Format
 
 # Formats of a handful of values have their own laws: test_formats_discrete.py and its neighbours.
-DISCRETE = ["binary", "ternary", "ttq", "q1.7", "q4.4", "q8.8", "dfp4", "dfp8", "udfp8", "dfp16"]
+DISCRETE = ["binary", "binary_inv", "ternary", "ttq", "q1.7", "q4.4", "q8.8", "dfp4", "dfp8", "udfp8", "dfp16"]
 DISCRETE += ["po2_2", "po2_3", "po2_4", "po2_5", "po2_2r", "po2_3r", "po2_4r"]
 DISCRETE += [f"kmeans{bits}" for bits in range(1, 9)]
 ALL = [name for name in formats.names() if name not in DISCRETE]

@@ -15,7 +15,8 @@ GRAMMAR = (
     "po2_<2..5> (powers of two), po2_<2..4>r (Ristretto's, without a zero); "
     "kmeans<1..8>[_int<2..16>] (codebook indices; the codebook's integers, 8 bits); "
     "short names vsq4, vsq6, vsq8, uvsq4, uvsq6, uvsq8, fp16, bf16, fp8_e4m3, fp8_e5m2, fp6_e3m2, fp6_e2m3, fp4_e2m1, "
-    "mxint8, mxfp8_e4m3, mxfp8_e5m2, mxfp6_e3m2, mxfp6_e2m3, mxfp4, mx9, mx6, mx4, nvfp4, binary, ternary, ttq"
+    "mxint8, mxfp8_e4m3, mxfp8_e5m2, mxfp6_e3m2, mxfp6_e2m3, mxfp4, mx9, mx6, mx4, nvfp4, binary, binary_inv, "
+    "ternary, ttq"
 )
 
 
