@@ -25,16 +25,17 @@ from accelsim.mapping.contract import GemmOperands, LayerPlan
 from accelsim.mapping.direct import direct_accumulators
 from accelsim.mapping.lower import LoweredLayer, lower
 from accelsim.mapping.plan import plan_operands
-from accelsim.mapping.traffic import traffic_actions
+from accelsim.mapping.traffic import lookup_actions, traffic_actions
+from accelsim.ppu.padding import subtract_padding
 from accelsim.ppu.pipeline import OutputStage, post_process, rule_in_force
 from accelsim.ppu.reference import post_process_reference
-from accelsim.ppu.zero_point import apply_zero_points
+from accelsim.ppu.zero_point import Corrected, apply_zero_points
 from accelsim.report.accuracy import compare, count_mismatches, fake_quant_distance, network_accuracy
 from accelsim.report.fake_quant import fake_layer
 from accelsim.report.findings import NetworkAccuracy, OverflowPlace, OverflowReport, RegisterReport
 from accelsim.report.values import LayerReport, RunReport
 from accelsim.trace.reader import Trace
-from accelsim.trace.schema import Layer, MatmulMeta
+from accelsim.trace.schema import Conv2dMeta, Layer, MatmulMeta
 
 ProgressCallback = Callable[[int, int, str], None]
 """Called with (layers done, layers in all, name of the layer that runs now, or an empty string at the end)."""
@@ -42,6 +43,7 @@ InspectCallback = Callable[[str, GemmOperands, LayerPlan], None]
 """Called with (layer name, operands, plan) before a layer runs: for waveforms."""
 
 Float32 = NDArray[np.float32]
+Bias = NDArray[np.int64] | Float32
 
 SHIFT_BITS = 6  # a requantization shift as accelerators store it: 0..63
 
@@ -153,14 +155,15 @@ class _Run:
             w_bits=plan.widths.w,
             a_bits=plan.widths.a,
         )
-        blocks = lowered.operands.blocks
-        stage = _output_stage(layer, trace, acc_shift=blocks.product_shift if blocks else 0)
+        corrected = _without_padding(corrected, lowered, plan)
+        stage = _output_stage(layer, trace, lowered.operands)
         with _naming(layer):
             processed = post_process(lowered.assemble(corrected.acc), stage, config.ppu, plan.acc_bits)
         output = trace.output_tensor(layer, processed.codes, processed.block_scales)
         verified = self._verify(layer, x, weight, bias, stage, output) if self.verify else None
         actions = (
             computed.actions
+            + lookup_actions(plan)
             + corrected.actions
             + processed.actions
             + traffic_actions(
@@ -214,15 +217,17 @@ class _Run:
             self.tensors[name] = self.trace.tensor(name)
         return self.tensors[name]
 
-    def _fake(
-        self, layer: Layer, x: QTensor, weight: QTensor, bias: NDArray[np.int64] | None, output: QTensor
-    ) -> Float32:
+    def _fake(self, layer: Layer, x: QTensor, weight: QTensor, bias: Bias | None, output: QTensor) -> Float32:
         """Run the layer's fake-quantized twin; network inputs are the same in both worlds."""
         first, second = _operands(layer)
         fake_x = self.fake.get(first, x.dequantize().astype(np.float32))
         fake_weight = self.fake.get(second, weight.dequantize().astype(np.float32))
-        real_bias = None if bias is None else (bias * (x.scale * weight.scale)).astype(np.float32)
-        return fake_layer(layer, fake_x, fake_weight, real_bias, output)
+        unit = x.scale * weight.scale
+        real_bias = None if bias is None else (bias * unit).astype(np.float32)
+        thresholds = self.trace.thresholds(layer)
+        real_thresholds = None if thresholds is None else thresholds.astype(np.float64) * unit.reshape(-1, 1)
+        pad = float(layer.pad_value * x.scale) if isinstance(layer, Conv2dMeta) else 0.0
+        return fake_layer(layer, fake_x, fake_weight, real_bias, output, thresholds=real_thresholds, pad=pad)
 
     def _keep(
         self, index: int, layer: Layer, output: QTensor, fake: Float32, reference: NDArray[np.float64] | None
@@ -253,7 +258,7 @@ class _Run:
         layer: Layer,
         x: QTensor,
         weight: QTensor,
-        bias: NDArray[np.int64] | None,
+        bias: Bias | None,
         stage: OutputStage,
         output: QTensor,
     ) -> int:
@@ -281,7 +286,7 @@ def _naming(layer: Layer) -> Iterator[None]:
         raise type(error)(f"layer {layer.name!r}: {error}") from None
 
 
-def _parameter_bits(bias: NDArray[np.int64] | None, stage: OutputStage, config: HardwareConfig) -> int:
+def _parameter_bits(bias: Bias | None, stage: OutputStage, config: HardwareConfig) -> int:
     """Return the stored bits of what a layer has besides its tensors: biases, requantization multipliers and shifts."""
     bits = 0 if bias is None else bias.size * config.accumulator.bits
     factors = stage.scale if stage.scale is not None else stage.multiplier
@@ -295,9 +300,26 @@ def _operands(layer: Layer) -> tuple[str, str]:
     return layer.input, layer.other if isinstance(layer, MatmulMeta) else layer.weight
 
 
-def _output_stage(layer: Layer, trace: Trace, *, acc_shift: int) -> OutputStage:
+def _without_padding(corrected: Corrected, lowered: LoweredLayer, plan: LayerPlan) -> Corrected:
+    """Return the accumulators less what padding bits added to binary sums, with all that was watched and done."""
+    if lowered.padding is None or corrected.acc.dtype != np.int64:
+        return corrected
+    further = subtract_padding(
+        corrected.acc.astype(np.int64, copy=False),
+        lowered.padding,
+        acc_bits=plan.acc_bits,
+        overflow=plan.acc_overflow,
+        k=plan.shape.k,
+    )
+    return Corrected(further.acc, corrected.watch.followed_by(further.watch), corrected.actions + further.actions)
+
+
+def _output_stage(layer: Layer, trace: Trace, operands: GemmOperands) -> OutputStage:
     """Return what the layer asks of the PPU."""
     factors = trace.requantization(layer)
+    acc_shift = operands.blocks.product_shift if operands.blocks is not None else 0
+    if operands.summation.kind == "fixed":
+        acc_shift = operands.summation.lsb_exponent
     output_format, output_scale, zero_point = trace.output_factors(layer)
     return OutputStage(
         rounding=layer.rounding,
@@ -310,6 +332,7 @@ def _output_stage(layer: Layer, trace: Trace, *, acc_shift: int) -> OutputStage:
         activation=layer.activation,
         clamp=None if layer.clamp is None else (layer.clamp.low, layer.clamp.high),
         acc_shift=acc_shift,
+        thresholds=trace.thresholds(layer),
     )
 
 
@@ -349,10 +372,14 @@ def _differing(output: QTensor, expected: QTensor) -> int:
 
 
 def _steps(output: QTensor) -> NDArray[np.float64]:
-    """Return the size of a quantization step of each output element."""
-    step = output.per_channel(output.scale)
-    if output.block_scales is None or output.format.blocks is None or output.block_axis is None:
+    """Return the size of a quantization step around each output element: for floats, of its binade."""
+    lanes, step = output.lanes(), np.broadcast_to(output.per_channel(output.scale), output.shape)
+    if lanes.exponents is not None:
+        step = np.ldexp(step, lanes.exponents)
+    factors = lanes.block_factors()
+    if factors is None or output.format.blocks is None or output.block_axis is None:
         return np.asarray(step)
-    spread = np.repeat(output.block_scales, output.format.blocks.size, axis=output.block_axis)
+    spread = np.repeat(factors, output.format.blocks.size, axis=output.block_axis)
     scales = spread.take(np.arange(output.shape[output.block_axis]), axis=output.block_axis)
-    return np.maximum(scales, 1) * step  # a vector of zeros still has the smallest step
+    # A vector of zeros has no scale: its step is the smallest one.
+    return np.asarray(np.where(scales > 0, scales, 1.0) * step)

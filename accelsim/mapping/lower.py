@@ -46,9 +46,9 @@ class LoweredLayer:
     output_axes: tuple[int, ...]
     output_order: tuple[int, ...]
 
-    def assemble(self, results: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Return GEMM results, int64 [batch, M, N] without the rows and columns of ones, in the output's shape."""
-        arranged = results.reshape(self.output_axes).transpose(self.output_order)
+    def assemble(self, results: Int64 | Float32) -> Int64 | Float32:
+        """Return GEMM results, [batch, M, N] without the rows and columns of ones, in the output's shape."""
+        arranged: NDArray[Any] = results.reshape(self.output_axes).transpose(self.output_order)
         return np.ascontiguousarray(arranged).reshape(self.output_shape)
 
     def output_index(self, batch: int, m: int, n: int) -> tuple[int, ...]:

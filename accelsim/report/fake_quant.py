@@ -10,6 +10,8 @@ It knows nothing of im2col, of accumulators or of the PPU: plain float32 arithme
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -19,40 +21,49 @@ from accelsim.trace.schema import Conv2dMeta, Layer, LinearMeta
 Float32 = NDArray[np.float32]
 
 
-def fake_layer(layer: Layer, x: Float32, weight: Float32, bias: Float32 | None, output: QTensor) -> Float32:
+def fake_layer(
+    layer: Layer,
+    x: Float32,
+    weight: Float32,
+    bias: Float32 | None,
+    output: QTensor,
+    *,
+    thresholds: NDArray[np.float64] | None = None,
+    pad: float = 0.0,
+) -> Float32:
     """Return the layer's fake-quantized output, float32, on the grid of `output`.
 
     x : float32, the layer's (fake-quantized) input
     weight : float32, dequantized weights, or the second operand of a matrix product
     bias : float32 [N] or None
     output : the integer result; its format, scale and zero point define the output grid, its codes are not read
+    thresholds : float64 [N, T], in real units, where thresholds make the codes
+    pad : the real value that padding stands for
     """
-    y = _convolve(layer, x, weight) if isinstance(layer, Conv2dMeta) else _multiply(layer, x, weight)
+    y = _convolve(layer, x, weight, pad) if isinstance(layer, Conv2dMeta) else _multiply(layer, x, weight)
     if bias is not None:
         y = y + bias
+    if thresholds is not None:
+        codes = output.format.code_low + (thresholds < y[..., None]).sum(axis=-1)
+        return replace(output, codes=codes.astype(np.int32)).dequantize().astype(np.float32)
     if layer.activation in ("relu", "relu6"):
         y = np.maximum(y, np.float32(0))
     if layer.activation == "relu6":
         y = np.minimum(y, np.float32(6))
     if layer.rounding is None:  # raw accumulators leave: nothing is quantized
         return y.astype(np.float32)
-    codes = output.format.quantize(
+    quantized = output.format.quantize(
         y, output.block_axis, channel_axis=output.channel_axis, scale=output.scale, zero_point=output.zero_point
     )
     if layer.clamp is not None:
-        codes = QTensor(
-            np.clip(codes.codes, layer.clamp.low, layer.clamp.high).astype(np.int32),
-            codes.format,
-            codes.scale,
-            codes.zero_point,
-            codes.channel_axis,
-        )
-    return codes.dequantize().astype(np.float32)
+        limited = np.clip(quantized.codes, layer.clamp.low, layer.clamp.high).astype(np.int32)
+        quantized = replace(quantized, codes=limited)
+    return quantized.dequantize().astype(np.float32)
 
 
-def _convolve(layer: Conv2dMeta, x: Float32, weight: Float32) -> Float32:
+def _convolve(layer: Conv2dMeta, x: Float32, weight: Float32, pad: float) -> Float32:
     """Add up one matrix product for each kernel tap: x [B, H, W, C], weight [O, KH, KW, C / groups]."""
-    padded = np.pad(x, ((0, 0), *layer.padding, (0, 0)))
+    padded = np.pad(x, ((0, 0), *layer.padding, (0, 0)), constant_values=pad)
     out_channels, kernel_h, kernel_w, group_in = weight.shape
     (stride_h, stride_w), (dilation_h, dilation_w) = layer.stride, layer.dilation
     out_h = (padded.shape[1] - dilation_h * (kernel_h - 1) - 1) // stride_h + 1
