@@ -97,7 +97,8 @@ def _with_exponents(
     assert unit is not None  # support.check_supported saw to it
     sizes = _sizes(x, weight, config.array)
     x_operand, w_operand, shared = float_operands(x, weight, sizes[2], unit)
-    elements = layer_elements(layer, x_operand, w_operand, _block_size(x, weight), 0)
+    padding, _ = _padding(layer, x, weight, config.array)
+    elements = layer_elements(layer, x_operand, w_operand, _block_size(x, weight), padding)
     reals = np.zeros(1, np.float32) if bias is None else bias
     if unit.accumulate == "float32":
         return float32_accumulators(elements, reals.astype(np.float32), sizes, shared, unit.align_bits)
