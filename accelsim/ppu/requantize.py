@@ -106,7 +106,7 @@ def requantize(
 
 
 def round_and_limit(
-    acc: Int64Array,
+    acc: Int64Array | NDArray[np.float32],
     multiplier: NDArray[Any],
     shift: Int64Array,
     rounding: str,
@@ -115,22 +115,29 @@ def round_and_limit(
 ) -> tuple[Int64Array, int]:
     """Return (int64 [R, C], how many values the output's range moved); for the PPU's own use.
 
-    acc : int64 [R, C], contiguous;  multiplier, shift : [C], as in :func:`requantize`, whose errors it raises
+    acc : int64 [R, C], or float32 for rule "float32_half_even", contiguous
+    multiplier, shift : [C], as in :func:`requantize`, whose errors it raises
     """
     from accelsim.ppu import requantize_kernels as kernels
 
     _check_factors(multiplier, shift, rounding)
-    out = np.empty_like(acc)
+    out = np.empty(acc.shape, np.int64)
     zero_point, active_low, active_high = (np.ascontiguousarray(array, np.int64) for array in limits[:3])
     tail = (zero_point, active_low, active_high, limits.low, limits.high, out)
     kind = rule_named(rounding).multiplier
     if kind == "float32":
-        saturated = kernels.requantize_float32(acc, np.ascontiguousarray(multiplier, np.float32), *tail)
-    elif kind == "float64":
-        saturated = kernels.requantize_float64(acc, np.ascontiguousarray(multiplier, np.float64), *tail)
+        # Numba and NumPy both round an integer to the nearest float32, ties to even; one kernel serves both kinds.
+        floats = np.ascontiguousarray(acc, np.float32)
+        saturated = kernels.requantize_float32(floats, np.ascontiguousarray(multiplier, np.float32), *tail)
+        return out, int(saturated)
+    if acc.dtype != np.int64:
+        raise FormatError(f"acc is {acc.dtype}, but rule {rounding!r} takes int64")
+    integers = np.ascontiguousarray(acc, np.int64)
+    if kind == "float64":
+        saturated = kernels.requantize_float64(integers, np.ascontiguousarray(multiplier, np.float64), *tail)
     else:
         factors, shifts = np.ascontiguousarray(multiplier, np.int64), np.ascontiguousarray(shift, np.int64)
-        saturated = kernels.requantize_integer(acc, factors, shifts, int(offset), _KERNEL_RULES[rounding], *tail)
+        saturated = kernels.requantize_integer(integers, factors, shifts, int(offset), _KERNEL_RULES[rounding], *tail)
     return out, int(saturated)
 
 

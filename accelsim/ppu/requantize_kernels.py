@@ -178,7 +178,7 @@ def _int64_of(value: float) -> int:
 
 @njit
 def requantize_float32(
-    acc: Int64Array,
+    acc: NDArray[np.float32],
     scale: NDArray[np.float32],
     zero_point: Int64Array,
     active_low: Int64Array,
@@ -187,14 +187,14 @@ def requantize_float32(
     high: int,
     out: Int64Array,
 ) -> int:
-    """As `requantize_integer`, by float32 [C] scales: the accumulator is rounded to float32, the product again, and
+    """As `requantize_integer`, of float32 accumulators by float32 [C] scales: the product is rounded to float32, and
     that to an integer; each time to nearest, ties to even.
     """
     rows, columns = acc.shape
     saturated = 0
     for r in range(rows):
         for c in range(columns):
-            product = np.float32(acc[r, c]) * scale[c]
+            product = acc[r, c] * scale[c]
             y = _add_saturating(_int64_of(np.rint(product)), zero_point[c])
             y = min(max(y, active_low[c]), active_high[c])
             if y < low or y > high:

@@ -15,7 +15,7 @@ INT64_MIN, INT64_MAX = -(1 << 63), (1 << 63) - 1
 
 
 def requantize_one(
-    acc: int,
+    acc: int | float,
     multiplier: int | float,
     shift: int,
     rounding: str,
@@ -25,9 +25,14 @@ def requantize_one(
     qmax: int = INT64_MAX,
     offset: int = 0,
 ) -> int:
-    """Return what :func:`accelsim.ppu.requantize.requantize` has to give for one accumulator."""
+    """Return what :func:`accelsim.ppu.requantize.requantize` has to give for one accumulator.
+
+    acc : an int; for rule "float32_half_even" also a float, which float32 holds exactly
+    """
     if rounding == "float32_half_even":
         rounded = _float32(acc, float(multiplier), qmin - zero_point, qmax - zero_point)
+    elif not isinstance(acc, int):
+        raise TypeError(f"rule {rounding!r} takes integer accumulators; found {acc!r}")
     elif rounding == "float64_half_away":
         with np.errstate(over="ignore"):
             rounded = _half_away(_exact(np.float64(np.int64(acc)) * np.float64(multiplier)))
@@ -114,9 +119,11 @@ def _exact(value: np.floating) -> Fraction:
     return Fraction(float(value)) if math.isfinite(value) else Fraction(1 << 2000) * (1 if value > 0 else -1)
 
 
-def _float32(acc: int, scale: float, low: int, high: int) -> int:
+def _float32(acc: int | float, scale: float, low: int, high: int) -> int:
     """ONNX Runtime's order: convert, multiply, clamp while still a float, round to even."""
     with np.errstate(over="ignore", under="ignore"):
-        product = np.int64(acc).astype(np.float32) * np.float32(scale)
+        # An integer goes to float32 at once: by way of float64 it would be rounded twice.
+        exact = np.float32(acc) if isinstance(acc, float) else np.int64(acc).astype(np.float32)
+        product = exact * np.float32(scale)
     assert product.dtype == np.float32
     return round(min(max(_exact(product), Fraction(low)), Fraction(high)))

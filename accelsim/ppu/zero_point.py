@@ -26,19 +26,19 @@ Int64Array = NDArray[np.int64]
 class Corrected:
     """Accumulators after the correction.
 
-    acc : int64 [batch, M', N'], without the rows and columns of ones
+    acc : int64 [batch, M', N'], without the rows and columns of ones; float32 accumulators as they came
     watch : additions that did not fit. Its low and high are of a register of unlimited width that starts with the
         accumulators as they came (0 included)
     actions : component "ppu": mult(acc bits, zero point bits) and add(acc bits)
     """
 
-    acc: Int64Array
+    acc: Int64Array | NDArray[np.float32]
     watch: RegisterWatch
     actions: Actions
 
 
 def apply_zero_points(
-    acc: Int64Array,
+    acc: Int64Array | NDArray[np.float32],
     *,
     w_zero_point: Int64Array | None,
     a_zero_point: int | None,
@@ -54,7 +54,8 @@ def apply_zero_points(
         acc[b, m, n] = limit(acc[b, m, n] - a_zero_point * colsum[b, n])
 
     acc : int64 [batch, M, N]. If `w_zero_point` is given, its last column holds the row sums; if `a_zero_point` is
-        given, its last row holds the column sums (their common corner is not used)
+        given, its last row holds the column sums (their common corner is not used). float32 passes through: float
+        operands have no zero points
     w_zero_point : int64 (), (N',) or (batch, N'), or None: no row sums. Of shape (), one product a row serves
         all columns
     a_zero_point : int, or None: no column sums
@@ -65,9 +66,12 @@ def apply_zero_points(
     The order of the watch's first event is that of the outputs (batch, m, n); within one, row sums come first.
 
     Raises:
-    ShapeError : `acc` is not int64 [batch, M, N], lacks the sums, or `w_zero_point` does not have N' entries
+    ShapeError : `acc` is not int64 [batch, M, N] (nor float32 without zero points), lacks the sums, or `w_zero_point`
+        does not have N' entries
     ValueError : an unknown overflow policy
     """
+    if acc.dtype == np.float32 and acc.ndim == 3 and w_zero_point is None and a_zero_point is None:
+        return Corrected(acc, RegisterWatch(0, None, 0.0, 0.0), Actions())
     if acc.dtype != np.int64 or acc.ndim != 3:
         raise ShapeError(f"acc is {acc.dtype} of shape {acc.shape}; zero-point correction takes int64 [batch, M, N]")
     if overflow not in ("wrap", "saturate"):
@@ -79,7 +83,8 @@ def apply_zero_points(
     terms: list[NDArray[Any]] = []
     counts: dict[Action, int] = {}
     outputs = acc.shape[0] * rows * columns
-    exact = _exact_enough(acc, w_zero_point, a_zero_point)
+    integers = acc.astype(np.int64, copy=False)
+    exact = _exact_enough(integers, w_zero_point, a_zero_point)
     if w_zero_point is not None:
         zw = np.asarray(w_zero_point, np.int64)
         if zw.shape not in ((), (columns,), (acc.shape[0], columns)):

@@ -269,16 +269,28 @@ VSQ = formats.get("vsq4")
         (
             {"format": formats.get("mxint8")},
             FormatError,
-            "^mxint8: the PPU makes integers .*, no block_float codes; choose",
+            "^an output in mxint8 is scaled in float32, which needs rounding 'float32_half_even'; the layer asks",
         ),
         (
-            {"format": formats.get("fp8_e4m3")},
+            {"format": formats.get("kmeans4")},
             FormatError,
-            "^fp8_e4m3: .*, no float codes; choose an output format such",
+            "^the PPU cannot emit kmeans4: its codes stand for the values of a table that is fitted to the whole",
         ),
-        ({"format": VSQ, "zero_point": np.array(3)}, FormatError, "formats with block scales have no zero points"),
-        ({"format": VSQ, "activation": "clamp", "clamp": (0, 1)}, FormatError, "mean nothing with block scales; use"),
-        ({"format": VSQ, "output_scale": np.ones(3)}, FormatError, r"share one gamma; output_scale has to be of shape"),
+        (
+            {"format": VSQ, "zero_point": np.array(3)},
+            FormatError,
+            "a format with block scales has no zero points; found 3",
+        ),
+        (
+            {"format": VSQ, "activation": "clamp", "clamp": (0, 1)},
+            FormatError,
+            "mean nothing in a format with block scales; use",
+        ),
+        (
+            {"format": VSQ, "output_scale": np.ones(3)},
+            FormatError,
+            r"share one coarse scale; output_scale has to be of shape",
+        ),
         (
             {"format": formats.get("vsq_int8_v16_s12"), "rounding": "half_away_17bit"},
             FormatError,
@@ -295,5 +307,5 @@ def test_accumulators_have_to_fit_their_width():
     with pytest.raises(ValueError, match=r"accumulators span -129\.\.127, which does not fit 8 bits"):
         run([[-129, 127]], 8)
     assert run([[-128, 127]], 8, scale=np.array(1.0)).codes.tolist() == [[-128, 127]]
-    with pytest.raises(ShapeError, match=r"acc is int32 of shape \(2,\); the PPU takes int64"):
+    with pytest.raises(ShapeError, match=r"acc is int32 of shape \(2,\); the PPU takes int64 or float32"):
         post_process(np.zeros(2, np.int32), stage(), Ppu(), 32)

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from accelsim.actions import Action
-from accelsim.engine.contract import OverflowEvent
+from accelsim.engine.contract import OverflowEvent, RegisterWatch
 from accelsim.errors import ShapeError
 from accelsim.ppu.zero_point import apply_zero_points
 
@@ -134,3 +134,20 @@ def test_bad_arguments_are_refused():
         correct(np.zeros((2, 4)), 1)
     with pytest.raises(ValueError, match="overflow='clip'; use 'wrap' or 'saturate'"):
         correct(np.zeros((1, 2, 4)), 1, overflow="clip")
+
+
+def test_float_accumulators_pass_through():
+    acc = np.array([[[1.5, -3e38]]], np.float32)
+    got = apply_zero_points(
+        acc, w_zero_point=None, a_zero_point=None, acc_bits=32, overflow="saturate", k=7, w_bits=8, a_bits=8
+    )
+    assert got.acc is acc
+    assert len(got.actions) == 0
+    # Merged with what the float32 accumulator went through, it changes nothing, and the register stays a float one.
+    watch = RegisterWatch(1, None, -2.5, 0.0)
+    assert watch.followed_by(got.watch) == watch
+    assert watch.followed_by(got.watch).sufficient_bits is None
+    with pytest.raises(ShapeError, match=r"acc is float32 .*; zero-point correction takes int64"):
+        apply_zero_points(
+            acc, w_zero_point=None, a_zero_point=3, acc_bits=32, overflow="saturate", k=7, w_bits=8, a_bits=8
+        )
