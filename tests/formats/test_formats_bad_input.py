@@ -111,7 +111,7 @@ def test_denormals_of_both_widths(name, x):
 def test_denormals_beside_ones_become_zeros(name):
     x = np.array([[1.0, 5e-324, 1e-310, 2.0**-149, -1e-45]])
     decoded = formats.get(name).quantize(x).dequantize()
-    # The centroid next to 0 is the mean of a cluster; bf16 reaches from 1 down to 2**-260, scaled to its largest number.
+    # The centroid next to 0 is the mean of a cluster; bf16 reaches as far down as 2**-260 of its maximum.
     if name != "bf16" and not name.startswith("kmeans"):
         assert not decoded[0, 1:].any()
     assert np.all(np.abs(decoded[0, 1:]) < 2.0**-20)
