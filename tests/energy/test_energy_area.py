@@ -2,6 +2,7 @@
 
 import math
 import pickle
+import re
 
 import pytest
 from hypothesis import given
@@ -420,3 +421,52 @@ def test_every_law_of_the_file_has_a_form_a_unit_a_mark_and_a_source():
         assert law.mark in MARKS
         assert len(law.source) > 10
         assert law.coefficients
+
+
+# -- docs/energy.md ---------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def page_tables(project_root):
+    """The tables of the section on area, each as rows of cells."""
+    section = (project_root / "docs" / "energy.md").read_text(encoding="utf-8").split("## Area\n")[1].split("\n## ")[0]
+    tables = [[]]
+    for line in section.splitlines():
+        if line.startswith("| ") and not line.startswith("| ---"):
+            tables[-1].append([cell.strip() for cell in line.strip("| ").split(" | ")])
+        elif tables[-1] and not line.startswith("|"):
+            tables.append([])
+    return [table for table in tables if table]
+
+
+def test_the_page_lists_every_component_and_every_law_with_its_mark_and_numbers(page_tables):
+    components, laws, _ = page_tables
+    assert [row[0].strip("`") for row in components[1:]] == list(AREA_COMPONENTS)
+    assert [row[0].strip("`") for row in laws[1:]] == [law.name for law in TABLE.laws]
+    for name, formula, mark, _trust in laws[1:]:
+        law = TABLE[name.strip("`")]
+        assert mark.strip("`") == law.mark
+        numbers = {float(number) for number in re.findall(r"(?<![\w.])\d+(?:\.\d+)?", formula)}
+        assert {abs(value) for _, value in law.coefficients} <= numbers
+        assert law.unit.replace("um2", " um2") in formula or law.unit in formula
+
+
+def test_the_page_prints_the_areas_that_the_program_gives(page_tables):
+    fixed, product = FloatUnit(accumulate="fixed"), ScaleUnit(product_bits=4)
+    four = {"weight": 4, "activation": 4}
+    machines = [
+        {},
+        {"multiplier": Multiplier(kind="fusion")},
+        {"multiplier": Multiplier(kind="bit_serial", serial="weight")},
+        {"multiplier": Multiplier(kind="bit_serial")},
+        four | {"scale_unit": product},
+        four | {"float_unit": fixed},
+        four | {"float_unit": FloatUnit(), "psum": FLOAT, "accumulator": FLOAT},
+    ]
+    header, *printed = page_tables[2]
+    for options, (_, *cells) in zip(machines, printed, strict=True):
+        areas = area_report(machine(lanes=16, **options)).by_component_um2
+        assert [int(cell) for cell in cells] == [
+            *(round(areas[name]) for name in header[1:-1]),
+            round(sum(areas[name] for name in PE)),
+        ]
