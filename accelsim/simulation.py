@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from accelsim.actions import Action, Actions
 from accelsim.config.model import HardwareConfig, Register
 from accelsim.energy.account import energy_account
+from accelsim.energy.area import area_report
 from accelsim.energy.table import EnergyTable, load_table
 from accelsim.engine import get_engine
 from accelsim.engine.contract import Engine, RegisterWatch
@@ -52,6 +53,7 @@ ASSUMPTIONS = (
     "memory: each tensor of a layer crosses DRAM once; an operand is read from its buffer for every pass that uses it; "
     "a buffer's capacity sets the price of a bit, and nothing is tiled to fit it",
     "energy: modelled, counted actions times the prices of the named table (docs/energy.md)",
+    "area: modelled, synthesis at 45 nm without a clock to meet, a lower bound; no SRAM, control, wires",
 )
 
 
@@ -101,6 +103,7 @@ def simulate(
         engine=run.engine.name,
         clock_mhz=config.clock_mhz,
         peak_macs_per_cycle=array.rows * array.cols * array.lanes,
+        area_um2=area_report(config, exponent_spans=run.exponent_spans).by_component_um2,
         energy_table=table.name,
         energy_table_digest=table.digest,
         batch=trace.tensor_meta(trace.inputs[0]).shape[0],
@@ -132,6 +135,7 @@ class _Run:
         self.fake: dict[str, Float32] = {}
         self.accuracy: NetworkAccuracy | None = None
         self.remarks: list[str] = []
+        self.exponent_spans = (0, 0)  # the largest of any layer: what the machine is built for
         self.final_layer = next(layer.name for layer in trace.layers if layer.output == trace.outputs[-1])
         self.last_use = {name: i for i, layer in enumerate(trace.layers) for name in _operands(layer)}
 
@@ -142,6 +146,8 @@ class _Run:
         x, weight, bias = self._tensor(first), self._tensor(second), trace.bias(layer)
         lowered = lower(layer, x, weight, bias, config)
         plan = plan_operands(lowered.operands, config, layer=f"layer {layer.name!r}")
+        (a_span, w_span), (a_widest, w_widest) = lowered.operands.exponent_spans, self.exponent_spans
+        self.exponent_spans = max(a_span, a_widest), max(w_span, w_widest)
         if self.inspect is not None:
             self.inspect(layer.name, lowered.operands, plan)
         computed = self.engine.run(lowered.operands, plan, watch=self.watch)
@@ -191,7 +197,7 @@ class _Run:
             weight_format=weight.format.name,
             output_format=output.format.name,
             cycles=computed.cycles,
-            peak_macs_per_cycle=plan.rows * plan.cols * plan.lanes,
+            peak_macs_per_cycle=plan.rows * plan.cols * plan.lanes / plan.step_cycles,
             clock_mhz=config.clock_mhz,
             actions=actions,
             energy=energy,

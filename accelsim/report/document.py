@@ -124,7 +124,11 @@ def decode(kind: type[T], data: Any, path: str) -> T:
 def _decode(kind: Any, data: Any, path: str) -> Any:
     if get_origin(kind) in (Union, UnionType):
         inner = [option for option in get_args(kind) if option is not NoneType]
-        return None if data is None else _decode(inner[0], data, path)
+        if data is None and len(inner) < len(get_args(kind)):
+            return None
+        if inner == [int, float]:  # a number is what it is written as
+            return _decode(int if type(data) is int else float, data, path)
+        return _decode(inner[0], data, path)
     if get_origin(kind) is tuple:
         return _decode_tuple(get_args(kind), data, path)
     if kind is float:

@@ -255,6 +255,11 @@ def _summary(report: RunReport, totals: Totals) -> Iterable[tuple[str, str]]:
         f"{energy / energy_size:,.2f} {energy_unit}; average power {totals.average_power_mw:,.2f} mW.",
         "",
     )
+    if report.area_um2:
+        total = math.fsum(report.area_um2.values())
+        largest = sorted(report.area_um2.items(), key=lambda item: -item[1])[:3]
+        shares = ", ".join(f"{name} {100 * um2 / total:.0f} %" for name, um2 in largest if um2)
+        yield f"Area of the logic (45 nm, without SRAM): {total / 1e6:,.3f} mm2 ({shares}).", ""
     if report.accuracy is not None:
         accuracy = report.accuracy
         parts = [
@@ -304,4 +309,7 @@ def overflow_sentence(name: str, register: RegisterReport, first: OverflowPlace)
         f"layer {first.layer}: {name} overflow at output {list(first.index)}, {where}: "
         f"{first.value} does not fit {register.bits} bits ({register.policy}); "
         f"{register.sufficient_bits} bits would have held every value"
+        if register.sufficient_bits is not None
+        else f"layer {first.layer}: {name} overflow at output {list(first.index)}, {where}: "
+        f"{first.value:g} is beyond float32 (saturates)"
     )

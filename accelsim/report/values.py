@@ -67,7 +67,9 @@ class LayerReport:
     shape : sizes of the layer's GEMMs as they ran
     macs : useful multiply-accumulates (padding and zero-point sums left out)
     cycles : int, cycles of the array clock by cause; `total_cycles` is their sum
-    utilization : float from 0 to 1, macs / (PEs * lanes * total cycles)
+    peak_macs_per_cycle : of the array in the layer's formats: PEs * lanes / cycles of a lane step (a fusing multiplier
+        has more lanes for narrow operands, a bit-serial one more cycles for wide ones)
+    utilization : float from 0 to 1, macs / (peak_macs_per_cycle * total cycles)
     mismatches : output codes that differ from the trace's expected ones; None: it has none
     verified : output codes that differ from the independent integer oracle; None: not asked
     rounding, rounding_requested : the requantization rule of the silicon, and the one that the trace asks for
@@ -90,6 +92,7 @@ class LayerReport:
     weight_format: str
     output_format: str
     cycles: CycleCounts
+    peak_macs_per_cycle: float
     utilization: float
     latency_us: float
     energy_pj: ComponentEnergy
@@ -117,7 +120,7 @@ class LayerReport:
         weight_format: str,
         output_format: str,
         cycles: CycleCounts,
-        peak_macs_per_cycle: int,
+        peak_macs_per_cycle: float,
         clock_mhz: float,
         actions: Actions,
         energy: EnergyBreakdown,
@@ -131,10 +134,7 @@ class LayerReport:
         rounding: str | None = None,
         rounding_requested: str | None = None,
     ) -> LayerReport:
-        """Return the report of one layer; utilization, latency and digest follow from the arguments.
-
-        peak_macs_per_cycle : rows * cols * lanes of the array
-        """
+        """Return the report of one layer; utilization, latency and digest follow from the arguments."""
         return cls(
             name=name,
             op=op,
@@ -144,6 +144,7 @@ class LayerReport:
             weight_format=weight_format,
             output_format=output_format,
             cycles=cycles,
+            peak_macs_per_cycle=float(peak_macs_per_cycle),
             utilization=macs / (peak_macs_per_cycle * cycles.total) if cycles.total else 0.0,
             latency_us=cycles.total / clock_mhz,
             energy_pj=energy.by_component,
@@ -216,7 +217,9 @@ class RunReport:
     config_digest, trace_digest, energy_table_digest : identify exactly what was run
     engine : the engine that computed; all give the same numbers
     clock_mhz : of the array, MHz
-    peak_macs_per_cycle : rows * cols * lanes of the array
+    peak_macs_per_cycle : rows * cols * lanes of the array; each layer has its own
+    area_um2 : modelled area of the machine's logic by component, um2 (docs/energy.md); SRAM is not in it. Any mapping
+        is frozen
     accuracy : classification by the network's output, where the trace has labels
     batch : inferences in the run
     network : distance of the network's output (the last layer's) from its float reference, or None
@@ -236,6 +239,7 @@ class RunReport:
     energy_table: str
     energy_table_digest: str
     batch: int
+    area_um2: Mapping[str, Any] = field(default_factory=FrozenDocument)
     accuracy: NetworkAccuracy | None = None
     network: LayerAccuracy | None = None
     assumptions: tuple[str, ...] = ()
@@ -247,6 +251,7 @@ class RunReport:
             "assumptions": tuple(self.assumptions),
             "layers": tuple(self.layers),
             "config": FrozenDocument(self.config),
+            "area_um2": FrozenDocument(self.area_um2),
         }
         for name, value in frozen.items():
             object.__setattr__(self, name, value)
@@ -264,6 +269,7 @@ class RunReport:
         """The layers added up."""
         cycles = sum((layer.cycles for layer in self.layers), CycleCounts())
         macs = sum(layer.macs for layer in self.layers)
+        possible = math.fsum(layer.peak_macs_per_cycle * layer.total_cycles for layer in self.layers)
         latency_us = cycles.total / self.clock_mhz
         energy_pj = ComponentEnergy.sum(layer.energy_pj for layer in self.layers)
         total_energy_pj = math.fsum(layer.total_energy_pj for layer in self.layers)
@@ -271,7 +277,7 @@ class RunReport:
             macs=macs,
             cycles=cycles,
             total_cycles=cycles.total,
-            utilization=macs / (self.peak_macs_per_cycle * cycles.total) if cycles.total else 0.0,
+            utilization=macs / possible if possible else 0.0,
             latency_us=latency_us,
             latency_per_inference_us=latency_us / self.batch,
             energy_pj=energy_pj,
