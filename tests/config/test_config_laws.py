@@ -40,11 +40,41 @@ def scale_units(draw):
     return {"weight_scale_bits": weight, "activation_scale_bits": activation, "product_bits": product}
 
 
+def float_units():
+    return section(
+        {"accumulate": st.sampled_from(["float32", "fixed"])},
+        fraction_bits=st.integers(-64, 128),
+        rounding=st.sampled_from(["truncate", "toward_zero", "half_even"]),
+        align_bits=st.none() | st.integers(0, 32),
+    )
+
+
+def multipliers():
+    """Any kind, with ports of any width that it can be built for."""
+    bricks = section({"bits": st.sampled_from([2, 4, 8, 16])})
+    kinds = {
+        "shift": ports(),
+        "fusion": bricks,
+        "bit_serial": ports(),
+    }
+    serial = st.sampled_from(["both", "activation", "weight"])
+    return st.sampled_from(sorted(kinds)).flatmap(
+        lambda kind: st.fixed_dictionaries(
+            {
+                "multiplier": section({"kind": st.just(kind)}, **({"serial": serial} if kind == "bit_serial" else {})),
+                "weight": kinds[kind],
+                "activation": kinds[kind],
+            }
+        )
+    )
+
+
 @st.composite
-def arrays(draw):
+def machines(draw):
+    """The sections `array` and `accumulator`: what a float unit adds into is its own register."""
     dataflow = draw(st.sampled_from(["os", "ws", "is"]))
     only_os = {"drain_overlap": st.booleans()} if dataflow == "os" else {"double_buffered": st.booleans()}
-    return draw(
+    array = draw(
         section(
             {"rows": st.integers(1, 4096), "cols": st.integers(1, 4096), "dataflow": st.just(dataflow)},
             lanes=st.integers(1, 256),
@@ -53,22 +83,37 @@ def arrays(draw):
             psum=registers(),
             skip_unused=st.booleans(),
             scale_unit=st.none() | scale_units(),
+            popcount=st.none()
+            | section(
+                {"word_bits": st.sampled_from([32, 64, 128, 256])}, zero_padding=st.sampled_from(["correct", "refuse"])
+            ),
+            codebook=st.none()
+            | section({"mode": st.sampled_from(["decode", "accumulate"])}, index_bits=st.integers(1, 8)),
             **only_os,
         )
     )
+    accumulator = draw(registers())
+    special = draw(st.sampled_from(["none", "multiplier", "float_unit"]))
+    if special == "multiplier":
+        array = {**array, **draw(multipliers()), "scale_unit": None}
+    if special == "float_unit":
+        array["float_unit"] = draw(float_units())
+        narrow = section({"bits": st.integers(8, 48)}, overflow=st.sampled_from(["wrap", "saturate"]))
+        if array["float_unit"]["accumulate"] == "float32":
+            narrow = st.just({"bits": 32, "overflow": "saturate"})
+        array["psum"], accumulator = draw(narrow), draw(narrow)
+    return {"array": array, "accumulator": accumulator}
 
 
 def buffers():
     return section({"size_bytes": st.integers(64, 1 << 30)})
 
 
-configs = section(
+others = section(
     {
         "name": st.text(printable, min_size=1, max_size=100),
         "clock_mhz": st.floats(0, 100_000, exclude_min=True) | st.integers(1, 100_000),
-        "array": arrays(),
     },
-    accumulator=registers(),
     ppu=section(
         {},
         lanes=st.integers(1, 4096),
@@ -77,11 +122,14 @@ configs = section(
         multiplier_bits=st.integers(2, 32),
         vsq_guard_bits=st.integers(0, 8),
         vsq_scale_rounding=st.sampled_from(["nearest", "up"]),
+        mx_scale_rule=st.sampled_from(["floor", "even", "tosa", "rceil"]),
+        element_rounding=st.sampled_from(["half_even", "half_away", "toward_zero"]),
     ),
     buffers=section({}, weight=buffers(), activation=buffers(), output=buffers(), accumulator=buffers()),
     dram=section({}, kind=st.sampled_from(["ddr3", "lpddr4", "hbm2", "hbm2_board"])),
     energy=section({}, table=st.sampled_from(["horowitz45", str(OWN_TABLE)])),
-).map(parse_config)
+)
+configs = st.tuples(others, machines()).map(lambda parts: parse_config({**parts[0], **parts[1]}))
 
 
 @given(configs)
@@ -114,9 +162,9 @@ def test_texts_that_look_like_something_else_survive(name):
 def test_a_dump_says_everything_once_in_order_with_its_description(config):
     lines = dump_config(config).splitlines()
     shown = [line.split(":")[0].strip() for line in lines]
-    expected = [path[-1] for path, _ in walk_keys() if path[:2] != ("array", "scale_unit") or len(path) == 2]
-    if config.array.scale_unit is not None:
-        expected = [path[-1] for path, _ in walk_keys()]
+    units = ("scale_unit", "float_unit", "popcount", "codebook")
+    absent = [("array", unit) for unit in units if getattr(config.array, unit) is None]
+    expected = [path[-1] for path, _ in walk_keys() if len(path) == 2 or path[:2] not in absent]
     assert shown == expected
     assert all("  # " in line for line in lines)
 
@@ -140,8 +188,8 @@ def test_one_corrupted_value_is_reported_at_its_line(config, data):
     plain = [(number, path) for number, path, is_value in value_lines(dump_config(config)) if is_value]
     number, path = data.draw(st.sampled_from(plain))
     field = FIELDS[path]
-    scale_unit_is_off = section_of(field) is not None  # then any section is judged by its own keys
-    wrong = data.draw(st.sampled_from(["[1]", "''", "-1", "1e9"])) if scale_unit_is_off else WRONG
+    unit_is_off = section_of(field) is not None  # then any section is judged by its own keys
+    wrong = data.draw(st.sampled_from(["[1]", "''", "-1", "1e9"])) if unit_is_off else WRONG
     key = lines[number - 1].split(":")[0]
     lines[number - 1] = f"{key}: {wrong}  # corrupted"
     with pytest.raises(ConfigError) as caught:
@@ -194,6 +242,8 @@ def outcome_of(config):
 @pytest.mark.parametrize("misfit", MISFITS, ids=lambda value: repr(value)[:12])
 def test_a_misfit_is_kept_as_it_is_or_refused_in_plain_words(path, misfit):
     config = {"name": "a", "clock_mhz": 1, "array": {"rows": 1, "cols": 1, "dataflow": "ws"}}
+    if path[:2] == ("array", "float_unit"):  # which needs registers of its own kind
+        config["accumulator"] = config["array"]["psum"] = {"bits": 32, "overflow": "saturate"}
     inner = config
     for key in path[:-1]:
         inner = inner.setdefault(key, {})
@@ -221,6 +271,8 @@ def test_what_is_accepted_is_said_in_words():
     assert said["array.scale_unit"] == "a section, or null"
     assert said["array.scale_unit.product_bits"] == "1 to 24, or null"
     assert said["array.skip_unused"] == "true or false"
+    assert said["array.float_unit.align_bits"] == "0 to 32, or null"
+    assert said["array.popcount.word_bits"] == "32, 64, 128, 256"
     assert said["clock_mhz"] == "more than 0, up to 100000"
     assert said["name"] == "1 to 100 characters"
     assert said["ppu.rounding"] == ", ".join(ROUNDINGS)

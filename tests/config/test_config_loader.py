@@ -10,6 +10,9 @@ from accelsim.errors import AccelsimError, ConfigError
 SMALL = {"name": "small", "clock_mhz": 100, "array": {"rows": 4, "cols": 3, "dataflow": "ws"}}
 
 
+SATURATING = {"bits": 32, "overflow": "saturate"}
+
+
 def small(**changes):
     """SMALL with some of its array's keys changed."""
     return {**SMALL, "array": {**SMALL["array"], **changes}}
@@ -110,6 +113,8 @@ def test_the_digest_depends_on_values_only():
         {"clock_mhz": 100.5},
         {"array": {**SMALL["array"], "rows": 5}},
         {"array": {**SMALL["array"], "scale_unit": {}}},
+        {"array": {**SMALL["array"], "popcount": {}}},
+        {"array": {**SMALL["array"], "multiplier": {"kind": "bit_serial"}}},
         {"accumulator": {"overflow": "saturate"}},
         {"buffers": {"output": {"size_bytes": 1024}}},
     ],
@@ -195,6 +200,13 @@ def test_a_flood_of_problems_is_cut_and_says_so():
         (small(psum=24), "array.psum: 24 is not a section; write its keys (bits, overflow) below it, or leave it out"),
         (small(psum={"bits": 7}), "array.psum.bits: 7 is too small; use 8 to 64"),
         (small(weight={"bits": 17}), "array.weight.bits: 17 is too large; use 2 to 16"),
+        (small(popcount={"word_bits": 48}), "array.popcount.word_bits: 48 is not one of 32, 64, 128, 256"),
+        (small(codebook={"index_bits": 9}), "array.codebook.index_bits: 9 is too large; use 1 to 8"),
+        (small(multiplier={"kind": "fusions"}), "array.multiplier.kind: 'fusions' is not one of parallel, fusion, "
+         "bit_serial, shift; did you mean 'fusion'?"),
+        (small(multiplier=None), "array.multiplier: it has no value; write its keys (kind, serial) below it, or leave "
+         "it out"),
+        (small(float_unit={"align_bits": -1}), "array.float_unit.align_bits: -1 is too small; use 0 to 32, or null"),
         (
             small(scale_unit={"product_bits": 0}),
             "array.scale_unit.product_bits: 0 is too small; use 1 to 24, or null",
@@ -212,7 +224,8 @@ def test_a_flood_of_problems_is_cut_and_says_so():
         ({**SMALL, "clock_mhz": float("inf")}, "clock_mhz: inf is not a finite number; use more than 0, up to 100000"),
         ({**SMALL, "clock_mhz": False}, "clock_mhz: false is not a number; use more than 0, up to 100000"),
         ({**SMALL, "array": "16x16"}, "array: '16x16' is not a section; write its keys (rows, cols, dataflow, lanes, "
-         "weight, activation, psum, double_buffered, drain_overlap, skip_unused, scale_unit) below it"),
+         "weight, activation, psum, double_buffered, drain_overlap, skip_unused, multiplier, scale_unit, float_unit, "
+         "popcount, codebook) below it"),
         ({**SMALL, "rows": 4}, "rows: unknown key here; 'rows' belongs in array"),
         ({**SMALL, "weight": {}}, "weight: unknown key here; 'weight' belongs in array or in buffers"),
         (small(clock_mhz=4), "array.clock_mhz: unknown key here; 'clock_mhz' belongs at the top level"),
@@ -248,6 +261,37 @@ def test_each_mistake_has_its_sentence(config, expected):
             small(scale_unit={"weight_scale_bits": 3, "product_bits": 8}),
             "array.scale_unit: product_bits=8 is wider than the full product of 3 + 4 bits; use 1 to 7, or null for "
             "the full product",
+        ),
+        (
+            small(float_unit={"accumulate": "float32"}),
+            "array: float_unit.accumulate=float32 needs psum: {bits: 32, overflow: saturate}; found 32 bits that wrap",
+        ),
+        (
+            small(float_unit={"accumulate": "float32"}, psum=SATURATING),
+            "array.float_unit.accumulate=float32 needs accumulator: {bits: 32, overflow: saturate}; found 32 bits that "
+            "wrap",
+        ),
+        (
+            small(float_unit={"accumulate": "fixed"}, psum={"bits": 49}),
+            "array: float_unit.accumulate=fixed takes psums of up to 48 bits; found 49",
+        ),
+        (
+            {**small(float_unit={"accumulate": "fixed"}), "accumulator": {"bits": 64}},
+            "array.float_unit.accumulate=fixed takes accumulators of up to 48 bits; found 64 bits that wrap",
+        ),
+        (
+            small(multiplier={"kind": "fusion"}, weight={"bits": 6}),
+            "array: multiplier.kind=fusion builds ports of 2-bit bricks, 2, 4, 8, 16 bits wide; found weight.bits=6 "
+            "and activation.bits=8",
+        ),
+        (
+            small(multiplier={"kind": "fusion", "serial": "weight"}),
+            "array: multiplier.serial=weight is for kind bit_serial; found kind fusion",
+        ),
+        (
+            small(multiplier={"kind": "shift"}, scale_unit={"product_bits": 4}),
+            "array: multiplier.kind=shift makes plain integer products; leave out scale_unit and float_unit, or use "
+            "kind parallel",
         ),
     ],
 )
