@@ -34,8 +34,15 @@ def _twin(form: Format, *, signed: bool) -> Format:
     return dataclasses.replace(form, **changes)
 
 
+def is_cast(form: Format) -> bool:
+    """Return whether values are cast to the format as they are, with scale 1: 16-bit floats reach far enough. Scaled up
+    to the end of their range, their products would leave float32.
+    """
+    return form.datapath == "float" and form.code_bits >= 16
+
+
 def can_have_channel_scales(form: Format) -> bool:
     """Return whether weights take a coarse scale per output channel: not where a codebook serves the whole tensor, nor
-    where the definition has one number above its blocks (NVFP4) or none (MX).
+    where the definition has one number above its blocks (NVFP4) or none (MX, casts).
     """
-    return form.datapath not in ("codebook", "block_float")
+    return form.datapath not in ("codebook", "block_float") and not is_cast(form)

@@ -17,7 +17,7 @@ from accelsim import formats
 from accelsim.errors import FormatError, NetworkError, ShapeError
 from accelsim.formats import Format, QTensor
 from accelsim.formats.spec import FLOATING
-from accelsim.quantize.choice import can_have_channel_scales, fitting
+from accelsim.quantize.choice import can_have_channel_scales, fitting, is_cast
 from accelsim.quantize.evaluate import Float64, evaluate
 from accelsim.quantize.layers import INPUT, Conv2d, Linear, Matmul
 from accelsim.quantize.network import FloatLayer, FloatNetwork
@@ -49,7 +49,7 @@ def quantize_network(
     weights, activations : formats of the layers' operands, names of the catalog. Where an activation has a sign that
         its format lacks, or lacks the sign that its format spends a bit on (after ReLU), it takes the format's twin:
         int8 and uint8, vsq4 and uvsq4. Integers with zero points span the calibrated minimum and maximum; all other
-        scales come from the largest magnitude (binary, ternary: as these formats define)
+        scales come from the largest magnitude (binary, ternary: as these formats define; 16-bit floats: scale 1)
     first, last : (weights, activations) of the first and the last layer, instead of the above
     output : format of the network's outputs
     per_channel : weights take one coarse scale per output channel, where their format allows one chosen from data (not:
@@ -193,7 +193,10 @@ def _calibrate(
     )
     form = fitting(chosen, non_negative=non_negative, zero_points=shifted)
     with _naming(what):
-        found = form.quantize(values, asymmetric=shifted and form.zero_points != (0, 0))
+        if is_cast(form):
+            found = form.quantize(values, scale=1.0)
+        else:
+            found = form.quantize(values, asymmetric=shifted and form.zero_points != (0, 0))
     return _Encoding(form, found.scale, found.zero_point)
 
 
@@ -201,7 +204,7 @@ def _quantize_weight(layer: FloatLayer, form: Format, per_channel: bool) -> QTen
     assert layer.weight is not None
     channel = 0 if per_channel and can_have_channel_scales(form) else None
     with _naming(f"layer {layer.name!r}: weights"):
-        return form.quantize(layer.weight, channel_axis=channel)
+        return form.quantize(layer.weight, channel_axis=channel, scale=1.0 if is_cast(form) else None)
 
 
 def _needs_float_rule(
