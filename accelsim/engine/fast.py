@@ -10,14 +10,14 @@ are popcounts of packed words where nothing overflows (accelsim.engine.fast_xnor
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 from numpy.typing import NDArray
 
-from accelsim.engine.checks import check_operands, exact_bound, largest_magnitude, register_limits
-from accelsim.engine.contract import ComputeResult, OverflowEvent, RegisterWatch
-from accelsim.engine.fast_float import FixedGemm, float_result, integer_event
+from accelsim.engine.checks import check_operands, largest_magnitude, register_limits
+from accelsim.engine.contract import ComputeResult, RegisterWatch
+from accelsim.engine.fast_float import FixedGemm, float_result
+from accelsim.engine.fast_integers import IntegerGemm
+from accelsim.engine.fast_xnor import XnorGemm, packs
 from accelsim.engine.preload import accumulator_extremes, earlier, preload
 from accelsim.mapping.contract import GemmOperands, LayerPlan
 
@@ -52,26 +52,51 @@ def _proved(operands: GemmOperands, plan: LayerPlan) -> ComputeResult | None:
     blocks = operands.blocks
     if blocks is not None and blocks.product_shift:
         return None  # rounded scale products cannot be folded into the operands
-    psum_bound, sum_bound = _bounds(operands, plan)
+    binary = packs(operands)
+    psum_bound, sum_bound = _binary_bounds(operands, plan) if binary else _bounds(operands, plan)
     bias = operands.bias.astype(np.int64)
     bias_low, bias_high = int(bias.min(initial=0)), int(bias.max(initial=0))
     psum = RegisterWatch(0, None, -psum_bound, psum_bound, exact=False)
     accumulator = RegisterWatch(0, None, bias_low - sum_bound, bias_high + sum_bound, exact=False)
     if not _fits(psum, plan.psum_bits) or not _fits(accumulator, plan.acc_bits):
         return None
-    a: NDArray[np.signedinteger] = operands.a
-    w: NDArray[np.signedinteger] = operands.w
-    if blocks is not None:
-        a = a * np.repeat(blocks.a_scales.astype(np.int64), blocks.size, axis=2)
-        w = w * np.repeat(blocks.w_scales.astype(np.int64), blocks.size, axis=1)
-    products = exact_matmul(a, w)
+    if binary:
+        products: Int64 | None = _binary_products(operands, plan)
+    else:
+        products = _float_products(operands)
     if products is None:
         return None
     return ComputeResult(products + bias[:, None, :], plan.cycles, plan.actions, psum, accumulator)
 
 
+def _binary_products(operands: GemmOperands, plan: LayerPlan) -> Int64:
+    """Return binary products by popcounts."""
+    shape = operands.shape
+    out = np.empty((shape.batch, shape.m, shape.n), np.int64)
+    for b in range(shape.batch):
+        XnorGemm(operands, plan, b).products(out[b])
+    return out
+
+
+def _float_products(operands: GemmOperands) -> Int64 | None:
+    """Return the exact products, block scales folded into the operands; None where no float product is exact."""
+    a: NDArray[np.signedinteger] = operands.a
+    w: NDArray[np.signedinteger] = operands.w
+    blocks = operands.blocks
+    if blocks is not None:
+        a = a * np.repeat(blocks.a_scales.astype(np.int64), blocks.size, axis=2)
+        w = w * np.repeat(blocks.w_scales.astype(np.int64), blocks.size, axis=1)
+    return exact_matmul(a, w)
+
+
 def _fits(register: RegisterWatch, bits: int) -> bool:
     return register.sufficient_bits is not None and register.sufficient_bits <= bits
+
+
+def _binary_bounds(operands: GemmOperands, plan: LayerPlan) -> tuple[int, int]:
+    """Return the same as `_bounds` of lanes of +1 and -1: as many as there are."""
+    length = operands.shape.k
+    return min(plan.group * plan.groups_per_fold, length), length
 
 
 def _bounds(operands: GemmOperands, plan: LayerPlan) -> tuple[int, int]:
@@ -111,7 +136,9 @@ def _watched(operands: GemmOperands, plan: LayerPlan) -> ComputeResult:
     bias = operands.bias.astype(np.int64)
     acc = np.empty((shape.batch, shape.m, shape.n), np.int64)
     extremes = np.empty((shape.batch, 4, shape.n), np.int64)
-    kind = FixedGemm if operands.summation.kind == "fixed" else _Gemm
+    kind: type[FixedGemm | IntegerGemm] = FixedGemm if operands.summation.kind == "fixed" else IntegerGemm
+    if packs(operands):
+        kind = XnorGemm
     gemms = [kind(operands, plan, b) for b in range(shape.batch)]
     for b, gemm in enumerate(gemms):
         extremes[b] = gemm.exact(acc[b])
@@ -133,48 +160,3 @@ def _watched(operands: GemmOperands, plan: LayerPlan) -> ComputeResult:
     low, high = register_limits(plan.acc_bits)
     assert acc.size == 0 or (low <= int(acc.min()) and int(acc.max()) <= high)
     return ComputeResult(acc, plan.cycles, plan.actions, psum, accumulator)
-
-
-class _Gemm:
-    """One product of the batch, as the kernels take it: contiguous, one dtype."""
-
-    def __init__(self, operands: GemmOperands, plan: LayerPlan, index: int) -> None:
-        self.index, self.plan = index, plan
-        self.narrow = exact_bound(operands, plan) < 1 << 31
-        self.a, self.w = np.ascontiguousarray(operands.a[index]), np.ascontiguousarray(operands.w[index])
-        blocks = operands.blocks
-        if blocks is None:
-            none = np.zeros((1, 1), np.int32)
-            self.scales, self.block, self.shift = (none, none), 0, 0
-        else:
-            a_scales = np.ascontiguousarray(blocks.a_scales[index])
-            self.scales = a_scales, np.ascontiguousarray(blocks.w_scales[index])
-            self.block, self.shift = blocks.size, blocks.product_shift
-
-    def exact(self, out: Int64) -> Int64:
-        """Write the sums of products; return the trajectories' extremes, int64 [4, N]."""
-        from accelsim.engine import fast_kernels as kernels
-
-        columns = self.w.shape[1]
-        dtype = np.int32 if self.narrow else np.int64
-        extremes: NDArray[Any] = np.empty((4, columns), dtype)
-        scratch: NDArray[Any] = np.empty((2, columns), dtype)
-        sums: NDArray[Any] = np.empty((2, columns), dtype)
-        order = (self.block, self.shift, self.plan.group, self.plan.groups_per_fold)
-        kernels.exact_sums(self.a, self.w, *self.scales, *order, scratch, sums, extremes, out)
-        return extremes.astype(np.int64)
-
-    def limited(
-        self, held: Int64, out: Int64
-    ) -> tuple[tuple[int, int], tuple[OverflowEvent | None, OverflowEvent | None]]:
-        """Write the accumulators; return the overflows of both registers and the first of each."""
-        from accelsim.engine import fast_kernels as kernels
-
-        plan = self.plan
-        firsts = np.full((2, 5), -1, np.int64)
-        order = (self.block, self.shift, plan.group, plan.groups_per_fold)
-        widths = (plan.psum_bits, plan.psum_overflow == "saturate", plan.acc_bits, plan.acc_overflow == "saturate")
-        counts = kernels.limited_sums(
-            self.a, self.w, *self.scales, *order, np.ascontiguousarray(held), *widths, firsts[0], firsts[1], out
-        )
-        return counts, (integer_event(firsts[0], self.index), integer_event(firsts[1], self.index))

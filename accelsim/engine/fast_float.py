@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from accelsim.engine.block_values import BlockValues
 from accelsim.engine.contract import ComputeResult, OverflowEvent, RegisterWatch
+from accelsim.engine.fast_integers import integer_event
 from accelsim.engine.preload import earlier
 from accelsim.mapping.contract import GemmOperands, LayerPlan
 
@@ -61,12 +62,6 @@ class FixedGemm:
         parts = np.empty((stop - start, self.groups, self.values.columns), np.int64)
         kernels.fixed_parts(values, exponents, self.blocks_per_group, ROUNDINGS.index(summation.rounding), parts)
         return parts
-
-
-def integer_event(first: Int64, batch: int) -> OverflowEvent | None:
-    """Decode (m, n, k, before, addend); the sum may need a 65th bit, hence Python integers."""
-    m, n, k, before, addend = first.tolist()
-    return None if m < 0 else OverflowEvent((batch, m, n), k, before + addend)
 
 
 def float_result(operands: GemmOperands, plan: LayerPlan) -> ComputeResult:

@@ -1,0 +1,66 @@
+"""Integer layers of the fast engine, one product of the batch at a time."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from accelsim.engine.checks import exact_bound
+from accelsim.engine.contract import OverflowEvent
+from accelsim.mapping.contract import GemmOperands, LayerPlan
+
+Int64 = NDArray[np.int64]
+
+
+class IntegerGemm:
+    """One product of the batch, as the kernels take it: contiguous, one dtype."""
+
+    def __init__(self, operands: GemmOperands, plan: LayerPlan, index: int) -> None:
+        self.index, self.plan = index, plan
+        self.narrow = exact_bound(operands, plan) < 1 << 31
+        self.a, self.w = np.ascontiguousarray(operands.a[index]), np.ascontiguousarray(operands.w[index])
+        self.valid = operands.k_valid
+        blocks = operands.blocks
+        if blocks is None:
+            none = np.zeros((1, 1), np.int32)
+            self.scales, self.block, self.shift = (none, none), 0, 0
+        else:
+            a_scales = np.ascontiguousarray(blocks.a_scales[index])
+            self.scales = a_scales, np.ascontiguousarray(blocks.w_scales[index])
+            self.block, self.shift = blocks.size, blocks.product_shift
+
+    def exact(self, out: Int64) -> Int64:
+        """Write the sums of products; return the trajectories' extremes, int64 [4, N]."""
+        from accelsim.engine import fast_kernels as kernels
+
+        columns = self.w.shape[1]
+        dtype = np.int32 if self.narrow else np.int64
+        extremes: NDArray[Any] = np.empty((4, columns), dtype)
+        scratch: NDArray[Any] = np.empty((2, columns), dtype)
+        sums: NDArray[Any] = np.empty((2, columns), dtype)
+        order = (self.block, self.shift, self.plan.group, self.plan.groups_per_fold)
+        kernels.exact_sums(self.a, self.w, *self.scales, *order, scratch, sums, extremes, out)
+        return extremes.astype(np.int64)
+
+    def limited(
+        self, held: Int64, out: Int64
+    ) -> tuple[tuple[int, int], tuple[OverflowEvent | None, OverflowEvent | None]]:
+        """Write the accumulators; return the overflows of both registers and the first of each."""
+        from accelsim.engine import fast_kernels as kernels
+
+        plan = self.plan
+        firsts = np.full((2, 5), -1, np.int64)
+        order = (self.block, self.shift, plan.group, plan.groups_per_fold)
+        widths = (plan.psum_bits, plan.psum_overflow == "saturate", plan.acc_bits, plan.acc_overflow == "saturate")
+        counts = kernels.limited_sums(
+            self.a, self.w, *self.scales, *order, np.ascontiguousarray(held), *widths, firsts[0], firsts[1], out
+        )
+        return counts, (integer_event(firsts[0], self.index), integer_event(firsts[1], self.index))
+
+
+def integer_event(first: Int64, batch: int) -> OverflowEvent | None:
+    """Decode (m, n, k, before, addend); the sum may need a 65th bit, hence Python integers."""
+    m, n, k, before, addend = first.tolist()
+    return None if m < 0 else OverflowEvent((batch, m, n), k, before + addend)
