@@ -23,6 +23,7 @@ class StepContents:
     elements, scales : int64 [lane steps], valid elements of each, and valid block scales that come with each
     products, tree_adds, block_adds, block_sum_adds, scaled_blocks : events for one output; see Tally
     groups, block_latches : psum additions, and latches of the block register, for one output
+    block_size : 0 without block scales
     """
 
     elements: Int64
@@ -34,6 +35,7 @@ class StepContents:
     scaled_blocks: int
     groups: int
     block_latches: int
+    block_size: int
 
 
 def step_contents(k: int, k_valid: NDArray[np.bool_], lanes: int, block_size: int, group: int) -> StepContents:
@@ -65,6 +67,7 @@ def step_contents(k: int, k_valid: NDArray[np.bool_], lanes: int, block_size: in
         scaled_blocks=scaled_blocks,
         groups=groups,
         block_latches=groups * (steps_per_group - 1),
+        block_size=block_size,
     )
 
 
@@ -74,7 +77,7 @@ def array_tally(
     """Return the events of all passes."""
     outputs = shape.batch * shape.m * shape.n
     # In float32 each block is an addition to the psum by itself; else the blocks of a step are added to one another.
-    one_by_one = summation.kind == "float32" and contents.scaled_blocks > 0
+    one_by_one = summation.kind == "float32" and contents.block_size > 0
     hops = _hops(shape, passes, contents.elements, config)
     scale_hops = _hops(shape, passes, contents.scales, config)
     r, _ = extents(passes, config)
