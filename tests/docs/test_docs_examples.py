@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 
 from accelsim import cli
 
-PAGES = ["README.md", "CHANGELOG.md", *(f"docs/{name}.md" for name in ("api", "architecture", "numerics"))]
+PAGES = ["README.md", "CHANGELOG.md", *(f"docs/{name}.md" for name in ("api", "architecture", "numerics", "quantize"))]
 
 
 @pytest.fixture(autouse=True)
@@ -30,6 +30,40 @@ def test_the_api_page_runs(project_root, tmp_path):
     )
     assert results.attempted > 25
     assert results.failed == 0
+
+
+def test_the_page_on_quantizing_runs(project_root, tmp_path):
+    results = doctest.testfile(
+        str(project_root / "docs" / "quantize.md"), module_relative=False, globs={"folder": tmp_path}
+    )
+    assert results.attempted >= 9
+    assert results.failed == 0
+
+
+def test_the_presets_are_those_of_the_page(project_root):
+    from accelsim.quantize.presets import PRESETS
+
+    text = (project_root / "docs" / "quantize.md").read_text()
+    rows = re.findall(
+        r"^\| (`[^|]*) \| ([^|]*) \| ([^|]*) \|$", text.split("## Presets")[1].split("##")[0], re.MULTILINE
+    )
+    stated = {name for row in rows for name in re.findall(r"`(\w+)`", row[0].split("(")[0])}
+    assert stated == set(PRESETS)
+    for names, pair, edges in rows:
+        for name in re.findall(r"`(\w+)`", names.split("(")[0]):
+            recipe = PRESETS[name]
+            assert edges == ("the same" if recipe.first is None else recipe.first[0])
+            assert recipe.first == recipe.last
+            if "both" not in pair:
+                assert pair == f"{recipe.weights}, {recipe.activations}"
+
+
+def test_every_option_of_quantize_is_on_its_page(project_root):
+    text = (project_root / "docs" / "quantize.md").read_text()
+    command = next(command for command in cli.app.registered_commands if command.callback.__name__ == "quantize")
+    names = {name.replace("_", "-") for name in command.callback.__annotations__} - {"network", "out", "return"}
+    assert {name for name in names if f"`--{name} " not in text and f"`--{name}`" not in text} == set()
+    assert len(names) >= 10
 
 
 def test_the_readme_python_runs(project_root, capsys):
