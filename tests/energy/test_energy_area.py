@@ -269,6 +269,26 @@ def test_the_ppu_has_the_multiplier_that_its_rule_needs(rounding, law, widths):
     assert {part.count for part in ppu} <= {7, 14}
 
 
+def test_the_ppu_has_what_its_outputs_need():
+    def ppu(rounding="trace", **array):
+        config = machine(activation=5, ppu={"lanes": 7, "vsq_guard_bits": 3, "rounding": rounding}, **array)
+        return area_report(config).by_component_um2["ppu"]
+
+    um2 = TABLE.um2
+    plain = 7 * um2("requantizer", 32, 32)
+    assert ppu() == ppu("half_up") == pytest.approx(plain)
+    # A vector's elements have 5 + 4 + 3 + 1 bits; one is divided by a scale (4 + 3), the largest by an element (5 + 3).
+    assert ppu(scale_unit=SCALES) - plain == pytest.approx(
+        7 * (um2("adder", 13) + um2("divider", 13, 7)) + um2("divider", 13, 8)
+    )
+    floats = 7 * (um2("fp32_multiplier") + 2 * um2("shifter", 32) + 2 * um2("adder", 32))
+    assert ppu("float32_half_even") == pytest.approx(floats)
+    fixed = FloatUnit(accumulate="fixed")
+    assert ppu(float_unit=fixed) == pytest.approx(plain + floats + 7 * um2("adder", 31))
+    assert ppu("float32_half_even", float_unit=fixed) == pytest.approx(floats + 7 * um2("adder", 31))
+    assert ppu(popcount=Popcount(word_bits=32)) == pytest.approx(plain + 7 * um2("adder", 32))
+
+
 # -- laws of any machine ----------------------------------------------------------------------------------------------
 
 SCALES = ScaleUnit(weight_scale_bits=4, activation_scale_bits=4)
