@@ -112,18 +112,20 @@ def _products(tally: Tally, datapath: Datapath) -> Events:
             (Action("mac", "mult", (widths.w, bin_bits)), steps * indices),
             (Action("mac", "add", (widths.dot,)), steps * (indices - 1) + tally.block_adds),
         ]
-    events: Events = [(Action("mac", "add", (widths.dot,)), adds)]
+    serial = multiplier.kind == "bit_serial"
+    # The price of a bit-serial product holds the tree of every cycle.
+    events: Events = [(Action("mac", "add", (widths.dot,)), 0 if serial else adds)]
     if datapath.product == "shift":
         # The shifted activation is as wide as the product; the sign is one addition more, of its two's complement.
         events.append((Action("mac", "barrel_shift", (widths.a + widths.w - 1,)), tally.products))
         events.append((Action("mac", "add", (widths.a,)), tally.products))
     elif multiplier.kind == "fusion":
         events.append((Action("mac", "fused_mult", (fused_bits(widths.w), fused_bits(widths.a))), tally.products))
-    elif multiplier.kind == "bit_serial":
-        serial = {"both": "serial_mult", "activation": "semi_serial_mult", "weight": "semi_serial_mult"}
+    elif serial:
+        operation = "serial_mult" if multiplier.serial == "both" else "semi_serial_mult"
         # Of one serial operand: (parallel bits, serial bits).
         order = (widths.a, widths.w) if multiplier.serial == "weight" else (widths.w, widths.a)
-        events.append((Action("mac", serial[multiplier.serial], order), tally.products))
+        events.append((Action("mac", operation, order), tally.products))
     else:
         events.append((Action("mac", "mult", (widths.w, widths.a)), tally.products))
     exponents = max(widths.a_exponent, widths.w_exponent)
