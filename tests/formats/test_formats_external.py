@@ -39,9 +39,9 @@ def test_who_made_them():
 
 
 # On CPUs torchao takes the power of "rceil" from a float32 logarithm, and misses what lies just above a power of two
-# (NVIDIA's instruction, which it uses on GPUs, rounds the quotient itself up): 1.7500001 * 2**40, for types whose largest
-# number begins with 1.75, and 1.5000001 * 2**15 for E2M1 (1.5). Such a block has the next larger power here, the smallest
-# under which nothing saturates.
+# (NVIDIA's instruction, which it uses on GPUs, rounds the quotient itself up): 1.7500001 * 2**40, for types whose
+# largest number begins with 1.75, and 1.5000001 * 2**15 for E2M1 (1.5). Such a block has the next larger power here,
+# the smallest under which nothing saturates.
 ABOVE_A_POWER = {"mxfp8_e4m3": 5, "mxfp8_e5m2": 5, "mxfp6_e3m2": 5, "mxfp4": 3}
 
 
