@@ -417,3 +417,59 @@ def test_grouped_convolutions_see_their_own_blocks():
     acc = direct_accumulators(layer, x, w, None, float_machine("fixed", fraction_bits=12))
     # (1 + 2) and (3 + 4) * 2^3 * 2, in units of 2^-6 * 2^-6
     assert acc[0, 0, 0].tolist() == [3, 7 * 16]
+
+
+# -- docs/numerics.md, section 5 -------------------------------------------------------------------------------------
+
+
+def test_exact_sums_take_the_bits_that_the_page_says(project_root):
+    """32 products of the largest magnitude, on the grid of the smallest exponent, and a sign."""
+    manual = (project_root / "docs/numerics.md").read_text(encoding="utf-8")
+    largest = {element.name: int(element.largest / 2.0 ** element.exponent_range[0]) for element in (E2M1, E2M3, E3M2)}
+    largest |= {element.name: int(element.largest / 2.0 ** element.exponent_range[0]) for element in (E4M3, E5M2)}
+    bits = [(32 * number**2).bit_length() + 1 for number in (128, *largest.values())]
+    assert f"| bits | {' | '.join(map(str, bits))} |" in manual
+    assert (32 * 127**2).bit_length() + 1 == 20
+    assert "20 without the code -128" in manual
+
+
+@given(st.data())
+@settings(max_examples=40)
+def test_what_equals_what(data):
+    """Exponents that are equal shift; scales of 1 vanish; lanes, dataflows and sizes of blocks do not matter."""
+    rng = np.random.default_rng(data.draw(st.integers(0, 2**32 - 1)))
+    element, k = data.draw(st.sampled_from([E2M1, E2M3, INT8])), 12
+    x, w = (rng.integers(element.code_low, element.code_high, (3, k), endpoint=True) for _ in "xw")
+    # Units of 2^-30: the smallest products are 2^-12, and blocks are scaled by 2^-6 at least.
+    wide = {"fraction_bits": 30, "accumulate": "fixed"}
+
+    def acc(size, exponent, **options):
+        form = OcpMxFormat("mx", element, size)
+        scales = np.full((3, -(-x.shape[1] // size)), 127 + exponent)
+        tensors = [formats.make_qtensor(codes, form, 1.0, block_scales=scales) for codes in (x, w)]
+        return direct_accumulators(FC, *tensors, None, float_machine(**options, **wide))
+
+    plain = acc(4, 0)
+    values = [element.decode(codes.astype(np.int32)) for codes in (x, w)]
+    assert_array_equal(plain, values[0] @ values[1].T * 2.0**30)
+    exponent = data.draw(st.integers(-3, 3))
+    assert_array_equal(acc(4, exponent), plain * 4.0**exponent)
+    for size, lanes, dataflow in [(2, 1, "ws"), (4, 4, "is"), (4, 8, "os"), (6, 3, "ws"), (12, 12, "os")]:
+        assert_array_equal(acc(size, 0, lanes=lanes, dataflow=dataflow, rows=4), plain)
+
+
+@given(st.integers(0, 2**32 - 1), st.sampled_from(["float32", "fixed"]), st.sampled_from([None, 4]))
+@settings(max_examples=40)
+def test_zeros_that_complete_k_change_nothing(seed, accumulate, align_bits):
+    rng = np.random.default_rng(seed)
+    x, w = random_tensor(rng, MX[4], (3, 7), False), random_tensor(rng, MX[4], (2, 7), False)
+    config = float_machine(accumulate, lanes=4, align_bits=align_bits, fraction_bits=3)
+    blank = np.zeros((3, 5), np.int32)
+    completed = []
+    for tensor, rows in ((x, 3), (w, 2)):
+        codes = np.concatenate([tensor.codes, blank[:rows]], axis=1)
+        size = tensor.format.blocks.size
+        more = np.full((rows, -(-12 // size) - tensor.block_scales.shape[1]), 254)
+        scales = np.concatenate([tensor.block_scales, more], axis=1)
+        completed.append(formats.make_qtensor(codes, tensor.format, 1.0, block_scales=scales))
+    assert_array_equal(direct_accumulators(FC, x, w, None, config), direct_accumulators(FC, *completed, None, config))
