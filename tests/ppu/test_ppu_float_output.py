@@ -6,7 +6,7 @@ from fractions import Fraction
 import ml_dtypes
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from accelsim import formats
@@ -176,12 +176,18 @@ def test_minifloats_are_casts_of_the_float32_product(values, name):
 
 
 def test_an_integer_accumulator_is_rounded_to_float32_first():
-    # 2**24 + 1 is halfway between two float32 numbers and goes to 2**24; so it does not reach the fp16-like tie.
-    # In bf16 (8 bits) 2**24 + 2**16 is a tie between 2**24 and 2**24 + 2**17, and + 1 would decide it upwards.
-    acc = [[(1 << 24) + (1 << 16), (1 << 24) + (1 << 16) + 1]]
-    assert emit(acc, "bf16", dtype=np.int64).codes.tolist() == [[0x4B80, 0x4B80]]
-    # 2**24 + 3 is not halfway in float32: 2**24 + 4.
-    assert emit([[(1 << 24) + 3]], "bf16", dtype=np.int64, scale=np.array(2.0**-24)).codes.item() == 0x3F80
+    # 2**24 + 1 is halfway between two float32 numbers, and goes to 2**24. Times (1 + 2**-11) * 2**-24 that is a tie of
+    # fp16, between 1 (0x3C00) and 1 + 2**-10; the + 1 would have decided it upwards.
+    scale = np.array((1 + 2.0**-11) * 2.0**-24)
+    assert emit([[(1 << 24) + 1, (1 << 24) + 2]], "fp16", dtype=np.int64, scale=scale).codes.tolist() == [
+        [0x3C00, 0x3C01]
+    ]
+
+
+def test_the_product_is_rounded_to_float32_before_it_is_encoded():
+    # (1 + 2**-12)**2 = 1 + 2**-11 + 2**-24: float32 drops the last term, and leaves a tie of fp16 that goes to 1.
+    assert emit([[1 + 2.0**-12]], "fp16", scale=np.array(1 + 2.0**-12)).codes.item() == 0x3C00
+    assert emit([[1 + 2.0**-12]], "fp16", scale=np.array(1 + 2.0**-12 + 2.0**-23)).codes.item() == 0x3C01
 
 
 def test_fixed_point_sums_weigh_what_their_last_bit_says():
@@ -194,6 +200,9 @@ def test_fixed_point_sums_weigh_what_their_last_bit_says():
 
 
 @given(st.integers(-(1 << 47), (1 << 47) - 1), st.floats(2.0**-12, 4.0), st.integers(1, 64))
+@example((1 << 47) - 1, 0.01, 40)  # 0.01 * 2**-40 would be flushed; 1.28 is not
+@example(-(1 << 47), 2.0**-12, 34)
+@example((1 << 47) - 1, 2.0**-12, 64)  # shift 106, beyond what the shifter has: 0
 def test_fraction_bits_do_not_make_scales_vanish(acc, scale, fraction_bits):
     """TFLite flushes scales below 2**-32 to 0; the fraction bits are no part of the scale."""
     fields = {"rounding": "half_up", "format": formats.get("int16"), "scale": np.array(scale)}

@@ -147,12 +147,6 @@ def test_any_shape_keeps_channels_last(shape):
         ("vsq4", [1], {}, "^vsq_int4_v16_s4: thresholds are counted, and a count is an integer or, for one"),
         ("fp16", [1], {}, "^fp16: thresholds are counted"),
         ("po2_3", [1], {}, "^po2_3: thresholds are counted"),
-        (
-            "uint4",
-            None,
-            {"activation": "threshold", "thresholds": np.array([1.5])},
-            "thresholds are float64; use int64",
-        ),
         ("uint4", [1], {"activation": "relu"}, "activation='relu' with thresholds: 'threshold', and only it, has"),
         ("uint4", None, {"activation": "threshold"}, "activation='threshold' with no thresholds"),
         ("uint4", [1], {"activation": "treshold"}, "is unknown; did you mean 'threshold'"),
@@ -174,6 +168,9 @@ def test_contradictory_comparisons_are_refused(name, thresholds, fields, message
 
 
 def test_thresholds_have_the_outputs_channels_and_integer_accumulators():
+    wrong = OutputStage(rounding=None, format=formats.get("uint4"), activation="threshold", thresholds=np.array([1.5]))
+    with pytest.raises(FormatError, match="thresholds are float64; use int64"):
+        post_process(np.array([[1, 2]]), wrong, Ppu(), 32)
     with pytest.raises(ShapeError, match=r"thresholds have shape \(3, 1\); the output has 2 channels: use \(2, T\)"):
         run([[1, 2]], "uint4", [[1], [2], [3]])
     with pytest.raises(FormatError, match="compared with integer accumulators; these are float32"):
