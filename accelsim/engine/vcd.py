@@ -15,13 +15,14 @@ from typing import TextIO
 import numpy as np
 from numpy.typing import NDArray
 
-from accelsim.engine.stepped import Registers, build_machine
+from accelsim.engine.stepped import Registers, as_float32, build_machine
 from accelsim.errors import AccelsimError
 from accelsim.mapping.contract import GemmOperands, LayerPlan
 
 PHASES = ("load", "fill", "compute", "drain", "done")
 _PHASE_COMMENT = ", ".join(f"{code} {name}" for code, name in enumerate(PHASES))
 _INDEX_BITS = 32
+_EXPONENT_BITS = 12
 
 Values = NDArray[np.signedinteger]
 Mask = NDArray[np.bool_]
@@ -45,12 +46,16 @@ def write_vcd(
     x, y : operand that moves right, and the one that moves down (os) or stays (ws, is); with several lanes x_0, x_1...
     x_valid, y_valid : a bit a lane, lane 0 lowest
     x_scale, y_scale : block scales, where the layer has them
+    x_exponent, y_exponent, x_scale_exponent, y_scale_exponent : where lanes or block scales have exponents; x_0 and
+        x_scale are then their significands
+    sub_cycle, serial : where a lane step takes several cycles, which of them this is, and the sum so far
     y_next : the load chain, where stationary operands are double-buffered
     psum, psum_valid : psum register; block : sum of a block that spans several lane steps, where there are such
     psum_out, psum_out_valid : the drain chain, where drains overlap
 
     An accumulator shows what is written below its column: `write`, `value`, and the output's `m` and `n`. Data that is
-    not valid is x. Values are two's complement, operands of unsigned formats unsigned.
+    not valid is x. Values are two's complement, operands of unsigned formats unsigned; psums and accumulators that are
+    float32 are the float's bits.
 
     Raises AccelsimError, before anything is simulated, where the array has more than `max_pes` PEs or the layer takes
     more than `max_cycles` cycles (the PPU's apart), and where the file cannot be written.
@@ -149,6 +154,9 @@ class _Waves:
         self.dump, self.plan = dump, plan
         blocks = operands.blocks
         self.scales = 0 if blocks is None else max(1, plan.lanes // blocks.size)
+        self.lane_exponents = operands.a_exponents is not None
+        self.scale_exponents = blocks is not None and blocks.a_exponents is not None
+        self.has_sub_cycles = plan.step_cycles > 1
         self.has_block = plan.steps_per_group > 1
         self.has_load_chain = plan.dataflow != "os" and plan.double_buffered
         self.has_drain_chain = plan.dataflow == "os" and plan.drain_overlap
@@ -168,6 +176,9 @@ class _Waves:
         for name in ["psum", "psum_out"] if self.has_drain_chain else ["psum"]:
             dump.declare(name, pes, name, plan.psum_bits)
             dump.declare(f"{name}_valid", pes, f"{name}_valid", 1)
+        if self.has_sub_cycles:
+            dump.declare("sub_cycle", pes, "sub_cycle", (plan.step_cycles - 1).bit_length())
+            dump.declare("serial", pes, "serial", widths.dot + 1)  # before a sign bit's turn, sums may be larger
         if self.has_block:
             dump.declare("block", pes, "block", widths.dot)
         for name, bits in (("write", 1), ("value", plan.acc_bits), ("m", _INDEX_BITS), ("n", _INDEX_BITS)):
@@ -178,10 +189,15 @@ class _Waves:
         lanes = self.plan.lanes
         for lane in range(lanes):
             self.dump.declare(f"{name} {lane}", pes, name if lanes == 1 else f"{name}_{lane}", bits)
+            if self.lane_exponents:
+                exponent = f"{name}_exponent" if lanes == 1 else f"{name}_exponent_{lane}"
+                self.dump.declare(f"{name} exponent {lane}", pes, exponent, _EXPONENT_BITS)
         self.dump.declare(f"{name}_valid", pes, f"{name}_valid", lanes)
         for q in range(self.scales):
             scale = f"{name}_scale" if self.scales == 1 else f"{name}_scale_{q}"
             self.dump.declare(f"{name} {lanes + q}", pes, scale, scale_bits)
+            if self.scale_exponents:
+                self.dump.declare(f"{name} exponent {lanes + q}", pes, f"{scale}_exponent", _EXPONENT_BITS)
 
     def _write_header(self, scopes: list[str]) -> None:
         dump, plan = self.dump, self.plan
@@ -196,15 +212,19 @@ class _Waves:
 
     def show_operands(self, registers: Registers) -> None:
         """What the cycle works on: from its first edge."""
-        self._operand("x", registers.x, registers.x_ok)
-        self._operand("y", registers.y, registers.y_ok)
+        self._operand("x", registers.x, registers.x_exponent, registers.x_ok)
+        self._operand("y", registers.y, registers.y_exponent, registers.y_ok)
         if self.has_load_chain:
-            self._operand("y_next", registers.chain_y, registers.chain_y_ok)
+            self._operand("y_next", registers.chain_y, registers.chain_y_exponent, registers.chain_y_ok)
+        if self.has_sub_cycles:
+            self.dump.change("sub_cycle", registers.sub_cycle, registers.sub_cycle >= 0)
 
-    def _operand(self, name: str, values: NDArray[np.int32], ok: Mask) -> None:
+    def _operand(self, name: str, values: NDArray[np.int32], exponents: NDArray[np.int32], ok: Mask) -> None:
         lanes = self.plan.lanes
         for lane in range(values.shape[-1]):
             self.dump.change(f"{name} {lane}", values[..., lane], ok[..., lane])
+            if self.scale_exponents if lane >= lanes else self.lane_exponents:
+                self.dump.change(f"{name} exponent {lane}", exponents[..., lane], ok[..., lane])
         self._valid_lanes(f"{name}_valid", ok[..., :lanes])
 
     def _valid_lanes(self, name: str, ok: Mask) -> None:
@@ -216,18 +236,24 @@ class _Waves:
     def show_sums(self, registers: Registers) -> None:
         """What the cycle makes: from the edge at its end."""
         dump, there = self.dump, registers.col >= 0
-        dump.change("psum", registers.psum, there)
+        dump.change("psum", self._contents(registers.psum), there)
         dump.change("psum_valid", there.astype(np.int64))
+        if self.has_sub_cycles:
+            dump.change("serial", registers.serial[..., 0])  # such machines have no blocks: one sum a step
         if self.has_block:
             dump.change("block", registers.block, there)
         if self.has_drain_chain:
-            dump.change("psum_out", registers.chain_psum, registers.chain_row >= 0)
+            dump.change("psum_out", self._contents(registers.chain_psum), registers.chain_row >= 0)
             dump.change("psum_out_valid", (registers.chain_row >= 0).astype(np.int64))
         row, col, value = registers.outlet.T
         m, n = (col, row) if self.plan.transposed else (row, col)
         dump.change("write", (row >= 0).astype(np.int64))
-        for name, content in (("value", value), ("m", m), ("n", n)):
+        for name, content in (("value", self._contents(value)), ("m", m), ("n", n)):
             dump.change(name, content, row >= 0)
+
+    def _contents(self, sums: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Return what psum or accumulator registers hold, floats as their bits."""
+        return as_float32(sums).view(np.int32).astype(np.int64) if self.plan.summation.kind == "float32" else sums
 
 
 def _write(file: TextIO, operands: GemmOperands, plan: LayerPlan, cycles: int, period_ps: float) -> None:

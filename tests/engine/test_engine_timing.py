@@ -1,10 +1,13 @@
 """Drawn by hand: which PE works on what in which cycle, and the cycles by cause, read from the stepped registers."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from numpy.testing import assert_array_equal
 from strategies import machine, plain
 
+from accelsim.config.model import Multiplier
 from accelsim.engine.stepped import SteppedEngine, build_machine
 from accelsim.mapping.contract import CycleCounts
 from accelsim.mapping.plan import plan_operands
@@ -32,7 +35,7 @@ def step_through(operands, config):
     return seen, cycles
 
 
-def draw(seen, *, stationary):
+def draw(seen, *, stationary, sub_cycles=False):
     """One line a cycle: cause, then for each PE what it does; see the drawings."""
     lines, before = [], None
     for now in seen:
@@ -43,6 +46,7 @@ def draw(seen, *, stationary):
                 cell = f"w{now.y[i, j, 0] % 10 - 1}"
             elif now.cause in ("fill", "compute") and now.x_ok[i, j, 0] and now.y_ok[i, j, 0]:
                 cell = f"{'m' if stationary else 'k'}{now.x_token[i, j]}"
+                cell += f".{now.sub_cycle[i, j]}" if sub_cycles else ""
             elif now.cause == "drain" and before.row[i, j] >= 0:
                 cell = f"y{before.row[i, j]}"
             cells.append(cell)
@@ -104,6 +108,62 @@ def test_stationary_operand_3x3(dataflow):
     leaving = [registers.outlet[:, 0].tolist() for registers in seen]
     assert leaving == [[-1, -1, -1]] * 5 + [[0, -1, -1], [1, 0, -1], [-1, 1, 0], [-1, -1, 1]]
     assert seen[8].outlet[2].tolist() == [1, 2, 794]
+
+
+# Weights of two bits, serial, so a lane step takes two cycles: low bit, sign bit. The skew is one cycle all the same.
+SERIAL = Multiplier(kind="bit_serial", serial="weight")
+TWO_BITS = replace(plain([[1, 2], [3, 4]], [[1, -2], [-1, -1]], bits=2), a_bits=3)
+
+
+def test_bit_serial_output_stationary_2x2():
+    # P = 2 lane steps of s = 2 cycles. PE(i, j) is in sub-cycle u of step p in cycle 2 p + u + i + j. The far corner
+    # works from cycle 2 to cycle 5: 2 fill + 4 compute + 2 drain = P s + 2 R + C - 2.
+    # PE    00   01    10   11
+    drawing = """
+    fill    k0.0 .     .    .
+    fill    k0.1 k0.0  k0.0 .
+    compute k1.0 k0.1  k0.1 k0.0
+    compute k1.1 k1.0  k1.0 k0.1
+    compute .    k1.1  k1.1 k1.0
+    compute .    .     .    k1.1
+    drain   y0   y0    y1   y1
+    drain   .    .     y0   y0
+    """
+    config = machine("os", 2, 2, multiplier=SERIAL)
+    seen, cycles = step_through(TWO_BITS, config)
+    assert draw(seen, stationary=False, sub_cycles=True) == lines(drawing)
+    assert cycles == CycleCounts(fill=2, compute=4, drain=2, ppu=cycles.ppu)
+    # PE(1, 0): 3 * 1: 3, complete in its cycle 2. 4 * -1: the low bit makes 4, the sign bit 4 - 8 = -4: 3 - 4 = -1.
+    assert [r.serial[1, 0, 0] for r in seen[1:5]] == [3, 0, 4, 0]
+    assert [r.psum[1, 0] for r in seen[1:5]] == [0, 3, 3, -1]
+    # PE(0, 1): 1 * -2: 0, then -2. 2 * -1: 2, then 2 - 4 = -2: -2 - 2 = -4.
+    assert [r.serial[0, 1, 0] for r in seen[1:5]] == [0, 0, 2, 0]
+    assert [r.psum[0, 1] for r in seen[1:5]] == [0, -2, -2, -4]
+
+
+def test_bit_serial_weight_stationary_2x2():
+    # T = 2 rows of s = 2 cycles stream past. PE(i, j) is in sub-cycle u of row t in cycle 2 + 2 t + u + i + j; its psum
+    # goes down after u = 1, and waits there for nothing: the PE below is then in its own u = 1.
+    # PE    00   01    10   11
+    drawing = """
+    load    w1   w1    .    .
+    load    w0   w0    w1   w1
+    fill    m0.0 .     .    .
+    fill    m0.1 m0.0  m0.0 .
+    compute m1.0 m0.1  m0.1 m0.0
+    compute m1.1 m1.0  m1.0 m0.1
+    compute .    m1.1  m1.1 m1.0
+    compute .    .     .    m1.1
+    """
+    seen, cycles = step_through(TWO_BITS, machine("ws", 2, 2, multiplier=SERIAL))
+    for registers in seen:  # the drawing tells weights by their rows
+        registers.y[..., 0] = np.select([np.isin(registers.y[..., 0], [1, -2])], [11], 12)
+    assert draw(seen, stationary=True, sub_cycles=True) == lines(drawing)
+    assert cycles == CycleCounts(load=2, fill=2, compute=4, ppu=cycles.ppu)
+    # X W = [1 - 2, -2 - 2], [3 - 4, -6 - 4]. Column 0 leaves the bottom in the cycles 4 and 6, column 1 a cycle later.
+    leaving = [[(row, value) for row, _, value in r.outlet.tolist() if row >= 0] for r in seen]
+    assert leaving == [[], [], [], [], [(0, -1)], [(0, -4)], [(1, -1)], [(1, -10)]]
+    assert [r.psum[0, 0] for r in seen[2:7]] == [0, 1, 1, 3, 0]
 
 
 def test_a_ragged_tile_travels_the_whole_array_or_only_what_it_uses():
