@@ -182,8 +182,6 @@ def _calibrate(
             f"{what}: leaves {activation}, so that its signs are all +1 and binary would keep nothing of it; train the "
             f"network with activation 'sign', or use another format"
         )
-    if activation == "sign":
-        return _Encoding(chosen, np.ones(()), np.zeros((), np.int64))
     of_input = tensor == INPUT and bool(values.min() >= 0 and reference[INPUT].min() >= 0)
     non_negative = of_input or activation in _RELU
     # The zero points of two activations would cost a product more, and sums of floats cannot be corrected for one.

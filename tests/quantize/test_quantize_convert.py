@@ -10,6 +10,8 @@ from accelsim import formats, load_trace
 from accelsim.errors import AccelsimError, FormatError, NetworkError
 from accelsim.quantize.convert import quantize_network, trace_builder
 from accelsim.quantize.evaluate import evaluate
+from accelsim.quantize.layers import Conv2d
+from accelsim.quantize.network import FloatLayer, FloatNetwork
 from accelsim.quantize.options import read_options
 from accelsim.quantize.presets import PRESETS, Recipe, get_preset
 
@@ -74,8 +76,6 @@ def test_a_single_layer_is_first_and_last_and_first_counts():
 
 
 def attention_part():
-    from accelsim.quantize.network import FloatNetwork
-
     whole = attention()
     return FloatNetwork("one", whole.inputs, whole.layers[:1])
 
@@ -157,6 +157,15 @@ def test_requantization_factors_and_biases_are_those_of_the_scales():
 
 def roundings(trace):
     return [layer.rounding for layer in trace.layers]
+
+
+def test_the_geometry_of_a_convolution_is_kept():
+    options = {"stride": (1, 2), "padding": ((1, 2), (0, 3)), "dilation": (2, 1), "groups": 2}
+    rng = np.random.default_rng(3)
+    layer = FloatLayer(Conv2d(name="conv", **options), rng.standard_normal((4, 2, 3, 3)))
+    trace = quantized(FloatNetwork("one", rng.standard_normal((2, 6, 7, 6)), [layer]))
+    assert {key: getattr(trace.layers[0], key) for key in options} == options
+    assert trace.tensor_meta("conv.out").shape == trace.reference("conv.out").shape
 
 
 def test_rounding_rules():

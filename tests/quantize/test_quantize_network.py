@@ -20,7 +20,9 @@ from accelsim.quantize.network_file import load_network, save_network
 # -- the file ---------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("network", [small(), small("sign"), attention()], ids=["relu", "sign", "attention"])
+@pytest.mark.parametrize(
+    "network", [small(description="tiny"), small("sign"), attention()], ids=["relu", "sign", "attention"]
+)
 def test_a_saved_network_comes_back(network, tmp_path):
     found = load_network(save_network(tmp_path / "n.npz", network))
     assert (found.name, found.description) == (network.name, network.description)
