@@ -7,15 +7,17 @@ Slow on purpose.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from fractions import Fraction
+from functools import partial
 from math import floor
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from accelsim.config.model import Ppu
-from accelsim.formats.spec import CodesAreLanes
+from accelsim.formats.spec import CodesAreLanes, Format
 from accelsim.formats.tensor import make_qtensor
 from accelsim.ppu.float_output_oracle import encode_block, scaled
 from accelsim.ppu.multiplier import effective_bits, encode_multiplier
@@ -36,13 +38,14 @@ def post_process_reference(
     accelsim.ppu.pipeline.post_process.
     """
     channels, blocks = acc.shape[-1], stage.format.blocks
+    encode: Callable[[list[Any]], Row]
     if stage.thresholds is not None or stage.format.datapath == "binary":
-        encode = _comparator_row
+        encode = partial(_comparator_row, stage, _codes_of_counts(stage.format))
     elif isinstance(stage.format, CodesAreLanes):
-        encode = _integer_row
+        encode = partial(_integer_row, stage, ppu, [_IntegerChannel.of(stage, ppu, n) for n in range(channels)])
     else:
-        encode = _float_row
-    rows = [encode(row, stage, ppu) for row in acc.reshape(-1, channels).tolist()] if acc.size else []
+        encode = partial(_float_row, stage, ppu, [_FloatChannel.of(stage, ppu, n) for n in range(channels)])
+    rows = [encode(row) for row in acc.reshape(-1, channels).tolist()] if acc.size else []
     codes = np.array([codes for codes, _ in rows], np.int64).reshape(acc.shape)
     if blocks is None:
         return codes, None
@@ -50,41 +53,59 @@ def post_process_reference(
     return codes, scales.reshape(*acc.shape[:-1], -(-channels // blocks.size))
 
 
-def _comparator_row(row: list[Any], stage: OutputStage, ppu: Ppu) -> Row:
-    """Count thresholds below each accumulator, or take its sign."""
-    output_format, codes = stage.format, []
+def _comparator_row(stage: OutputStage, codes: list[int], row: list[Any]) -> Row:
+    """Count thresholds below each accumulator, or take its sign; codes[i] is the code of a count of i."""
+    counts = []
     for n, value in enumerate(row):
         if stage.thresholds is None:
-            count = int(value >= 0)
+            counts.append(int(value >= 0))
         else:
             thresholds = stage.thresholds if stage.thresholds.ndim == 1 else stage.thresholds[n]
-            count = sum(threshold < value << stage.acc_shift for threshold in thresholds.tolist())
-        code = output_format.code_low + count
-        if output_format.datapath == "binary":  # which of the two codes stands for +1 is the format's to say
-            both = [output_format.code_low, output_format.code_high]
-            code = next(c for c in both if int(make_qtensor([c], output_format).lanes().values[0]) == 2 * count - 1)
-        codes.append(code)
-    return codes, []
+            counts.append(sum(threshold < value << stage.acc_shift for threshold in thresholds.tolist()))
+    return [codes[count] for count in counts], []
 
 
-def _integer_row(row: list[Any], stage: OutputStage, ppu: Ppu) -> Row:
+def _codes_of_counts(output_format: Format) -> list[int]:
+    """Return the codes in the order of what they stand for; which bit means +1 is a binary format's to say."""
+    codes = list(range(output_format.code_low, output_format.code_high + 1))
+    if output_format.datapath == "binary":
+        codes.sort(key=lambda code: int(make_qtensor([code], output_format).lanes().values[0]))
+    return codes
+
+
+class _IntegerChannel(NamedTuple):
+    """What one channel of an integer output is rounded by (rule None: not at all), and limited to by its activation."""
+
+    rule: str | None
+    multiplier: int | float
+    shift: int
+    zero_point: int
+    low: int | None
+    high: int | None
+
+    @classmethod
+    def of(cls, stage: OutputStage, ppu: Ppu, channel: int) -> _IntegerChannel:
+        rule = rule_in_force(stage.rounding, ppu)
+        guard_bits = ppu.vsq_guard_bits if stage.format.blocks is not None else 0
+        factor = (1, 0) if rule is None else _factor(stage, ppu, rule, channel, guard_bits)
+        zero_point = int(_of_channel(stage.zero_point, channel))
+        return cls(rule, *factor, zero_point, *_activation_bounds(stage, zero_point, channel, guard_bits))
+
+
+def _integer_row(stage: OutputStage, ppu: Ppu, channels: list[_IntegerChannel], row: list[Any]) -> Row:
     """Round, add the zero point, activate; then limit, or make VSQ vectors."""
     output_format, blocks = stage.format, stage.format.blocks
-    rule = rule_in_force(stage.rounding, ppu)
-    guard_bits = ppu.vsq_guard_bits if blocks is not None else 0
-    zero_points = np.broadcast_to(stage.zero_point, len(row)).tolist()
     activated = []
-    for n, value in enumerate(row):
-        if rule is None:
+    for value, channel in zip(row, channels, strict=True):
+        if channel.rule is None:
             rounded = value << stage.acc_shift
         else:
-            rounded = requantize_one(value, *_factor(stage, ppu, rule, n, guard_bits), rule)
-        rounded += zero_points[n]
-        low, high = _activation_bounds(stage, zero_points[n], n, guard_bits)
-        if low is not None:
-            rounded = max(rounded, low)
-        if high is not None:
-            rounded = min(rounded, high)
+            rounded = requantize_one(value, channel.multiplier, channel.shift, channel.rule)
+        rounded += channel.zero_point
+        if channel.low is not None:
+            rounded = max(rounded, channel.low)
+        if channel.high is not None:
+            rounded = min(rounded, channel.high)
         activated.append(rounded)
     if blocks is None:
         return [min(max(code, output_format.low), output_format.high) for code in activated], []
@@ -94,7 +115,7 @@ def _integer_row(row: list[Any], stage: OutputStage, ppu: Ppu) -> Row:
             output_format.low,
             output_format.high,
             blocks.scale_bits,
-            guard_bits,
+            ppu.vsq_guard_bits,
             ppu.vsq_scale_rounding == "up",
         )
         for start in range(0, len(row), blocks.size)
@@ -102,18 +123,25 @@ def _integer_row(row: list[Any], stage: OutputStage, ppu: Ppu) -> Row:
     return [code for vector in vectors for code in vector.codes], [vector.scale for vector in vectors]
 
 
-def _float_row(row: list[Any], stage: OutputStage, ppu: Ppu) -> Row:
+class _FloatChannel(NamedTuple):
+    """The float32 scale of one channel of a float output, and where ReLU6 ends."""
+
+    scale: float
+    six: float | None
+
+    @classmethod
+    def of(cls, stage: OutputStage, ppu: Ppu, channel: int) -> _FloatChannel:
+        scale, _ = _factor(stage, ppu, "float32_half_even", channel, 0)
+        if stage.activation != "relu6":
+            return cls(scale, None)
+        with np.errstate(divide="ignore", over="ignore"):
+            return cls(scale, float(np.float32(6) / np.float32(_of_channel(stage.output_scale, channel))))
+
+
+def _float_row(stage: OutputStage, ppu: Ppu, channels: list[_FloatChannel], row: list[Any]) -> Row:
     """Scale in float32, activate, and encode block by block (or element by element)."""
-    rule = rule_in_force(stage.rounding, ppu)
-    assert rule == "float32_half_even", rule
-    values = []
-    for n, value in enumerate(row):
-        scale, _ = _factor(stage, ppu, rule, n, 0)
-        six = None
-        if stage.activation == "relu6":
-            with np.errstate(divide="ignore", over="ignore"):
-                six = float(np.float32(6) / np.float32(_of_channel(stage.output_scale, n)))
-        values.append(scaled(value, scale, six, relu=stage.activation != "none")[0])
+    relu = stage.activation != "none"
+    values = [scaled(x, channel.scale, channel.six, relu=relu)[0] for x, channel in zip(row, channels, strict=True)]
     size = 1 if stage.format.blocks is None else stage.format.blocks.size
     encoded = [encode_block(values[start : start + size], stage.format, ppu) for start in range(0, len(row), size)]
     return [code for block in encoded for code in block.codes], [b.scale for b in encoded if b.scale is not None]
