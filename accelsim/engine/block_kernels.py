@@ -16,7 +16,8 @@ from accelsim._jit import njit
 I32 = NDArray[np.int32]
 I64 = NDArray[np.int64]
 Exact = NDArray[Any]
-UNROLLED = 8
+# Rows that share a loaded weight, and elements of K whose products are added before a sum is stored again.
+ROWS, UNROLLED = 4, 4
 # What the shifter in front of a fixed-point psum delivers at most, either sign.
 SHIFTED_LIMIT = (1 << 48) - 1
 
@@ -24,40 +25,33 @@ SHIFTED_LIMIT = (1 << 48) - 1
 @njit
 def add_row(a: Exact, w: Exact, m: int, start: int, stop: int, total: Exact) -> None:
     """Add the products of row m and k = start..stop-1 to `total`."""
-    k = start
-    while k + UNROLLED <= stop:
-        for n in range(total.size):
-            s = total[n]
-            for u in range(UNROLLED):
-                s += a[m, k + u] * w[k + u, n]
-            total[n] = s
-        k += UNROLLED
-    while k < stop:
+    for k in range(start, stop):
         x = a[m, k]
         for n in range(total.size):
             total[n] += x * w[k, n]
-        k += 1
 
 
 @njit
-def add_two_rows(a: Exact, w: Exact, m: int, start: int, stop: int, total: Exact, total_below: Exact) -> None:
-    """The same for rows m and m + 1: each weight is loaded once for both."""
+def add_rows(
+    a: Exact, w: Exact, m: int, start: int, stop: int, total0: Exact, total1: Exact, total2: Exact, total3: Exact
+) -> None:
+    """The same for the four rows from m on: a weight that is loaded serves all of them, four steps of k at a time."""
     k = start
     while k + UNROLLED <= stop:
-        for n in range(total.size):
-            s, t = total[n], total_below[n]
+        for n in range(total0.size):
+            s0, s1, s2, s3 = total0[n], total1[n], total2[n], total3[n]
             for u in range(UNROLLED):
                 x = w[k + u, n]
-                s += a[m, k + u] * x
-                t += a[m + 1, k + u] * x
-            total[n], total_below[n] = s, t
+                s0 += a[m, k + u] * x
+                s1 += a[m + 1, k + u] * x
+                s2 += a[m + 2, k + u] * x
+                s3 += a[m + 3, k + u] * x
+            total0[n], total1[n], total2[n], total3[n] = s0, s1, s2, s3
         k += UNROLLED
-    while k < stop:
-        x, y = a[m, k], a[m + 1, k]
-        for n in range(total.size):
-            total[n] += x * w[k, n]
-            total_below[n] += y * w[k, n]
-        k += 1
+    add_row(a, w, m, k, stop, total0)
+    add_row(a, w, m + 1, k, stop, total1)
+    add_row(a, w, m + 2, k, stop, total2)
+    add_row(a, w, m + 3, k, stop, total3)
 
 
 @njit
@@ -69,22 +63,22 @@ def block_values(a: Exact, w: Exact, a_factors: Exact, w_factors: Exact, size: i
     size : elements a block; the last block may be shorter
     """
     rows, length = a.shape
+    total = np.empty((ROWS, w.shape[1]), values.dtype)
     for v in range(values.shape[1]):  # outermost: the weights of a block stay in the cache for all rows
         start = v * size
         stop = min(start + size, length)
-        for m in range(0, rows, 2):
-            if m + 1 < rows:
-                values[m, v] = 0
-                values[m + 1, v] = 0
-                add_two_rows(a, w, m, start, stop, values[m, v], values[m + 1, v])
+        for first in range(0, rows, ROWS):
+            many = min(ROWS, rows - first)
+            total[:] = 0
+            if many == ROWS:
+                add_rows(a, w, first, start, stop, total[0], total[1], total[2], total[3])
             else:
-                values[m, v] = 0
-                add_row(a, w, m, start, stop, values[m, v])
-        for m in range(rows):
-            scale = a_factors[m, v]
-            row = values[m, v]
-            for n in range(row.size):
-                row[n] *= scale * w_factors[v, n]
+                for r in range(many):
+                    add_row(a, w, first + r, start, stop, total[r])
+            for r in range(many):
+                scale = a_factors[first + r, v]
+                for n in range(w.shape[1]):
+                    values[first + r, v, n] = total[r, n] * (scale * w_factors[v, n])
 
 
 @njit
@@ -142,11 +136,9 @@ def shift_limited(value: int, shift: int, rounding: int) -> int:
     elif rounding == 2:
         result += (below > half) | ((below == half) & (right > 0) & ((result & 1) != 0))
     fits = SHIFTED_LIMIT >> left  # the most that can be shifted left and stay within the limit
-    if result > fits:
-        return SHIFTED_LIMIT
-    if result < -fits:
-        return -SHIFTED_LIMIT
-    return result << left
+    shifted = result << left
+    shifted = SHIFTED_LIMIT if result > fits else shifted
+    return -SHIFTED_LIMIT if result < -fits else shifted
 
 
 @njit

@@ -6,6 +6,8 @@ lanes of one step.
 
 from __future__ import annotations
 
+import math
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -20,7 +22,8 @@ Int32 = NDArray[np.int32]
 FLOAT32_EXACT, FLOAT64_EXACT = 1 << 24, 1 << 53
 # Exponents that keep a whole number below 2^24 a float32, subnormals included.
 FLOAT32_UNITS = (-149, 104)
-CHUNK_BYTES = 1 << 19
+# Rows of one chunk fill about so much memory with their block sums.
+CHUNK_BYTES = 1 << 20
 EXPONENT_OFFSET = 1022
 POWERS_OF_TWO = np.ldexp(1.0, np.arange(-EXPONENT_OFFSET, 1024))
 
@@ -53,7 +56,8 @@ class BlockValues:
             assert operands.w_exponents is not None
             self.a_exponents = np.ascontiguousarray(operands.a_exponents[index])
             self.w_exponents = np.ascontiguousarray(operands.w_exponents[index])
-        self.chunk = max(2, CHUNK_BYTES // max(1, 8 * self.count * self.columns) // 2 * 2)
+        self.chunk = max(4, CHUNK_BYTES // max(1, 4 * self.count * self.columns) // 4 * 4)
+        self._scratch: NDArray[Any] | None = None
         self._converted: dict[Any, tuple[NDArray[Any], ...]] = {}
 
     def chunks(self) -> list[tuple[int, int]]:
@@ -83,8 +87,7 @@ class BlockValues:
             return values * POWERS_OF_TWO[exponents + EXPONENT_OFFSET]
         dtype = np.float32 if self.narrow else np.float64
         if dtype not in self._converted:
-            a_scales, w_scales = np.ldexp(self.a_scales, self.a_units), np.ldexp(self.w_scales, self.w_units)
-            self._convert(dtype, *self._without_zeros(a_scales, w_scales))
+            self._convert(dtype, np.ldexp(self.a_scales, self.a_units), np.ldexp(self.w_scales, self.w_units))
         return self._multiplied(start, stop, dtype)
 
     @property
@@ -92,45 +95,61 @@ class BlockValues:
         """Whether every sum is a float64 number."""
         return self.bound < FLOAT64_EXACT
 
-    @property
+    @cached_property
     def narrow(self) -> bool:
         """Whether every sum, and each of its factors, is a float32 number."""
         if self.bound >= FLOAT32_EXACT or self.align_bits is not None:
             return False
+        (a_low, a_high), (w_low, w_high) = self._exponents
         low, high = FLOAT32_UNITS
-        spans = []
-        for scales, units in zip(self._without_zeros(self.a_scales, self.w_scales), self._units(), strict=True):
-            used = units[scales != 0]
-            spans.append((int(used.min(initial=0)), int(used.max(initial=0))) if used.size else (0, 0))
-        lows, highs = [s[0] for s in spans], [s[1] for s in spans]
-        return min(*lows, sum(lows)) >= low and max(*highs, sum(highs)) <= high
+        return min(a_low, w_low, a_low + w_low) >= low and max(a_high, w_high, a_high + w_high) <= high
 
-    def _units(self) -> tuple[Int32, Int32]:
-        return self.a_units, self.w_units
+    @property
+    def largest(self) -> float:
+        """What no sum of all blocks of a row can exceed; infinity where that is not known."""
+        if self.align_bits is not None:
+            return math.inf
+        (_, a_high), (_, w_high) = self._exponents
+        return math.ldexp(float(self.bound * self.count), a_high + w_high)
 
-    def _without_zeros(self, a_scales: NDArray[Any], w_scales: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
-        """Return scales with 0 for each block of zeros, whose scale has no meaning and is often an extreme."""
-        starts = np.arange(0, self.a.shape[1], self.size)
-        a_used = np.bitwise_or.reduceat(self.a, starts, axis=1) != 0
-        w_used = np.bitwise_or.reduceat(self.w, starts, axis=0) != 0
-        return a_scales * a_used, w_scales * w_used
+    @cached_property
+    def _exponents(self) -> tuple[tuple[int, int], tuple[int, int]]:
+        """Return the smallest and the largest exponent of a's blocks, and of w's; 0 included.
+
+        Blocks of zeros, whose exponents have no meaning and are often extremes, have got the exponent 0 by then, if
+        the exponents would otherwise keep sums from being narrow.
+        """
+        low, high = FLOAT32_UNITS
+        found = _span(self.a_units), _span(self.w_units)
+        if found[0][0] + found[1][0] < low or found[0][1] + found[1][1] > high:
+            starts = np.arange(0, self.a.shape[1], self.size)
+            self.a_units = np.where(np.bitwise_or.reduceat(self.a, starts, axis=1) == 0, 0, self.a_units)
+            self.w_units = np.where(np.bitwise_or.reduceat(self.w, starts, axis=0) == 0, 0, self.w_units)
+            found = _span(self.a_units), _span(self.w_units)
+        return found
 
     def _convert(self, dtype: Any, a_scales: NDArray[Any], w_scales: NDArray[Any]) -> None:
         arrays = (self.a, self.w, a_scales, w_scales)
         self._converted[dtype] = tuple(np.ascontiguousarray(array, dtype) for array in arrays)
 
+    def _room(self, rows: int, dtype: Any) -> NDArray[Any]:
+        """Return an array for the sums of so many rows: one piece of memory for chunk after chunk."""
+        if self._scratch is None or self._scratch.dtype != dtype:
+            self._scratch = np.empty((min(self.chunk, self.rows), self.count, self.columns), dtype)
+        return self._scratch[:rows]
+
     def _multiplied(self, start: int, stop: int, dtype: Any) -> NDArray[Any]:
         from accelsim.engine import block_kernels as kernels
 
         a, w, a_scales, w_scales = self._converted[dtype]
-        values: NDArray[Any] = np.empty((stop - start, self.count, self.columns), dtype)
+        values = self._room(stop - start, dtype)
         kernels.block_values(a[start:stop], w, a_scales[start:stop], w_scales, self.size, values)
         return values
 
     def _aligned(self, start: int, stop: int, align_bits: int) -> tuple[NDArray[np.int64], Int32]:
         from accelsim.engine import block_kernels as kernels
 
-        values = np.empty((stop - start, self.count, self.columns), np.int64)
+        values = self._room(stop - start, np.int64)
         exponents = np.empty(values.shape, np.int32)
         a, w = np.ascontiguousarray(self.a), np.ascontiguousarray(self.w)
         kernels.aligned_values(
@@ -138,3 +157,7 @@ class BlockValues:
         )
         values *= self.a_scales[start:stop, :, None].astype(np.int64) * self.w_scales
         return values, exponents
+
+
+def _span(exponents: Int32) -> tuple[int, int]:
+    return int(exponents.min(initial=0)), int(exponents.max(initial=0))

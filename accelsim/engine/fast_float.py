@@ -14,6 +14,7 @@ from accelsim.engine.preload import earlier
 from accelsim.mapping.contract import GemmOperands, LayerPlan
 
 Int64 = NDArray[np.int64]
+LARGEST_FLOAT32 = float(np.finfo(np.float32).max)
 ROUNDINGS = ("truncate", "toward_zero", "half_even")  # the kernel's numbers for them
 
 
@@ -101,11 +102,14 @@ def _float_gemm(
     order = (values.size, plan.group // values.size * plan.groups_per_fold)
     overflows = np.zeros(2, np.int64)
     narrow, wide = values.narrow, values.wide
+    # Rounded sums exceed exact ones by less than twice.
+    largest = 2 * (values.largest + float(np.abs(bias).max(initial=0)))
+    limits = largest >= LARGEST_FLOAT32
     working = np.empty((2, values.columns), np.float64)
     for start, stop in values.chunks():
         rest = (*order, start, bias, extremes, places, events, out[start:stop])
         if narrow:
-            found = kernels.sums_narrow(values.reals(start, stop), *rest)
+            found = kernels.sums_narrow(values.reals(start, stop), limits, *rest)
         elif wide:
             found = kernels.sums_wide(values.reals(start, stop), working, working.view(np.int64), *rest)
         else:

@@ -37,6 +37,8 @@ F64 = NDArray[np.float64]
 I32 = NDArray[np.int32]
 I64 = NDArray[np.int64]
 LARGEST = np.float32(3.4028234663852886e38)
+# Blocks that stay in SIMD registers between two loads of the psums.
+UNROLLED = 4
 
 
 @njit
@@ -44,12 +46,37 @@ def settle_row(total: F32, after: F32, low: F32, high: F32) -> int:
     """Put `total` into `after`, saturated at the largest finite numbers; watch it; return how many did not fit."""
     misfits = 0
     for n in range(total.size):
-        limited = min(max(total[n], -LARGEST), LARGEST)
+        s = total[n]
+        # Comparisons rather than min and max, whose care for NaN (there is none) would keep this loop out of SIMD.
+        limited = LARGEST if s > LARGEST else s
+        limited = -LARGEST if s < -LARGEST else limited
         after[n] = limited
-        low[n] = min(low[n], limited)
-        high[n] = max(high[n], limited)
-        misfits += limited != total[n]
+        low[n] = limited if limited < low[n] else low[n]
+        high[n] = limited if limited > high[n] else high[n]
+        misfits += limited != s
     return misfits
+
+
+@njit
+def add_unlimited(psum: F32, values: F32, r: int, first: int, stop: int, low: F32, high: F32) -> None:
+    """Add blocks first..stop-1 of a row that cannot overflow, and watch."""
+    v = first
+    while v + UNROLLED <= stop:
+        for n in range(psum.size):
+            s, lowest, highest = psum[n], low[n], high[n]
+            for u in range(UNROLLED):
+                s += values[r, v + u, n]
+                lowest = s if s < lowest else lowest
+                highest = s if s > highest else highest
+            psum[n], low[n], high[n] = s, lowest, highest
+        v += UNROLLED
+    while v < stop:
+        for n in range(psum.size):
+            s = psum[n] + values[r, v, n]
+            psum[n] = s
+            low[n] = s if s < low[n] else low[n]
+            high[n] = s if s > high[n] else high[n]
+        v += 1
 
 
 @njit
@@ -178,6 +205,7 @@ def add_fold(
 @njit
 def sums_narrow(
     values: F32,
+    limits: bool,
     size: int,
     blocks_per_fold: int,
     first_row: int,
@@ -187,7 +215,10 @@ def sums_narrow(
     events: F64,
     out: F32,
 ) -> tuple[int, int]:
-    """Add block sums that are float32 numbers; values [M, B, N]. The rest: see the module."""
+    """Add block sums that are float32 numbers; values [M, B, N]. The rest: see the module.
+
+    limits : False where no sum can overflow
+    """
     rows, blocks, columns = values.shape
     psum, after, total = np.empty(columns, np.float32), np.empty(columns, np.float32), np.empty(columns, np.float32)
     acc = np.empty(columns, np.float32)
@@ -197,7 +228,10 @@ def sums_narrow(
         acc[:] = bias
         for fold in range(0, blocks, blocks_per_fold):
             psum[:] = 0
-            for v in range(fold, min(fold + blocks_per_fold, blocks)):
+            stop = min(fold + blocks_per_fold, blocks)
+            if not limits:
+                add_unlimited(psum, values, r, fold, stop, extremes[0], extremes[1])
+            for v in range(fold if limits else stop, stop):
                 add_narrow(psum, values[r, v], total)
                 misfits = settle_row(total, after, extremes[0], extremes[1])
                 if misfits:
