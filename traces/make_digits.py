@@ -205,7 +205,7 @@ def networks() -> dict[Path, FloatNetwork]:
         params = stored(variant_weights(variant.name))
         text = _NETWORK + DESCRIPTION[variant.name]
         path = FOLDER / f"digits_cnn_float_{variant.name}.npz"
-        made[path] = float_networks.build(f"digits_cnn_{variant.name}", text, digits, params, variant)
+        made[path] = float_networks.build("digits_cnn", text, digits, params, variant)
     return made
 
 
