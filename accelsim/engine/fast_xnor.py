@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from accelsim.engine.checks import largest_magnitude
 from accelsim.engine.fast_integers import Int64, IntegerGemm
 from accelsim.mapping.contract import GemmOperands
 
@@ -16,14 +15,11 @@ def packs(operands: GemmOperands) -> bool:
     """Return whether the products of a layer are popcounts: all lanes are +1 or -1, but 0 where K is only padding."""
     if operands.product != "xnor" or operands.summation.kind != "integer" or operands.blocks is not None:
         return False
-    valid, shape = int(operands.k_valid.sum()), operands.shape
-    for lanes, padding, others in (
-        (operands.a, operands.a[:, :, ~operands.k_valid], shape.m),
-        (operands.w, operands.w[:, ~operands.k_valid], shape.n),
-    ):
-        if largest_magnitude(lanes) > 1 or padding.any():
-            return False
-        if np.count_nonzero(lanes) != shape.batch * valid * others:
+    from accelsim.engine import popcount_kernels as kernels
+
+    valid = operands.k_valid.astype(np.int32)
+    for a, w in zip(operands.a, operands.w, strict=True):
+        if kernels.count_strays(np.ascontiguousarray(a), np.ascontiguousarray(w), valid):
             return False
     return True
 

@@ -19,6 +19,20 @@ UNROLLED = 4
 
 
 @njit
+def count_strays(a: I32, w: I32, valid: I32) -> int:
+    """Return how many lanes of a [M, K] and w [K, N] are not +1 or -1 where valid[k] is 1, or not 0 where it is 0."""
+    strays = 0
+    for m in range(a.shape[0]):
+        for k in range(a.shape[1]):
+            strays += abs(a[m, k]) != valid[k]
+    for k in range(w.shape[0]):
+        expected = valid[k]
+        for n in range(w.shape[1]):
+            strays += abs(w[k, n]) != expected
+    return strays
+
+
+@njit
 def pack_columns(lanes: I32, group: int, words_per_group: int, packed: U64) -> None:
     """Pack [K, N] lanes along K: the first element is bit 0; 1 for +1, 0 for -1 and 0.
 

@@ -51,6 +51,9 @@ def accumulator_extremes(
 
     All int64 [batch, N]; the deltas include 0. Their sum may need a 65th bit, hence Python integers.
     """
+    delta = max(int(delta_high.max(initial=0)), -int(delta_low.min(initial=0)))
+    if max(int(bias.max(initial=0)), -int(bias.min(initial=0))) + delta < 1 << 62:
+        return int((bias + delta_low).min(initial=0)), int((bias + delta_high).max(initial=0))
     low = min((b + d for b, d in zip(bias.ravel().tolist(), delta_low.ravel().tolist(), strict=True)), default=0)
     high = max((b + d for b, d in zip(bias.ravel().tolist(), delta_high.ravel().tolist(), strict=True)), default=0)
     return min(low, 0), max(high, 0)
