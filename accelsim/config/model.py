@@ -118,8 +118,8 @@ class ScaleUnit(Section):
 class FloatUnit(Section):
     """What lets a PE add numbers with exponents: floats, MX, NVFP4 (docs/numerics.md, section 5).
 
-    A block's (or, without block scales, a lane step's) products are summed as integers, on a grid fine enough for all of
-    them or aligned to the largest exponent; that sum, times its power of two, is one addition to the psum register.
+    The products of a block (without block scales: of a lane step) are summed as integers, on a grid fine enough for all
+    of them or aligned to the largest exponent; that sum, times its power of two, is one addition to the psum register.
     """
 
     accumulate: Literal["float32", "fixed"] = Field(
@@ -310,7 +310,8 @@ class HardwareConfig(Section):
         found = f"{self.accumulator.bits} bits that {self.accumulator.overflow}"
         if unit.accumulate == "float32" and self.accumulator != Register(bits=32, overflow="saturate"):
             raise ValueError(
-                f"array.float_unit.accumulate=float32 needs accumulator: {{bits: 32, overflow: saturate}}; found {found}"
+                f"array.float_unit.accumulate=float32 needs accumulator: {{bits: 32, overflow: saturate}}; found "
+                f"{found}"
             )
         if unit.accumulate == "fixed" and self.accumulator.bits > MAX_FIXED_BITS:
             raise ValueError(
