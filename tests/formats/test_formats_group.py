@@ -268,6 +268,17 @@ def test_worked_by_hand():
     assert unpack(upward) == [[3, 1, 3, 0], [128, 123]]
 
 
+def test_ties_between_scales():
+    # Integers go up: 17.5 / 7 = 2.5 -> 3, 10.5 / 7 = 1.5 -> 2. Floats go to the even code: 1.0625 lies between 1 and
+    # 1.125 in E4M3 (codes 56 and 57), 1.1875 between 1.125 and 1.25 (58).
+    integers = formats.get("group_int4_g1_uint4").quantize([17.5, 10.5], scale=1.0)
+    assert integers.block_scales.tolist() == [3, 2]
+    floats = formats.get("group_int4_g1_fp8_e4m3").quantize([1.0625 * 7, 1.1875 * 7], scale=1.0)
+    assert floats.block_scales.tolist() == [56, 58]
+    # Elements to even: 2.5 and 3.5 steps.
+    assert formats.get("group_int4_g4_uint4").quantize([7, 2.5, 3.5, -2.5], scale=1.0).codes.tolist() == [7, 2, 4, -2]
+
+
 def test_three_levels_choose_the_coarse_scale_from_the_data():
     # uint2 by 1 under uint1 by 2: references 3 and 1. Largest 21: scale 21 / 7 / 3 = 1. Groups of 2: 21/7/3 = 1: s1 =
     # 1; 7/7/3 = 1/3: 0, everything below is zero. In the first: 21/7/1 = 3, 14/7 = 2.

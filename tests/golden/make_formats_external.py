@@ -47,8 +47,11 @@ def nvfp4_inputs():
         * 10.0 ** random.uniform(-5, 0, (4, 4, 1))
         * 10.0 ** np.arange(-2, 2)[:, None, None]
     )
-    blocks[1, 2] = 0
-    blocks[2, :, :8] = np.round(blocks[2, :, :8] / np.abs(blocks[2]).max() * 24) / 4  # ties
+    blocks[1, 2], blocks[0, 3] = 0, blocks[0, 3] * 1e-6
+    # Ties: a tensor scale of 2**-4, block scales of powers of two (the largest 448), elements between two codes.
+    blocks[2] = random.choice([0.25, 0.75, -1.25, 1.75, -2.5, 3.5, -5.0], (4, 16))
+    blocks[2, :, 3] = 6
+    blocks[2] *= np.array([448, 64, 1, 0.25])[:, None] / 16
     return blocks.astype(np.float32)
 
 
