@@ -36,7 +36,7 @@ F32 = NDArray[np.float32]
 F64 = NDArray[np.float64]
 I32 = NDArray[np.int32]
 I64 = NDArray[np.int64]
-LARGEST = np.float32(3.4028234663852886e38)
+LARGEST = 3.4028234663852886e38  # finite float32
 # Blocks that stay in SIMD registers between two loads of the psums.
 UNROLLED = 4
 
@@ -45,11 +45,12 @@ UNROLLED = 4
 def settle_row(total: F32, after: F32, low: F32, high: F32) -> int:
     """Put `total` into `after`, saturated at the largest finite numbers; watch it; return how many did not fit."""
     misfits = 0
+    most = np.float32(LARGEST)
     for n in range(total.size):
         s = total[n]
         # Comparisons rather than min and max, whose care for NaN (there is none) would keep this loop out of SIMD.
-        limited = LARGEST if s > LARGEST else s
-        limited = -LARGEST if s < -LARGEST else limited
+        limited = most if s > most else s
+        limited = -most if s < -most else limited
         after[n] = limited
         low[n] = limited if limited < low[n] else low[n]
         high[n] = limited if limited > high[n] else high[n]
