@@ -293,11 +293,15 @@ def _naming(layer: Layer) -> Iterator[None]:
 
 
 def _parameter_bits(bias: Bias | None, stage: OutputStage, config: HardwareConfig) -> int:
-    """Return the stored bits of what a layer has besides its tensors: biases, requantization multipliers and shifts."""
+    """Return the stored bits of what a layer has besides its tensors: biases, requantization multipliers and shifts,
+    thresholds.
+    """
     bits = 0 if bias is None else bias.size * config.accumulator.bits
     factors = stage.scale if stage.scale is not None else stage.multiplier
     if factors is not None:
         bits += factors.size * (config.ppu.multiplier_bits + SHIFT_BITS)
+    if stage.thresholds is not None:
+        bits += stage.thresholds.size * config.accumulator.bits
     return bits
 
 
