@@ -97,14 +97,6 @@ class _Limits:
     saturates: bool
 
 
-@dataclass(frozen=True, eq=False)
-class _Counts:
-    """int32 [passes, cycles] each: by cycle of the pass, from the first of its array phase on."""
-
-    toggles: Int32
-    overflows: Int32
-
-
 def why_not_watched(operands: GemmOperands, plan: LayerPlan) -> str | None:
     """Return why this engine cannot take a layer, or None if it can."""
     if operands.summation.kind != "integer" or operands.blocks is not None:
@@ -180,21 +172,33 @@ def _timeline(plan: LayerPlan) -> _Timeline:
     return _Timeline(start, drained, r, free)
 
 
-def _blocks(array: NDArray[Any], dtype: type[np.generic]) -> NDArray[Any]:
+def column_order(levels: int) -> Int64:
+    """Return the column of each place of a block of 64: neighbours in halves of it, theirs in quarters, and so on.
+
+    The lowest bit of the column is the highest of the place, for `levels` bits; the others are the low bits of the
+    place, in order.
+    """
+    places = np.arange(64)
+    order = places & ((64 >> levels) - 1)
+    order = order << levels
+    for level in range(levels):
+        order |= (places >> (5 - level) & 1) << level
+    return order
+
+
+def _blocks(array: NDArray[Any], dtype: type[np.generic], order: Int64) -> NDArray[Any]:
     """Return [K, N] as blocks of 64 columns [Q, K * 64], completed with zeros."""
-    from accelsim.engine.watched_kernels import COLUMNS
-
     rows, columns = array.shape
-    blocks = -(-columns // COLUMNS)
-    padded = np.zeros((rows, blocks * COLUMNS), dtype)
+    blocks = -(-columns // order.size)
+    padded = np.zeros((rows, blocks * order.size), dtype)
     padded[:, :columns] = array
-    return np.ascontiguousarray(padded.reshape(rows, blocks, COLUMNS).swapaxes(0, 1)).reshape(blocks, -1)
+    return np.ascontiguousarray(padded.reshape(rows, blocks, -1).swapaxes(0, 1)[:, :, order]).reshape(blocks, -1)
 
 
-def _unblocked(blocks: NDArray[Any], rows: int, columns: int) -> NDArray[Any]:
-    """Return blocks of 64 columns as [rows, columns]."""
-    width = blocks.shape[1] // rows
-    return blocks.reshape(-1, rows, width).swapaxes(0, 1).reshape(rows, -1)[:, :columns]
+def _unblocked(blocks: NDArray[Any], rows: int, columns: int, order: Int64) -> NDArray[Any]:
+    """Return blocks of 64 columns [Q, rows * 64] as [rows, columns]."""
+    places = np.argsort(order)
+    return blocks.reshape(-1, rows, order.size)[:, :, places].swapaxes(0, 1).reshape(rows, -1)[:, :columns]
 
 
 def _shares(items: int, threads: int) -> list[tuple[int, int]]:
@@ -223,17 +227,10 @@ class _Layer:
         self.acc_limits = _limits(plan.acc_bits, plan.acc_overflow, 64)
         self.timeline = _timeline(plan)
         self.levels = _levels(plan)
+        self.order = column_order(self.levels)
 
     def run(self, threads: int) -> WatchedResult:
         raise NotImplementedError
-
-    def by_cycle(self, counts: Int32) -> Int64:
-        """Return counts by cycle of the layer, from those by cycle of each pass."""
-        total = np.zeros(self.timeline.total + 1, np.int64)
-        for row, start in zip(counts, self.timeline.start.tolist(), strict=True):
-            piece = row[: total.size - start]
-            total[start : start + piece.size] += piece
-        return total
 
     def psum_before(self, b: int, m: int, n: int, first: int, stop: int) -> int:
         """Return what the psum register of an output holds after elements first..stop-1 of a fold."""
@@ -260,8 +257,7 @@ class _OutputStationary(_Layer):
         folds, column_folds = -(-shape.m // plan.rows), -(-shape.n // plan.cols)
         rows = plan.rows + plan.rows % 2
         length = -(-shape.k // kernels.UNROLLED) * kernels.UNROLLED
-        span = shape.k + plan.rows + plan.cols - 2
-        counts = _Counts(*np.zeros((2, shape.batch * folds * column_folds, span), np.int32))
+        toggles, overflows = np.zeros((2, self.timeline.total + 1), np.int64)
         psums = np.empty((shape.batch, shape.m, shape.n), np.int32)
         by_output = np.empty_like(psums)
         for b in range(shape.batch):
@@ -271,13 +267,13 @@ class _OutputStationary(_Layer):
             a_folds[:, : plan.rows] = a.reshape(folds, plan.rows, length)
             w = np.zeros((length, shape.n), np.int32)
             w[: shape.k] = self.operands.w[b]
-            blocks = _blocks(w, np.int32)
+            blocks = _blocks(w, np.int32, self.order)
             held = np.empty((folds, blocks.shape[0], rows * kernels.COLUMNS), np.int32)
             misfits = np.empty_like(held)
             passes = slice(b * folds * column_folds, (b + 1) * folds * column_folds)
             args = (
-                shape.n, plan.cols, self.levels, limits.low, limits.high, limits.mask, limits.unused, limits.saturates,
-                held, misfits, counts.toggles[passes], counts.overflows[passes],
+                shape.n, plan.cols, self.levels, self.order, self.timeline.start[passes], limits.low, limits.high,
+                limits.mask, limits.unused, limits.saturates, held, misfits, toggles, overflows,
             )  # fmt: skip
 
             def task(share: tuple[int, int], a: Int32 = a_folds, w: Int32 = blocks, args: Any = args) -> None:
@@ -285,9 +281,9 @@ class _OutputStationary(_Layer):
 
             _run_all([lambda share=share: task(share) for share in _shares(folds, threads)], threads)  # type: ignore[misc]
             for to, source in ((psums, held), (by_output, misfits)):
-                whole = source.reshape(folds, -1, rows, kernels.COLUMNS).transpose(0, 2, 1, 3)[:, : plan.rows]
-                to[b] = whole.reshape(folds * plan.rows, -1)[: shape.m, : shape.n]
-        overflows, toggles = self.by_cycle(counts.overflows), self.by_cycle(counts.toggles)
+                for f in range(folds):
+                    part = to[b, f * plan.rows : (f + 1) * plan.rows]
+                    part[...] = _unblocked(source[f], rows, shape.n, self.order)[: part.shape[0]]
         psum = RegisterHistory(
             int(overflows.sum()), by_output, self.first_psum(overflows), int(toggles.sum()), overflows, toggles
         )
@@ -311,31 +307,31 @@ class _OutputStationary(_Layer):
         raise AssertionError("no output overflows in a cycle that has an overflow")
 
     def accumulate(self, psums: Int32) -> tuple[Int64, RegisterHistory]:
-        """Add the psums to the accumulators, as each row of PEs leaves the array: the bottom one first."""
-        plan, shape, limits = self.plan, self.plan.shape, self.acc_limits
-        held = np.broadcast_to(self.bias_in.held[:, None, :], psums.shape)
-        exact = held + psums
-        unused = np.int64(limits.unused)
-        acc = np.clip(exact, limits.low, limits.high) if limits.saturates else (exact << unused) >> unused
-        misfits = (acc != exact).astype(np.int32)
-        bits = np.bitwise_count((acc ^ held) & np.int64(limits.mask)).astype(np.int32)
-        # Sums over the columns of each pass, [batch, M, column folds], belong to one cycle each.
-        starts = np.arange(0, shape.n, plan.cols)
-        rows, folds = np.arange(shape.m), -(-shape.m // plan.rows)
-        number = (np.arange(shape.batch)[:, None] * folds + rows // plan.rows)[:, :, None] * starts.size
-        number = number + np.arange(starts.size)
-        at = self.timeline.drained[number] + self.timeline.rows[number] - 1 - (rows % plan.rows)[None, :, None]
-        by_cycle = np.zeros((2, self.timeline.total + 1), np.int64)
-        for total, of_outputs in zip(by_cycle, (misfits, bits), strict=True):
-            np.add.at(total, at, np.add.reduceat(of_outputs, starts, axis=2))
+        """Add the psums to the accumulators."""
+        from accelsim.engine import watched_kernels as kernels
+
+        plan, shape, limits, timeline = self.plan, self.plan.shape, self.acc_limits, self.timeline
+        acc, misfits = np.empty(psums.shape, np.int64), np.empty_like(psums)
+        toggles, overflows = np.zeros((2, timeline.total + 1), np.int64)
+        passes = len(plan.passes) // shape.batch
+        for b in range(shape.batch):
+            own = slice(b * passes, (b + 1) * passes)
+            kernels.os_drain(
+                psums[b], self.bias_in.held[b], plan.rows, plan.cols, timeline.drained[own], timeline.rows[own],
+                limits.low, limits.high, limits.mask, limits.unused, limits.saturates, acc[b], misfits[b],
+                toggles, overflows,
+            )  # fmt: skip
         first = None
-        if misfits.any():
-            when = np.where(misfits, np.repeat(at, np.diff(np.append(starts, shape.n)), axis=2), self.timeline.total)
-            b, m, n = (int(i) for i in np.unravel_index(int(np.argmin(when)), when.shape))
-            p, cycle = int(number[b, m, n // plan.cols]), int(when[b, m, n])
-            event = OverflowEvent((b, m, n), 0, int(exact[b, m, n]))
-            first = TimedEvent(event, p, cycle - int(self.timeline.start[p]), cycle)
-        return acc, RegisterHistory(int(misfits.sum()), misfits, first, int(bits.sum()), by_cycle[0], by_cycle[1])
+        if overflows.any():
+            cycle = int(np.argmax(overflows > 0))
+            p = int(np.searchsorted(timeline.drained, cycle, side="right")) - 1
+            b, m = int(plan.passes.batch[p]), int(plan.passes.row0[p] + timeline.drained[p] + timeline.rows[p]) - 1
+            m -= cycle
+            col0 = int(plan.passes.col0[p])
+            n = col0 + int(np.argmax(misfits[b, m, col0 : col0 + plan.cols]))
+            event = OverflowEvent((b, m, n), 0, int(self.bias_in.held[b, n]) + int(psums[b, m, n]))
+            first = TimedEvent(event, p, cycle - int(timeline.start[p]), cycle)
+        return acc, RegisterHistory(int(misfits.sum()), misfits, first, int(toggles.sum()), overflows, toggles)
 
 
 class _Stationary(_Layer):
@@ -357,10 +353,9 @@ class _Stationary(_Layer):
         plan, shape, limits, acc_limits = self.plan, self.plan.shape, self.psum, self.acc_limits
         column_folds, length = -(-self.columns // plan.cols), self.folds * plan.rows
         used_rows = shape.k - (self.folds - 1) * plan.rows if plan.skip_unused else plan.rows
-        span = self.streamed + plan.rows + plan.cols - 1
         shares = _shares(self.streamed, threads)
         # Waves of neighbouring shares overlap in time: each share has counts of its own.
-        counts = np.zeros((len(shares), 4, shape.batch * column_folds * self.folds, span), np.int32)
+        counts = np.zeros((len(shares), 4, self.timeline.total + 1), np.int64)
         acc = np.empty((shape.batch, shape.m, shape.n), np.int64)
         by_output = np.empty((2, shape.batch, shape.m, shape.n), np.int32)
         for b in range(shape.batch):
@@ -372,29 +367,29 @@ class _Stationary(_Layer):
             w = np.zeros((length, self.columns), np.int32)
             w[: shape.k] = other
             held = np.broadcast_to(self.bias_in.held[b], (shape.m, shape.n))
-            blocks, held_blocks = _blocks(w, np.int32), _blocks(self.seen(held), np.int64)
+            blocks, held_blocks = _blocks(w, np.int32, self.order), _blocks(self.seen(held), np.int64, self.order)
             misfits = np.zeros((2, *held_blocks.shape), np.int32)
             passes = slice(b * column_folds * self.folds, (b + 1) * column_folds * self.folds)
             args = (
-                plan.rows, used_rows, self.columns, plan.cols, self.levels,
+                plan.rows, used_rows, self.columns, plan.cols, self.levels, self.order, self.timeline.start[passes],
                 limits.low, limits.high, limits.mask, limits.unused, limits.saturates,
                 acc_limits.low, acc_limits.high, acc_limits.mask, acc_limits.unused, acc_limits.saturates,
                 held_blocks, *misfits,
             )  # fmt: skip
 
             def task(
-                share: tuple[int, int], of_share: Int32, a: Int32 = a, w: Int32 = blocks, args: Any = args
+                share: tuple[int, int], of_share: Int64, a: Int32 = a, w: Int32 = blocks, args: Any = args
             ) -> None:
                 kernels.ws_rows(a, w, *share, *args, *of_share)
 
             _run_all(
-                [lambda share=share, own=counts[i][:, passes]: task(share, own) for i, share in enumerate(shares)],  # type: ignore[misc]
+                [lambda share=share, own=counts[i]: task(share, own) for i, share in enumerate(shares)],  # type: ignore[misc]
                 threads,
             )
-            acc[b] = self.seen(_unblocked(held_blocks, self.streamed, self.columns))
+            acc[b] = self.seen(_unblocked(held_blocks, self.streamed, self.columns, self.order))
             for to, source in zip(by_output, misfits, strict=True):
-                to[b] = self.seen(_unblocked(source, self.streamed, self.columns))
-        timelines = [self.by_cycle(one) for one in counts.sum(axis=0, dtype=np.int32)]
+                to[b] = self.seen(_unblocked(source, self.streamed, self.columns, self.order))
+        timelines = counts.sum(axis=0)
         histories = []
         for toggles, overflows, outputs, find in (
             (timelines[0], timelines[1], by_output[0], self.first_psum),

@@ -71,40 +71,39 @@ def word(exact: int, held: int, before: int, mask: int) -> int:
 
 @njit
 def settle(
-    words: I32, spare: I32, steps: int, levels: int, first_column: int, columns: int, cols: int, first_pass: int,
-    passes_apart: int, first_cycle: int, toggles: I32, overflows: I32,
+    words: I32, steps: int, levels: int, column_of: I64, first_column: int, columns: int, cols: int, starts: I64,
+    first_pass: int, passes_apart: int, first_cycle: int, toggles: I64, overflows: I64,
 ) -> None:  # fmt: skip
     """Shift each column's words by its j, add them up over the columns of a pass, and clear them.
 
-    words, spare : int32 [64 + (steps + 64) * 64], word (s, column) at 64 + s * 64 + column; zero from `steps` on, and
-        in front
-    levels : log2 of how many neighbouring columns are added up as words: it divides `cols`, and no sum leaves a word
+    words : int32 [(1 + steps + 64 + 1) * 64], word (s, place) at (1 + s) * 64 + place, row 0 and those from `steps` on
+        are zero
+    levels : log2 of how many columns are added up as words: it divides `cols`, and no sum leaves a word
+    column_of : int64 [64], the column of each place of the block (watched.column_order): after `levels` halvings of a
+        row neighbouring columns have met, the right one as many cycles later as columns had met before
     first_column : of this block, of `columns` in all, `cols` a pass
-    first_pass, passes_apart : rows of `toggles` and `overflows`: those of column fold f are first_pass + f * apart
-    first_cycle : cycle of s = 0 in column 0
-    toggles, overflows : int32 [passes, cycles], added to
-
-    Two neighbours become one where the right one is as many cycles later as columns were added up before: always 64
-    words, since rows get shorter as the distance grows.
+    starts : int64 [passes], first cycle of each; column fold f is in pass first_pass + f * passes_apart
+    first_cycle : cycle of the pass of s = 0 in column 0
+    toggles, overflows : int64 [cycles of the layer + 1], added to
     """
-    rows = U(steps + COLUMNS)
-    source, to = words, spare
+    rows = steps + (1 << levels)
     for level in range(levels):
-        for e in range(rows * U(COLUMNS >> (level + 1))):
-            to[U(COLUMNS) + e] = source[U(COLUMNS) + U(2) * e] + source[U(2) * e + U(1)]
-        to, source = source, to
-    width = U(COLUMNS >> levels)
-    for x in range(width):
-        column = first_column + (np.int64(x) << levels)
+        half = U(COLUMNS >> (level + 1))
+        for s in range(rows, (1 << level) - 1, -1):
+            to, source = U((s + 1) * COLUMNS), U((s + 1 - (1 << level)) * COLUMNS) + half
+            for x in range(half):
+                words[to + x] += words[source + x]
+    for x in range(COLUMNS >> levels):
+        column = first_column + column_of[x]
         if column < columns:
-            number, cycle = first_pass + column // cols * passes_apart, U(first_cycle + column % cols)
+            number = first_pass + column // cols * passes_apart
+            cycle = starts[number] + first_cycle + column % cols
             for s in range(rows):
-                both = source[U(COLUMNS) + s * width + x]
+                both = words[U((s + 1) * COLUMNS + x)]
                 if both != 0:
-                    toggles[number, cycle + s] += both & TOGGLES
-                    overflows[number, cycle + s] += both >> SHIFT
-    words[:] = 0
-    spare[:] = 0
+                    toggles[cycle + s] += both & TOGGLES
+                    overflows[cycle + s] += both >> SHIFT
+    words[: (rows + 2) * COLUMNS] = 0
 
 
 # ------------------------------------------------------------------------------------------- output-stationary
@@ -163,8 +162,8 @@ def os_tile(
 
 @njit
 def os_folds(
-    a: I32, w: I32, first_fold: int, last_fold: int, columns: int, cols: int, levels: int, low: int, high: int,
-    mask: int, unused: int, saturates: bool, acc: I32, counts: I32, toggles: I32, overflows: I32,
+    a: I32, w: I32, first_fold: int, last_fold: int, columns: int, cols: int, levels: int, column_of: I64, starts: I64, low: int, high: int,
+    mask: int, unused: int, saturates: bool, acc: I32, counts: I32, toggles: I64, overflows: I64,
 ) -> None:  # fmt: skip
     """Run the passes of row folds first_fold .. last_fold - 1 of one GEMM, output-stationary.
 
@@ -172,14 +171,14 @@ def os_folds(
     w [Q, K * 64] : blocks of columns; `columns` of them are in use, `cols` a pass
     low, high, mask, unused, saturates : the psum registers' limits, bits in use, and 32 less their number
     acc, counts [F, Q, rows * 64] : psums, and how often each overflowed; written
-    toggles, overflows [F * column folds, cycles] : by cycle of the array phase; added to
+    starts [F * column folds] : first cycle of each pass
+    toggles, overflows [cycles of the layer + 1] : added to
     """
     _, rows, length = a.shape
     low, high, mask, unused = np.int32(low), np.int32(high), np.int32(mask), np.int32(unused)
     steps = CYCLES + rows
     column_folds = (columns + cols - 1) // cols
-    words = np.zeros(COLUMNS + (steps + COLUMNS) * COLUMNS, np.int32)
-    spare = np.zeros_like(words)
+    words = np.zeros((steps + COLUMNS + 2) * COLUMNS, np.int32)
     for fold in range(first_fold, last_fold):
         for q in range(w.shape[0]):
             psums, misfits, weights = acc[fold, q], counts[fold, q], w[q]
@@ -193,9 +192,40 @@ def os_folds(
                             saturates,
                         )  # fmt: skip
                 settle(
-                    words, spare, steps, levels, q * COLUMNS, columns, cols, fold * column_folds, 1, start,
-                    toggles, overflows,
+                    words, min(CYCLES, length - start) + rows, levels, column_of, q * COLUMNS, columns, cols, starts,
+                    fold * column_folds, 1, start, toggles, overflows,
                 )  # fmt: skip
+
+
+@njit
+def os_drain(
+    psums: I32, preloaded: I64, rows: int, cols: int, drained: I64, extents: I64, low: int, high: int, mask: int,
+    unused: int, saturates: bool, acc: I64, counts: I32, toggles: I64, overflows: I64,
+) -> None:  # fmt: skip
+    """Add the psums of one GEMM to the accumulators, as rows of PEs leave the array, the bottom one first.
+
+    psums [M, N]; preloaded [N] : accumulators
+    drained, extents [passes] : first cycle of each pass's drain, and the rows that it travels
+    acc, counts [M, N] : accumulators, and which of them overflowed; written
+    """
+    streams, columns = psums.shape
+    number = 0
+    for row0 in range(0, streams, rows):
+        for col0 in range(0, columns, cols):
+            for i in range(min(rows, streams - row0)):
+                cycle = drained[number] + extents[number] - 1 - i
+                m, bits, misfits = row0 + i, 0, 0
+                for n in range(col0, min(col0 + cols, columns)):
+                    before = preloaded[n]
+                    exact = before + psums[m, n]
+                    held = clamped(exact, low, high) if saturates else (exact << unused) >> unused
+                    acc[m, n] = held
+                    counts[m, n] = exact != held
+                    misfits += exact != held
+                    bits += ones64((held ^ before) & mask)
+                toggles[cycle] += bits
+                overflows[cycle] += misfits
+            number += 1
 
 
 # ------------------------------------------------------------------------------------------- stationary operand
@@ -296,9 +326,9 @@ def accumulate(
 @njit
 def ws_rows(
     a: I32, w: I32, first_row: int, last_row: int, rows: int, used_rows: int, columns: int, cols: int, levels: int,
-    low: int, high: int, mask: int, unused: int, saturates: bool, acc_low: int, acc_high: int, acc_mask: int,
-    acc_unused: int, acc_saturates: bool, acc: I64, psum_counts: I32, acc_counts: I32, psum_toggles: I32,
-    psum_overflows: I32, acc_toggles: I32, acc_overflows: I32,
+    column_of: I64, starts: I64, low: int, high: int, mask: int, unused: int, saturates: bool, acc_low: int, acc_high: int, acc_mask: int,
+    acc_unused: int, acc_saturates: bool, acc: I64, psum_counts: I32, acc_counts: I32, psum_toggles: I64,
+    psum_overflows: I64, acc_toggles: I64, acc_overflows: I64,
 ) -> None:  # fmt: skip
     """Stream rows first_row .. last_row - 1 of one GEMM past all its passes, weight-stationary.
 
@@ -307,14 +337,15 @@ def ws_rows(
     low .. saturates, acc_low .. acc_saturates : limits of the psum registers and of the accumulators; see `os_folds`
     acc [Q, T * 64] : accumulators, preloaded; updated
     psum_counts, acc_counts [Q, T * 64] : overflows of each output; added to
-    *_toggles, *_overflows [column folds * F, cycles] : by cycle of the array phase; added to
+    starts [column folds * F] : first cycle of each pass
+    *_toggles, *_overflows [cycles of the layer + 1] : added to
     """
     streamed = a.shape[0]
     folds = a.shape[1] // rows
     low, high, mask, unused = np.int32(low), np.int32(high), np.int32(mask), np.int32(unused)
     steps = CYCLES + rows + 1
-    words = np.zeros(COLUMNS + (steps + COLUMNS) * COLUMNS, np.int32)
-    spare, acc_words = np.zeros_like(words), np.zeros_like(words)
+    words = np.zeros((steps + COLUMNS + 2) * COLUMNS, np.int32)
+    acc_words = np.zeros_like(words)
     psums, counts, before = np.zeros(2 * COLUMNS, np.int32), np.zeros(2 * COLUMNS, np.int32), np.zeros(0, np.int32)
     for q in range(w.shape[0]):
         weights = w[q]
@@ -365,12 +396,12 @@ def ws_rows(
                                 np.int32(before[i * COLUMNS + j] & mask)
                             )
                 settle(
-                    words, spare, steps, levels, q * COLUMNS, columns, cols, fold, folds, start,
-                    psum_toggles, psum_overflows,
+                    words, stop - start + rows + 1, levels, column_of, q * COLUMNS, columns, cols, starts, fold, folds,
+                    start, psum_toggles, psum_overflows,
                 )  # fmt: skip
                 settle(
-                    acc_words, spare, steps, levels, q * COLUMNS, columns, cols, fold, folds, start,
-                    acc_toggles, acc_overflows,
+                    acc_words, stop - start + rows + 1, levels, column_of, q * COLUMNS, columns, cols, starts, fold, folds,
+                    start, acc_toggles, acc_overflows,
                 )  # fmt: skip
 
 
