@@ -1,6 +1,6 @@
-"""Benchmarks: ratios against a peer or a limit measured in the same run."""
+"""Benchmarks: ratios to a peer or a limit that is measured in the same run. See docs/performance.md."""
 
 import os
 
 for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
-    os.environ.setdefault(variable, "1")  # before NumPy loads its BLAS: rates are of one thread
+    os.environ[variable] = "1"  # before NumPy loads its BLAS: limits are those of one thread

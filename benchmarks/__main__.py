@@ -1,96 +1,169 @@
-"""``python -m benchmarks [FILE.json]``: how fast the engines are, as ratios to a limit measured in the same run.
-
-The limit is the plain float32 matrix product of the same size by NumPy's BLAS, which computes the same products without
-saying anything about registers. CPU seconds of one thread, medians of repeats.
-"""
+"""``python -m benchmarks [case ...]``: how fast accelsim is, against peers and limits measured in the same run."""
 
 from __future__ import annotations
 
-import json
-import os
-import platform
-import statistics
+import argparse
+import difflib
+import subprocess
 import sys
-import time
-from collections.abc import Callable
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
-import numpy as np
+from benchmarks import document, machine, page, table
+from benchmarks.cases import CASES
+from benchmarks.peers import NotInstalledError, scalesim, verilator
+from benchmarks.result import Row
+from benchmarks.run import Case, Run
 
-from accelsim.config.model import Array, HardwareConfig, Register, ScaleUnit
-from accelsim.engine import ENGINES
-from accelsim.mapping.contract import BlockScaling, GemmOperands
-from accelsim.mapping.plan import plan_operands
-
-REPEATS = 5
-M, K, N = 512, 512, 512
-
-
-def cpu_seconds(work: Callable[[], object], repeats: int = REPEATS) -> float:
-    """Return the median CPU time of `work` after one warm-up."""
-    work()
-    times = []
-    for _ in range(repeats):
-        start = time.process_time()
-        work()
-        times.append(time.process_time() - start)
-    return statistics.median(times)
+USER_ERROR = 2
 
 
-def operands(m: int, k: int, n: int, vector: int = 0) -> GemmOperands:
-    """Return random int8 operands (int4 with scales, if `vector`)."""
-    rng = np.random.default_rng(0)
-    high = 8 if vector else 128
-    a = rng.integers(-high, high, (1, m, k)).astype(np.int32)
-    w = rng.integers(-high, high, (1, k, n)).astype(np.int32)
-    blocks = None
-    if vector:
-        a_scales = rng.integers(0, 16, (1, m, k // vector)).astype(np.int32)
-        w_scales = rng.integers(0, 16, (1, k // vector, n)).astype(np.int32)
-        blocks = BlockScaling(vector, a_scales, w_scales, 2, 4, 4)
-    bits = 4 if vector else 8
-    return GemmOperands(a, w, np.zeros((1, n), np.int64), np.ones(k, np.bool_), bits, bits, blocks)
+def main(words: Sequence[str] | None = None) -> int:
+    """Run the cases that are named, or all; return the exit code."""
+    options = _parser().parse_args(words)
+    if options.install_peers:
+        return _install_peers()
+    try:
+        return _main(options)
+    except document.DocumentError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return USER_ERROR
 
 
-def machine(lanes: int = 1, acc_bits: int = 32) -> HardwareConfig:
-    """Return a 16 x 16 weight-stationary array."""
-    array = Array(rows=16, cols=16, dataflow="ws", lanes=lanes, scale_unit=ScaleUnit(product_bits=6))
-    return HardwareConfig(
-        name="bench", clock_mhz=1000.0, array=array, accumulator=Register(bits=acc_bits, overflow="saturate")
+def _parser() -> argparse.ArgumentParser:
+    names = "\n".join(f"  {case.name:20s} {case.title}" for case in CASES)
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks",
+        description=__doc__,
+        epilog=f"cases:\n{names}\n",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+    parser.add_argument("cases", nargs="*", metavar="case", help="which cases; all without any")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the results")
+    parser.add_argument("--compare", type=Path, metavar="FILE", help="compare with the results of an earlier run")
+    parser.add_argument("--quick", action="store_true", help="small sizes, no peer that takes minutes: to try it out")
+    parser.add_argument("--repeats", type=_positive, metavar="N", help="samples of each measurement (5; quick: 2)")
+    parser.add_argument("--write-docs", action="store_true", help="put the results into docs/performance.md")
+    parser.add_argument("--from", type=Path, dest="earlier", metavar="FILE", help="measure nothing: results of FILE")
+    parser.add_argument("--install-peers", action="store_true", help="install the peers that pip can, name the others")
+    return parser
 
 
-def cases() -> dict[str, tuple[str, GemmOperands, HardwareConfig, bool, tuple[int, int, int]]]:
-    """Return {case: (engine, operands, machine, watch, sizes)}."""
-    big, small = (M, K, N), (64, 64, 64)
+def _install_peers() -> int:
+    """Install SCALE-Sim in an environment of its own; say how to get Verilator, if it is not there."""
+    try:
+        print(scalesim.install())
+        print(verilator.version())
+    except (NotInstalledError, RuntimeError, subprocess.CalledProcessError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return USER_ERROR
+    return 0
+
+
+def _positive(text: str) -> int:
+    number = int(text) if text.isdecimal() else 0
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 1")
+    return number
+
+
+def _main(options: argparse.Namespace) -> int:
+    unknown = [name for name in options.cases if name not in {case.name for case in CASES}]
+    if unknown:
+        print(f"error: {unknown_case(unknown[0])}", file=sys.stderr)
+        return USER_ERROR
+    before = document.read(options.compare) if options.compare else None  # a bad file is found before the work
+    if options.json and not options.json.resolve().parent.is_dir():
+        raise document.DocumentError(f"{options.json}: its folder does not exist; make it, or use another one")
+    if options.earlier:
+        about, rows = document.read(options.earlier)
+        if options.cases:
+            rows = [row for row in rows if row.case in options.cases]
+        for case in CASES:
+            _show(case, [row for row in rows if row.case == case.name])
+    else:
+        chosen = [case for case in CASES if not options.cases or case.name in options.cases]
+        run = Run(options.repeats or (2 if options.quick else 5), options.quick)
+        rows = _measure(chosen, run)
+        about = document.to_document(rows, _about(run))
+    _summary(rows)
+    if options.json:
+        document.write(options.json, about)
+    if before is not None:
+        _compare(before, about, rows)
+    if options.write_docs:
+        page.write(about, rows)
+    return 1 if any(row.details.get("failed") for row in rows) else 0
+
+
+def unknown_case(name: str) -> str:
+    """Return what to say of a case that does not exist."""
+    names = [case.name for case in CASES]
+    near = difflib.get_close_matches(name, names, 1)
+    guess = f" (did you mean {near[0]!r}?)" if near else ""
+    return f"case {name!r} is unknown{guess}; use one of {', '.join(names)}"
+
+
+def _measure(cases: Sequence[Case], run: Run) -> list[Row]:
+    """Run the cases; one that fails is reported as a row, and the others run on."""
+    described = machine.description()
+    where = f"{described['processor']}, {described['cores']} cores; {described['blas']}"
+    print(f"{where}; load average {described['load_average'][0]:.1f}")
+    rows: list[Row] = []
+    for case in cases:
+        try:
+            found = list(case.run(run))
+        except Exception as error:  # a benchmark of hours must not lose what it has
+            text = f"{type(error).__name__}: {error}"
+            found = [Row(case.name, case.title, missing=f"FAILED: {text}", details={"failed": True})]
+        _show(case, found)
+        rows += found
+    return rows
+
+
+def _show(case: Case, rows: Sequence[Row]) -> None:
+    if not rows:
+        return
+    print(f"\n{case.name}: {case.title}")
+    if case.goal:
+        print(f"  goal: {case.goal}")
+    for row in rows:
+        print("\n".join(table.lines(row)), flush=True)
+
+
+def _summary(rows: Sequence[Row]) -> None:
+    with_goal = [row for row in rows if row.goal is not None]
+    met = sum(row.met is True for row in with_goal)
+    print(f"\n{met} of {len(with_goal)} goals met", end="")
+    print(f", {sum(row.met is None for row in with_goal)} not measured" if with_goal else "")
+    for row in with_goal:
+        if not row.met:
+            print(f"  {row.key}: {table.verdict(row)}")
+
+
+def _about(run: Run) -> dict[str, Any]:
     return {
-        "fast, proved (watch off)": ("fast", operands(*big), machine(), False, big),
-        "fast, every addition watched": ("fast", operands(*big), machine(), True, big),
-        "fast, 16-bit accumulators that saturate": ("fast", operands(*big), machine(acc_bits=16), True, big),
-        "fast, VSQ vectors of 16, rounded scales": ("fast", operands(*big, 16), machine(16), True, big),
-        "stepped, every register moved": ("stepped", operands(*small), machine(), True, small),
+        "quick": run.quick,
+        "repeats": run.repeats,
+        "machine": machine.description(),
+        "versions": machine.versions(),
+        "git": machine.revision(),
     }
 
 
-def main() -> None:
-    """Run every case; print a table; write JSON where a file is named."""
-    rng = np.random.default_rng(0)
-    a, w = (rng.integers(-128, 128, shape).astype(np.float32) for shape in ((M, K), (K, N)))
-    limit = M * K * N / cpu_seconds(lambda: a @ w) / 1e9
-    print(f"{platform.machine()}, {os.cpu_count()} cores, NumPy {np.__version__}; GMAC per CPU second, one thread")
-    print(f"{'limit: plain float32 product':45s} {limit:8.2f}")
-    results = {}
-    for name, (engine, data, config, watch, (m, k, n)) in cases().items():
-        plan = plan_operands(data, config)
-        run = ENGINES[engine].run
-        seconds = cpu_seconds(lambda run=run, data=data, plan=plan, watch=watch: run(data, plan, watch=watch))
-        rate = m * k * n / seconds / 1e9
-        results[name] = {"gmac_per_cpu_second": rate, "ratio_to_limit": rate / limit}
-        print(f"{name:45s} {rate:8.3f}   {100 * rate / limit:6.1f} % of the limit")
-    if len(sys.argv) > 1:
-        document = {"machine": platform.processor(), "limit_gmac_per_cpu_second": limit, "cases": results}
-        Path(sys.argv[1]).write_text(json.dumps(document, indent=2) + "\n")
+def _compare(before: tuple[dict[str, Any], list[Row]], about: dict[str, Any], rows: Sequence[Row]) -> None:
+    earlier, earlier_rows = before
+    print()
+    for what in ("machine", "quick"):
+        old, new = earlier.get(what), about.get(what)
+        if what == "machine":
+            old, new = (part and part.get("processor") for part in (old, new))
+        if old != new:
+            print(f"note: {what} differs: {old!r} then, {new!r} now")
+    named = {row.case for row in rows}
+    print("\n".join(table.comparison(document.compare([row for row in earlier_rows if row.case in named], rows))))
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -1,0 +1,133 @@
+"""Every other datapath: XNOR-popcount, VSQ, MX, fused and serial multipliers, codebooks, powers of two, wide floats."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+import numpy as np
+
+from accelsim.config.model import Codebook, FloatUnit, Multiplier, Popcount, ScaleUnit
+from accelsim.mapping.contract import GemmOperands, Summation
+from accelsim.mapping.plan import plan_operands
+from benchmarks import engines
+from benchmarks.cases.gemm import against_blas
+from benchmarks.measure import cpu_timer, in_turns
+from benchmarks.peers.limits import numpy_xnor
+from benchmarks.result import Goal, Row, timed_row
+from benchmarks.run import Case, Run
+from benchmarks.shapes import Gemm
+from benchmarks.workloads import integers, machine, mx, signs, vsq
+
+SHAPES = (
+    Gemm("512 x 512 x 512", 1, 512, 512, 512),
+    Gemm("512 x 2048 x 512", 1, 512, 2048, 512),
+    Gemm("196 x 2304 x 256", 1, 196, 2304, 256),
+)
+
+
+def _xnor(run: Run) -> Iterator[Row]:
+    for gemm in SHAPES[: 1 if run.quick else None]:
+        binary, integer = signs(gemm), integers(gemm)
+        plan = plan_operands(binary, machine(4, 16, popcount=Popcount(word_bits=64)))
+        timers = {
+            "ours": cpu_timer(engines.fast(binary, plan, watch=False)),
+            "numpy": cpu_timer(numpy_xnor(gemm)),
+            "int8": cpu_timer(engines.fast(integer, plan_operands(integer, machine()), watch=False)),
+        }
+        samples = in_turns(timers, run.repeats)
+        for peer, against, goal in (
+            ("numpy", "NumPy's bitwise_count (packed before)", 20),
+            ("int8", "int8 on the fast engine", 8),
+        ):
+            yield timed_row(
+                "xnor",
+                f"XNOR, {gemm.name}, proved, against {peer}",
+                samples["ours"],
+                work=float(gemm.macs),
+                work_unit="MAC",
+                peer=samples[peer],
+                against=against,
+                goal=Goal("ratio", goal),
+            )
+
+
+def _blocks(run: Run) -> Iterator[Row]:
+    scale_unit = ScaleUnit(product_bits=6)
+    for gemm in (SHAPES[0], SHAPES[2])[: 1 if run.quick else None]:
+        for name, operands, config, goal in (
+            ("VSQ, vectors of 16 int4, rounded scales", vsq(gemm), machine(4, lanes=16, scale_unit=scale_unit), 0.4),
+            ("MX, blocks of 32 int8, float32", mx(gemm, "float32"), machine(2, lanes=32, float_unit=FloatUnit()), 0.4),
+            (
+                "MX, blocks of 32 int8, aligned to fixed point",
+                mx(gemm, "fixed"),
+                machine(2, lanes=32, float_unit=FloatUnit(accumulate="fixed")),
+                0.15,
+            ),
+        ):
+            yield against_blas(run, "blocks", f"{name}, {gemm.name}", gemm, operands, config, watch=True, goal=goal)
+
+
+def _wide_floats(gemm: Gemm) -> GemmOperands:
+    """Return 11-bit significands with exponents of their own, aligned within a lane step, as fp16 on `align_bits`."""
+    rng, plain = np.random.default_rng(0), integers(gemm, bits=11)
+    return replace(
+        plain,
+        bias=np.zeros((gemm.batch, gemm.n), np.float32),
+        a_bits=11,
+        w_bits=11,
+        summation=Summation("float32", align_bits=24),
+        a_exponents=rng.integers(-6, 6, plain.a.shape, np.int32),
+        w_exponents=rng.integers(-6, 6, plain.w.shape, np.int32),
+        exponent_spans=(29, 29),
+    )
+
+
+def _others(run: Run) -> Iterator[Row]:
+    gemm = SHAPES[0]
+    plain, small = integers(gemm), integers(gemm, bits=4)
+    plain_machine = machine()
+
+    def with_array(**changes: object) -> object:
+        return plain_machine.model_copy(update={"array": plain_machine.array.model_copy(update=changes)})
+
+    rng = np.random.default_rng(0)
+    powers = (rng.choice([-1, 1], plain.w.shape) << rng.integers(0, 7, plain.w.shape)).astype(np.int32)
+    for name, operands, config in (
+        ("int8 on fused multipliers", plain, with_array(multiplier=Multiplier(kind="fusion"))),
+        ("int4 on bit-serial multipliers", small, with_array(multiplier=Multiplier(kind="bit_serial"))),
+        (
+            "codebook of 16, looked up",
+            replace(small, product="lookup", w_code_bits=4),
+            with_array(codebook=Codebook()),
+        ),
+        (
+            "codebook of 16, accumulated",
+            replace(small, product="accumulate", w_code_bits=4),
+            with_array(codebook=Codebook(mode="accumulate")),
+        ),
+        (
+            "powers of two on shifters",
+            replace(plain, w=powers, product="shift"),
+            with_array(multiplier=Multiplier(kind="shift")),
+        ),
+        ("wide floats, aligned, float32", _wide_floats(gemm), machine(lanes=4, float_unit=FloatUnit(align_bits=24))),
+    ):
+        yield against_blas(run, "datapaths", f"{name}, {gemm.name}", gemm, operands, config, watch=True, goal=None)
+
+
+CASES = (
+    Case(
+        "xnor",
+        "binary layers by XNOR and popcount; signs arrive as integers and are packed in the time measured",
+        "20x NumPy's bitwise_count, 8x the int8 fast engine, K >= 512",
+        _xnor,
+    ),
+    Case(
+        "blocks",
+        "VSQ and MX, every register watched",
+        "40 % of the rate of the plain float32 product (VSQ, MX with float32), 15 % (MX aligned), N >= 128",
+        _blocks,
+    ),
+    Case("datapaths", "other multipliers and formats on the fast engine, every register watched", "", _others),
+)

@@ -1,0 +1,181 @@
+"""How time and memory grow with the work and with the array: log-log plots and fitted slopes."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from accelsim.mapping.contract import GemmOperands, LayerPlan
+from accelsim.mapping.plan import plan_operands
+from benchmarks import engines
+from benchmarks.machine import ROOT
+from benchmarks.measure import checked, cpu_timer, in_turns, run_child
+from benchmarks.result import Row
+from benchmarks.run import Case, Run
+from benchmarks.shapes import Gemm
+from benchmarks.workloads import integers, machine
+
+PICTURE = ROOT / "docs" / "images" / "growth.png"
+Pick = Callable[[GemmOperands, LayerPlan], "engines.Work | None"]
+MIB = 1 << 20
+LONGEST_S = 3.0  # of one point: a curve ends before it takes longer
+
+ENGINES: dict[str, tuple[Pick, str]] = {
+    "fast, proved": (lambda o, p: engines.fast(o, p, watch=False), "engines.fast(operands, plan, watch=False)"),
+    "fast, watched": (lambda o, p: engines.fast(o, p, watch=True), "engines.fast(operands, plan, watch=True)"),
+    "everything watched": (engines.watched, "engines.watched(operands, plan)"),
+    "registers": (engines.registers, "engines.registers(operands, plan)"),
+    "stepped": (engines.stepped, "engines.stepped(operands, plan)"),
+}
+SCRIPT = """
+from benchmarks import engines
+from benchmarks.measure import own_peak_bytes
+from benchmarks.shapes import Gemm
+from benchmarks.workloads import integers, machine
+from accelsim.mapping.plan import plan_operands
+operands = integers(Gemm("", 1, {m}, {k}, {n}))
+plan = plan_operands(operands, machine(16, 16))
+({engine})()
+print(own_peak_bytes())
+"""
+
+
+@dataclass(frozen=True)
+class Curve:
+    """Points of one engine. x : MACs, or PEs; y : seconds, or bytes."""
+
+    engine: str
+    x: tuple[float, ...]
+    y: tuple[float, ...]
+
+    @property
+    def slope(self) -> float:
+        """Exponent of growth over the upper half of the points, where what is fixed no longer counts."""
+        return slope(self.x, self.y)
+
+
+def slope(x: Sequence[float], y: Sequence[float]) -> float:
+    """Return the exponent p of y ~ x**p, fitted to the logarithms of the upper half of the points (two or more)."""
+    if len(x) != len(y) or len(x) < 2:
+        raise ValueError(f"a slope needs two points or more; found {len(x)} and {len(y)}")
+    start = min(len(x) // 2, len(x) - 2)
+    return float(np.polyfit(np.log(x[start:]), np.log(y[start:]), 1)[0])
+
+
+def _cubes(run: Run) -> list[Gemm]:
+    sides = (32, 64, 128) if run.quick else (32, 64, 128, 256, 512, 1024, 2048)
+    return [Gemm(str(side), 1, side, side, side) for side in sides]
+
+
+def _time_by_macs(run: Run) -> Iterator[Curve]:
+    for name, (pick, _) in ENGINES.items():
+        x, y = [], []
+        for gemm in _cubes(run):
+            operands = integers(gemm)
+            work = pick(operands, plan_operands(operands, machine(16, 16)))
+            if work is None or (y and y[-1] * 8 > LONGEST_S):
+                break
+            x.append(float(gemm.macs))
+            y.append(in_turns({"ours": cpu_timer(work)}, min(run.repeats, 3))["ours"].median)
+        if len(x) > 1:
+            yield Curve(name, tuple(x), tuple(y))
+
+
+def _time_by_array(run: Run) -> Iterator[Curve]:
+    gemm = Gemm("", 1, 64, 64, 64) if run.quick else Gemm("", 1, 512, 512, 512)
+    small = Gemm("", 1, 64, 64, 64)
+    for name, (pick, _) in ENGINES.items():
+        operands = integers(small if name == "stepped" else gemm)
+        x, y = [], []
+        for side in (4, 8, 16) if run.quick else (4, 8, 16, 32, 64, 128):
+            work = pick(operands, plan_operands(operands, machine(side, side)))
+            if work is None:
+                break
+            x.append(float(side * side))
+            y.append(in_turns({"ours": cpu_timer(work)}, min(run.repeats, 3))["ours"].median)
+        if len(x) > 1:
+            yield Curve(name, tuple(x), tuple(y))
+
+
+def _memory_by_macs(run: Run) -> Iterator[Curve]:
+    for name, (pick, expression) in ENGINES.items():
+        tiny = integers(Gemm("", 1, 8, 8, 8))
+        if name == "stepped" or pick(tiny, plan_operands(tiny, machine())) is None:
+            continue
+        x, y = [], []
+        for gemm in _cubes(run)[1:]:
+            script = SCRIPT.format(m=gemm.m, k=gemm.k, n=gemm.n, engine=expression)
+            child = checked(run_child([sys.executable, "-c", script], folder=ROOT), f"{name}, {gemm.m} cubed")
+            x.append(float(gemm.macs))
+            y.append(float(child.stdout))
+        yield Curve(name, tuple(x), tuple(y))
+
+
+def _growth(run: Run) -> Iterator[Row]:
+    panels = {
+        "MACs": list(_time_by_macs(run)),
+        "PEs": list(_time_by_array(run)),
+        "memory": list(_memory_by_macs(run)),
+    }
+    for panel, curves in panels.items():
+        for curve in curves:
+            yield _row(panel, curve)
+    if run.quick:
+        run.say("quick: docs/images/growth.png is left as it is")
+    else:
+        draw(panels, PICTURE)
+
+
+def _row(panel: str, curve: Curve) -> Row:
+    by = "PEs" if panel == "PEs" else "MACs"
+    what = "memory" if panel == "memory" else "time"
+    ends = f"{curve.x[0]:,.0f} to {curve.x[-1]:,.0f} {by}"
+    return Row(
+        "growth",
+        f"{what} of {curve.engine} against {by}, {ends}",
+        value=curve.y[-1] / (MIB if what == "memory" else 1),
+        unit="MiB" if what == "memory" else "s",
+        details={"x": curve.x, "y": curve.y, "slope": curve.slope},
+        note=f"slope {curve.slope:.2f} (log-log, upper half of the points)",
+    )
+
+
+def draw(panels: dict[str, list[Curve]], path: Path) -> None:
+    """Write the plots."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    titles = {
+        "MACs": ("Time of one layer (16 x 16, M = K = N)", "multiply-accumulates", "CPU time in s"),
+        "PEs": ("Time of one layer against the array", "processing elements", "CPU time in s"),
+        "memory": ("Peak memory of a process (16 x 16)", "multiply-accumulates", "resident memory in MiB"),
+    }
+    figure, axes = plt.subplots(1, 3, figsize=(15, 4.6), layout="constrained")
+    for axis, (panel, curves) in zip(axes, panels.items(), strict=True):
+        title, x_label, y_label = titles[panel]
+        for number, curve in enumerate(curves):
+            y = np.array(curve.y) / (MIB if panel == "memory" else 1)
+            label = f"{curve.engine} (slope {curve.slope:.2f})"
+            axis.loglog(curve.x, y, marker="osD^v"[number % 5], markersize=5, label=label)
+        axis.set(title=title, xlabel=x_label, ylabel=y_label)
+        axis.grid(True, which="major", alpha=0.3)
+        axis.legend(fontsize=8)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=110)
+    plt.close(figure)
+
+
+CASES = (
+    Case(
+        "growth",
+        "time and peak memory as the work and the array grow",
+        "",
+        _growth,
+    ),
+)

@@ -1,0 +1,138 @@
+"""Three kernels against Verilator on the same array: registers moved, everything watched, values only."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+
+from accelsim.config.model import Register
+from accelsim.mapping.contract import GemmOperands, LayerPlan
+from accelsim.mapping.plan import plan_operands
+from benchmarks import engines
+from benchmarks.measure import Timed, cpu_timer, in_turns, wall_timer
+from benchmarks.peers import NotInstalledError, verilator
+from benchmarks.result import Goal, Row, timed_row
+from benchmarks.run import Case, Run
+from benchmarks.shapes import Gemm
+from benchmarks.workloads import integers, machine
+
+LAYER = Gemm("gemm", 1, 512, 512, 512)
+PSUM = Register(bits=18, overflow="saturate")  # random int8 over K = 512 overflows it now and then
+BUILDS: tuple[verilator.Build, ...] = ("recommended", "native")
+NAMES = {"recommended": "Verilator", "native": "Verilator -march=native"}
+Pick = Callable[[GemmOperands, LayerPlan], engines.Work | None]
+
+
+def _layer(dataflow: verilator.Dataflow, size: int, *, narrow: bool) -> tuple[GemmOperands, LayerPlan, int]:
+    """Return the layer and its PE-cycles."""
+    operands = integers(LAYER)
+    plan = plan_operands(operands, machine(size, size, dataflow, psum=PSUM if narrow else None))
+    return operands, plan, (plan.cycles.total - plan.cycles.ppu) * size * size
+
+
+def _peers(run: Run, dataflow: verilator.Dataflow, size: int) -> tuple[dict[str, Timed], int, str]:
+    """Return Verilator's timers, the PE-cycles that each does, and what is missing."""
+    tiles = max(1, 100_000 * 256 // (size * size) // (LAYER.k + 3 * size))
+    work = verilator.stimulus(dataflow, size, LAYER.k, max(1, tiles // (4 if run.quick else 1)))
+    timers: dict[str, Timed] = {}
+    try:
+        for build in BUILDS[: 1 if run.quick else 2]:
+            run.say(f"{NAMES[build]}, {dataflow} {size} x {size}: built if it is not, and checked against NumPy")
+            timers[NAMES[build]] = verilator.timer(dataflow, size, build, work)
+    except NotInstalledError as error:
+        return {}, 0, str(error)
+    return timers, work.cycles * size * size, ""
+
+
+def _sizes(run: Run) -> tuple[int, ...]:
+    return (16,) if run.quick else (16, 32)
+
+
+def _against_verilator(
+    run: Run, case: str, what: str, pick: Pick, goals: dict[int, float], *, narrow: bool
+) -> Iterator[Row]:
+    dataflows: tuple[verilator.Dataflow, ...] = ("os", "ws")
+    for size in _sizes(run):
+        goal = Goal("ratio", goals[size])
+        for dataflow in dataflows:
+            name = f"{what}, {dataflow} {size} x {size}"
+            operands, plan, pe_cycles = _layer(dataflow, size, narrow=narrow)
+            work = pick(operands, plan)
+            if work is None:
+                yield Row(case, name, goal=goal, missing="not built yet")
+                continue
+            peers, peer_work, missing = _peers(run, dataflow, size)
+            samples = in_turns({"ours": cpu_timer(work), **peers}, run.repeats)
+            common = {"work": float(pe_cycles), "work_unit": "PE-cycle", "macs": LAYER.macs}
+            for peer in peers:
+                yield timed_row(
+                    case,
+                    name if peer == NAMES["recommended"] else f"{name}, native peer",
+                    samples["ours"],
+                    peer=samples[peer],
+                    peer_work=peer_work,
+                    against=peer,
+                    goal=goal,
+                    **common,
+                )
+            if missing:
+                yield timed_row(case, name, samples["ours"], goal=goal, missing=f"the peer: {missing}", **common)
+
+
+def _registers(run: Run) -> Iterable[Row]:
+    return _against_verilator(run, "registers", "every register moved", engines.registers, {16: 4, 32: 7}, narrow=False)
+
+
+def _watched(run: Run) -> Iterator[Row]:
+    yield from _against_verilator(run, "watched", "everything watched", engines.watched, {16: 16, 32: 22}, narrow=True)
+    for size in _sizes(run):
+        for dataflow in ("os", "ws"):
+            yield _two_threads(run, dataflow, size)
+
+
+def _two_threads(run: Run, dataflow: verilator.Dataflow, size: int) -> Row:
+    name, goal = f"everything watched, {dataflow} {size} x {size}, 2 threads", Goal("ratio", 1.8)
+    operands, plan, pe_cycles = _layer(dataflow, size, narrow=True)
+    one, two = engines.watched(operands, plan), engines.watched(operands, plan, threads=2)
+    if one is None or two is None:
+        return Row("watched", name, goal=goal, missing="not built yet")
+    samples = in_turns({"one": wall_timer(one), "two": wall_timer(two)}, run.repeats)
+    return timed_row(
+        "watched",
+        name,
+        samples["two"],
+        work=float(pe_cycles),
+        work_unit="PE-cycle",
+        peer=samples["one"],
+        against="1 thread",
+        goal=goal,
+        note="time on the wall, since CPU times of threads add up; needs two idle cores",
+    )
+
+
+def _values(run: Run) -> Iterable[Row]:
+    def pick(operands: GemmOperands, plan: LayerPlan) -> engines.Work:
+        return engines.fast(operands, plan, watch=False)
+
+    return _against_verilator(run, "values", "values only", pick, {16: 80, 32: 100}, narrow=False)
+
+
+CASES = (
+    Case(
+        "registers",
+        "every register of every PE moved in every cycle, against RTL simulation of the same array",
+        "4x Verilator at 16 x 16, 7x at 32 x 32",
+        _registers,
+    ),
+    Case(
+        "watched",
+        "saturation, every overflow with place and cycle, accumulator toggles, against RTL that watches nothing",
+        "16x Verilator at 16 x 16, 22x at 32 x 32; 1.8x that on two threads",
+        _watched,
+    ),
+    Case(
+        "values",
+        "values only, overflow proved impossible, against RTL simulation of the same array",
+        "80x Verilator at 16 x 16, 100x at 32 x 32",
+        _values,
+    ),
+)

@@ -1,0 +1,39 @@
+"""The ways to compute a layer, as the cases call them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from accelsim.engine import ENGINES
+from accelsim.mapping.contract import GemmOperands, LayerPlan
+
+Work = Callable[[], Any]
+
+
+def fast(operands: GemmOperands, plan: LayerPlan, *, watch: bool) -> Work:
+    """Return the fast engine's work."""
+    return lambda: ENGINES["fast"].run(operands, plan, watch=watch)
+
+
+def stepped(operands: GemmOperands, plan: LayerPlan) -> Work:
+    """Return the stepped engine's work: every register of every PE, every cycle, everything counted."""
+    return lambda: ENGINES["stepped"].run(operands, plan)
+
+
+def registers(operands: GemmOperands, plan: LayerPlan) -> Work | None:
+    """Return the registers kernel's work (every register moved, nothing counted), or None: not built yet."""
+    try:
+        from accelsim.engine import registers as kernel
+    except ImportError:
+        return None
+    return lambda: kernel.run_registers(operands, plan)
+
+
+def watched(operands: GemmOperands, plan: LayerPlan, *, threads: int = 1) -> Work | None:
+    """Return the watched kernel's work (overflows with place and cycle, toggles), or None: not built yet."""
+    try:
+        from accelsim.engine.watched import watch_layer
+    except ImportError:
+        return None
+    return lambda: watch_layer(operands, plan, threads=threads)

@@ -1,0 +1,66 @@
+"""Writes the results into docs/performance.md, between markers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from benchmarks import table
+from benchmarks.cases import CASES
+from benchmarks.document import DocumentError
+from benchmarks.machine import ROOT
+from benchmarks.result import Row
+
+PAGE = ROOT / "docs" / "performance.md"
+BEGIN = "<!-- results: begin (python -m benchmarks --write-docs) -->"
+END = "<!-- results: end -->"
+
+
+def write(about: dict[str, Any], rows: Sequence[Row], path: Path = PAGE) -> None:
+    """Replace what is between the markers by the results. DocumentError where there is no page with markers."""
+    try:
+        text = path.read_text()
+    except OSError as error:
+        raise DocumentError(f"{path}: {error.strerror}; --write-docs needs the page") from None
+    path.write_text(replaced(text, "\n".join(results(about, rows)), str(path)))
+
+
+def replaced(text: str, between: str, name: str = "the page") -> str:
+    """Return `text` with `between` between its markers."""
+    head, begin, rest = text.partition(BEGIN)
+    _, end, tail = rest.partition(END)
+    if not begin or not end:
+        raise DocumentError(f"{name}: the markers {BEGIN!r} and {END!r} are not there, in this order; put them in")
+    return f"{head}{BEGIN}\n{between}\n{END}{tail}"
+
+
+def results(about: dict[str, Any], rows: Sequence[Row]) -> list[str]:
+    """Return the lines of the page: the machine, then a table for each case."""
+    where, git = about["machine"], about["git"]
+    changed = git.get("changed_files")
+    versions = ", ".join(f"{name} {version}" for name, version in about["versions"].items())
+    text = [
+        f"Measured {about['created'][:10]} at revision `{git['revision'][:10]}`"
+        + (f" with {changed} changed files" if changed else "")
+        + f", {about['repeats']} repeats{', **quick run: small sizes**' if about['quick'] else ''}.",
+        "",
+        f"- Machine: {where['processor']}; {where['cores']} cores; {where['system']}; load average at the start "
+        + ", ".join(f"{load:.1f}" for load in where["load_average"]),
+        f"- Software: {versions}; BLAS: {where['blas']}",
+    ]
+    with_goal = [row for row in rows if row.goal is not None]
+    met, missing = sum(row.met is True for row in with_goal), [row for row in with_goal if row.met is None]
+    not_met = [f"{row.name} ({table.figure(row.reached or 0)} of the goal)" for row in with_goal if row.met is False]
+    text += ["", f"**{met} of {len(with_goal)} goals are met.**"]
+    if not_met:
+        text.append("Not met: " + "; ".join(not_met) + ".")
+    if missing:
+        text.append("Not measured: " + "; ".join(row.name for row in missing) + ".")
+    for case in CASES:
+        mine = [row for row in rows if row.case == case.name]
+        if mine:
+            text += ["", f"### `{case.name}`: {case.title}", ""]
+            text += [f"Goal: {case.goal}.", ""] if case.goal else []
+            text += table.markdown(mine)
+    return text
