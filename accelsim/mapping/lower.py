@@ -261,7 +261,8 @@ def _block_scaling(x: QTensor, weight: QTensor, gemm: _Gemm, size: int) -> Block
         return None
     assert gemm.a.block_scales is not None  # operand_lanes gives both operands scales
     assert gemm.w.block_scales is not None
-    bits = [0 if tensor.format.blocks is None else tensor.format.blocks.scale_bits for tensor in (x, weight)]
+    of_each, floating = (x.format.blocks, weight.format.blocks), is_floating(x, weight)
+    bits = [0 if blocks is None else blocks.scale_bits for blocks in of_each]
     return BlockScaling(
         size=size,
         a_scales=gemm.a.block_scales,
@@ -271,15 +272,8 @@ def _block_scaling(x: QTensor, weight: QTensor, gemm: _Gemm, size: int) -> Block
         w_scale_bits=bits[1],
         a_exponents=gemm.a.block_exponents,
         w_exponents=gemm.w.block_exponents,
-        significand_bits=max(_significand_bits(tensor) for tensor in (x, weight)) if is_floating(x, weight) else 0,
+        significand_bits=max(blocks.significand_bits for blocks in of_each if blocks is not None) if floating else 0,
     )
-
-
-def _significand_bits(tensor: QTensor) -> int:
-    """Return the width of the significands of a float format's block scales; 0 where all of them are 1."""
-    scales = tensor.lanes().block_scales
-    largest = 1 if scales is None else int(scales.max())
-    return 0 if largest <= 1 else largest.bit_length()
 
 
 def _round_scales(operands: GemmOperands, config: HardwareConfig) -> GemmOperands:

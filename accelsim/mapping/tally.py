@@ -76,8 +76,9 @@ def array_actions(tally: Tally, datapath: Datapath, shape: GemmShape, *, transpo
         (Action("mac", *psum_add), tally.psum_adds + tally.block_sum_adds),
         (Action("register", "register_write", (stream,)), tally.stream_hops),
         (Action("register", "register_write", (other,)), tally.other_hops),
-        (Action("register", "register_write", (stream_scale,)), tally.stream_scale_hops),
-        (Action("register", "register_write", (other_scale,)), tally.other_scale_hops),
+        # Where only one operand has blocks, the other's scales are 1, and there is nothing to latch.
+        (Action("register", "register_write", (stream_scale,)), tally.stream_scale_hops if stream_scale else 0),
+        (Action("register", "register_write", (other_scale,)), tally.other_scale_hops if other_scale else 0),
         (Action("register", "register_write", (widths.psum,)), tally.psum_latches),
         (Action("register", "register_write", (widths.dot,)), tally.block_latches),
         (Action("accumulator", *acc_add), tally.acc_adds),
