@@ -111,7 +111,7 @@ def add_wide(held: F32, addend: F64, near: F64, error: F64, near_bits: I64, erro
         away = 1 if (bits ^ lost) >= 0 else -1
         near_bits[n] = bits + (away if inexact and (bits & 1) == 0 else 0)
     for n in range(held.size):
-        total[n] = np.float32(near[n]) + np.float32(0)  # no register ever holds a negative zero
+        total[n] = np.float32(near[n])
 
 
 @njit

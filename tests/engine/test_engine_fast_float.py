@@ -185,14 +185,36 @@ def test_a_sum_is_rounded_once(start, factors, before, after, sign, largest):
     assert result.acc[0, 0, 0] == sign * after
 
 
-def test_a_rounded_sum_may_be_subnormal_or_cancel():
+@pytest.mark.parametrize("sign", [1, -1])
+@pytest.mark.parametrize("largest", [1, 2**30])
+def test_bits_far_below_the_rounding_decide_it(sign, largest):
+    # 1 + 2^-24 + 2^-74 is no tie, though 51 bits lie between its ends; nor is 1 + 2^-23 + 2^-24 - 2^-74.
+    for start, tail, after in (((2**23, 0), 1, 1 + 2.0**-23), ((2**23, 1), -1, 1 + 2.0**-23)):
+        row = [start[0], start[1], 2**25, tail]
+        blocks = exponents(2, [[-23, -74], [0, 0]], [[0], [0]])
+        operands = gemm([[sign * x for x in row], [largest] * 4], [[1], [1], [2**25], [1]], blocks=blocks)
+        assert same(operands, machine()).acc[0, 0, 0] == sign * after
+
+
+def test_a_sum_of_62_bits_may_cancel_to_its_last():
+    # 2^62 - 1 = 3 * 715,827,883 * (2^31 - 1), in units of 2^-62: 1 - (1 - 2^-62).
+    x, y = 715_827_883, 2**31 - 1
+    blocks = exponents(3, [[0, -62]], [[0], [0]])
+    for sign in (1, -1):
+        row = [sign, 0, 0, -sign * x, -sign * x, -sign * x]
+        result = same(gemm([row], [[1], [0], [0], [y], [y], [y]], blocks=blocks), machine())
+        assert result.acc.item() == sign * 2.0**-62
+
+
+@pytest.mark.parametrize("largest", [1, 2**30])
+def test_a_rounded_sum_may_be_subnormal_or_cancel(largest):
     # In units of 2^-149, the smallest float32: 5 1/2 is a tie, and 6 even; so is 4 1/2, and 4 even. Of a negative sum
     # that is rounded to nothing, no sign is left.
-    blocks = blocks_of(exponents(1, [[-149, -150, -160]], [[0], [0], [0]]), 5)
-    operands = gemm([[5, 1, -1], [4, 1, 1], [-4, -1, -1], [0, 1, 0], [0, -1, 0]], [[1]] * 3, blocks=blocks)
-    result = same(operands, machine())
-    assert (result.acc[0, :, 0] / np.float64(2.0**-149)).tolist() == [6, 4, -4, 0, 0]
-    assert not np.signbit(result.acc[0, 3:]).any()
+    blocks = blocks_of(exponents(1, [[-149, -150, -160]], [[0, 0], [0, 0], [0, 0]]), 6)
+    rows = [[5, 1, -1], [4, 1, 1], [-4, -1, -1], [0, 1, 0], [0, -1, 0], [0, 0, largest]]
+    result = same(gemm(rows, [[1, largest]] * 3, blocks=blocks), machine())
+    assert (result.acc[0, :5, 0] / np.float64(2.0**-149)).tolist() == [6, 4, -4, 0, 0]
+    assert not np.signbit(result.acc[0, 3:5, 0]).any()
 
 
 def blocks_of(blocks, rows):
@@ -288,6 +310,15 @@ def test_wide_values_are_shifted_exactly():
         same(operands, machine(accumulate="fixed", psum=Register(bits=40), acc=Register(bits=48)))
 
     check()
+
+
+def test_sums_beyond_a_float64_are_shifted_exactly():
+    # -(2^54 + 1) / 2^54 lies below -1; as a float64 the sum would be 2^54.
+    blocks, wide = exponents(2, [[-54]], [[0]]), Register(bits=48)
+    for rounding, expected in (("truncate", -2), ("toward_zero", -1), ("half_even", -1)):
+        operands = gemm([[-(2**27), -1]], [[2**27], [1]], summation=Summation("fixed", 0, rounding), blocks=blocks)
+        result = same(operands, machine(accumulate="fixed", psum=wide, acc=wide))
+        assert result.acc.item() == expected
 
 
 def test_products_are_aligned_to_the_largest_of_their_step():
