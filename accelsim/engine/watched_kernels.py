@@ -307,6 +307,14 @@ def ws_step(
 
 
 @njit
+def add_row(to: I32, counts: I32, row: int) -> None:
+    """Add the first or second row of `counts` to `to` [64]."""
+    mine = U(row * COLUMNS)
+    for j in range(U(COLUMNS)):
+        to[j] += counts[mine + j]
+
+
+@njit
 def accumulate(
     psums: I32, row: int, acc: I64, counts: I32, words: I32, s: int, low: int, high: int, mask: int, unused: int,
     saturates: bool,
@@ -346,23 +354,25 @@ def ws_rows(
     steps = CYCLES + rows + 1
     words = np.zeros((steps + COLUMNS + 2) * COLUMNS, np.int32)
     acc_words = np.zeros_like(words)
-    psums, counts, before = np.zeros(2 * COLUMNS, np.int32), np.zeros(2 * COLUMNS, np.int32), np.zeros(0, np.int32)
+    psums, counts = np.zeros(2 * COLUMNS, np.int32), np.zeros(2 * COLUMNS, np.int32)
+    registers = np.zeros((folds, rows * COLUMNS), np.int32)
     for q in range(w.shape[0]):
         weights = w[q]
-        for fold in range(folds):
-            r = rows if fold < folds - 1 else used_rows
-            before = np.zeros(r * COLUMNS, np.int32)
-            k0 = fold * rows
-            if first_row > 0:  # what the row before left in the registers
-                psums[:] = 0
-                for i in range(r):
-                    ws_step(
-                        a[first_row - 1, k0 + i], k0 + i, weights, psums, 0, before, i, words, i, counts,
-                        low, high, mask, unused, saturates,
-                    )  # fmt: skip
-                words[:] = 0
-            for start in range(first_row, last_row, CYCLES):
-                stop = min(start + CYCLES, last_row)
+        registers[:] = 0
+        for fold in range(folds):  # what the row before left in the registers
+            r, k0, before = rows if fold < folds - 1 else used_rows, fold * rows, registers[fold]
+            psums[:] = 0
+            for i in range(r if first_row > 0 else 0):
+                ws_step(
+                    a[first_row - 1, k0 + i], k0 + i, weights, psums, 0, before, i, words, i, counts,
+                    low, high, mask, unused, saturates,
+                )  # fmt: skip
+        words[:] = 0
+        # Streamed rows in pieces, and all folds of each, so that what a piece touches stays in the cache.
+        for start in range(first_row, last_row, CYCLES):
+            stop = min(start + CYCLES, last_row)
+            for fold in range(folds):
+                r, k0, before = rows if fold < folds - 1 else used_rows, fold * rows, registers[fold]
                 for m in range(start, stop, 2):
                     together = min(2, stop - m)
                     psums[:] = 0
@@ -383,8 +393,7 @@ def ws_rows(
                         i += 1
                     for row in range(together):
                         at = (m + row) * COLUMNS
-                        for j in range(COLUMNS):
-                            psum_counts[q, at + j] += counts[row * COLUMNS + j]
+                        add_row(psum_counts[q, at : at + COLUMNS], counts, row)
                         accumulate(
                             psums, row, acc[q, at : at + COLUMNS], acc_counts[q, at : at + COLUMNS], acc_words,
                             m - start + row + r - 1, acc_low, acc_high, acc_mask, acc_unused, acc_saturates,
@@ -400,8 +409,8 @@ def ws_rows(
                     start, psum_toggles, psum_overflows,
                 )  # fmt: skip
                 settle(
-                    acc_words, stop - start + rows + 1, levels, column_of, q * COLUMNS, columns, cols, starts, fold, folds,
-                    start, acc_toggles, acc_overflows,
+                    acc_words, stop - start + rows + 1, levels, column_of, q * COLUMNS, columns, cols, starts, fold,
+                    folds, start, acc_toggles, acc_overflows,
                 )  # fmt: skip
 
 
