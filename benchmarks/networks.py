@@ -20,8 +20,11 @@ from benchmarks.shapes import Conv, Gemm
 Engine = Callable[..., engines.Work | None]
 
 
-def builder(name: str, layers: Iterable[Conv | Gemm]) -> TraceBuilder:
-    """Return the trace's builder. Layers do not feed one another: shapes are those of a network, tensors are random."""
+def builder(name: str, layers: Iterable[Conv | Gemm], *, images: int = 1) -> TraceBuilder:
+    """Return the trace's builder, for a batch of `images`.
+
+    Layers do not feed one another: shapes are those of a network, tensors are random.
+    """
     rng, int8, net = np.random.default_rng(0), formats.get("int8"), TraceBuilder(name)
 
     def tensor(*shape: int):
@@ -29,17 +32,17 @@ def builder(name: str, layers: Iterable[Conv | Gemm]) -> TraceBuilder:
 
     for layer in layers:
         if isinstance(layer, Conv):
-            x = net.input(f"{layer.name}.x", tensor(1, layer.size, layer.size, layer.channels))
+            x = net.input(f"{layer.name}.x", tensor(images, layer.size, layer.size, layer.channels))
             weight = tensor(layer.filters, layer.kernel, layer.kernel, layer.channels // layer.groups)
             pads = (layer.padding, layer.padding)
             how = {"stride": layer.stride, "padding": pads, "groups": layer.groups}
             net.conv2d(layer.name, x, weight, **how, output="int8", scale=1.0)
         elif layer.batch == 1:
-            x = net.input(f"{layer.name}.x", tensor(1, layer.m, layer.k))
+            x = net.input(f"{layer.name}.x", tensor(images, layer.m, layer.k))
             net.linear(layer.name, x, tensor(layer.n, layer.k), output="int8", scale=1.0)
         else:
-            a = net.input(f"{layer.name}.a", tensor(1, layer.batch, layer.m, layer.k))
-            b = net.input(f"{layer.name}.b", tensor(1, layer.batch, layer.k, layer.n))
+            a = net.input(f"{layer.name}.a", tensor(images, layer.batch, layer.m, layer.k))
+            b = net.input(f"{layer.name}.b", tensor(images, layer.batch, layer.k, layer.n))
             net.matmul(layer.name, a, b, output="int8", scale=1.0)
     return net
 
@@ -68,6 +71,6 @@ def array_work(trace: Trace, config: HardwareConfig, engine: Engine) -> Callable
     return None if engine(operands, plan_operands(operands, config)) is None else work
 
 
-def saved(name: str, layers: Iterable[Conv | Gemm], folder: Path) -> Path:
+def saved(name: str, layers: Iterable[Conv | Gemm], folder: Path, *, images: int = 1) -> Path:
     """Write the trace into `folder`; return its file."""
-    return builder(name, layers).save(folder / f"{name}.npz")
+    return builder(name, layers, images=images).save(folder / f"{name}.npz")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from benchmarks import table
@@ -17,8 +16,9 @@ BEGIN = "<!-- results: begin (python -m benchmarks --write-docs) -->"
 END = "<!-- results: end -->"
 
 
-def write(about: dict[str, Any], rows: Sequence[Row], path: Path = PAGE) -> None:
+def write(about: dict[str, Any], rows: Sequence[Row]) -> None:
     """Replace what is between the markers by the results. DocumentError where there is no page with markers."""
+    path = PAGE
     try:
         text = path.read_text()
     except OSError as error:

@@ -1,0 +1,234 @@
+"""The command, the cases, the peers' inputs and the shapes."""
+
+import json
+
+import numpy as np
+import pytest
+
+import benchmarks.__main__ as command
+from benchmarks import networks, page, shapes
+from benchmarks.cases import CASES, kernels, scale_sim
+from benchmarks.measure import Sample
+from benchmarks.peers import NotInstalledError, scalesim, verilator
+from benchmarks.result import Goal, timed_row
+from benchmarks.run import Case, Run
+
+
+def use(monkeypatch, *cases):
+    monkeypatch.setattr(command, "CASES", cases)
+    monkeypatch.setattr(page, "CASES", cases)
+
+
+def good(run):
+    return [timed_row("good", "n", Sample((1.0,) * run.repeats), goal=Goal("value", 2.0))]
+
+
+GOOD = Case("good", "works", "2 s", good)
+
+
+def test_an_unknown_case_is_the_users_mistake(monkeypatch, capsys):
+    use(monkeypatch, GOOD)
+    assert command.main(["god"]) == 2
+    assert "case 'god' is unknown (did you mean 'good'?); use one of good" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("option", ["--compare", "--from"])
+def test_a_bad_file_is_told_before_any_work(monkeypatch, capsys, tmp_path, option):
+    def never(run):
+        raise AssertionError("it ran")
+
+    use(monkeypatch, Case("never", "", "", never))
+    path = tmp_path / "bad.json"
+    path.write_text("{}")
+    assert command.main([option, str(path)]) == 2
+    assert "no result of a run" in capsys.readouterr().err
+
+
+def test_a_folder_that_is_missing_is_told_before_any_work(monkeypatch, capsys, tmp_path):
+    use(monkeypatch, GOOD)
+    assert command.main(["--json", str(tmp_path / "no" / "run.json")]) == 2
+    assert "its folder does not exist" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("number", ["0", "-1", "two", "1.5"])
+def test_repeats_are_whole_numbers(capsys, number):
+    with pytest.raises(SystemExit) as error:
+        command.main(["--repeats", number])
+    assert error.value.code == 2
+    assert f"'{number}' is not a whole number from 1" in capsys.readouterr().err
+
+
+def test_results_are_written_and_compared(monkeypatch, capsys, tmp_path):
+    use(monkeypatch, GOOD)
+    path = tmp_path / "run.json"
+    assert command.main(["good", "--json", str(path), "--repeats", "3"]) == 0
+    document = json.loads(path.read_text())
+    assert document["repeats"] == 3
+    assert document["rows"][0]["repeats"] == 3
+    assert document["versions"]["numpy"] == np.__version__
+    assert "1 of 1 goals met" in capsys.readouterr().out
+    assert command.main(["--compare", str(path)]) == 0
+    assert "1.00x" in capsys.readouterr().out.split("compared with the earlier run")[1]
+
+
+def test_quick_takes_fewer_repeats(monkeypatch):
+    seen = []
+
+    def case(run):
+        seen.append((run.quick, run.repeats))
+        return []
+
+    use(monkeypatch, Case("c", "", "", case))
+    for words in ([], ["--quick"], ["--quick", "--repeats", "4"]):
+        assert command.main(words) == 0
+    assert seen == [(False, 5), (True, 2), (True, 4)]
+
+
+def test_a_case_that_fails_does_not_stop_the_others(monkeypatch, capsys, tmp_path):
+    def bad(run):
+        raise RuntimeError("the array gives other results")
+
+    use(monkeypatch, Case("bad", "fails", "", bad), GOOD)
+    path = tmp_path / "run.json"
+    assert command.main(["--json", str(path)]) == 1
+    out = capsys.readouterr().out
+    assert "FAILED: RuntimeError: the array gives other results" in out
+    assert [row["case"] for row in json.loads(path.read_text())["rows"]] == ["bad", "good"]
+
+
+def test_the_page_can_be_written_from_an_earlier_run(monkeypatch, tmp_path):
+    use(monkeypatch, GOOD)
+    path, markdown = tmp_path / "run.json", tmp_path / "page.md"
+    markdown.write_text(f"head\n{page.BEGIN}\n{page.END}\ntail\n")
+    monkeypatch.setattr(page, "PAGE", markdown)
+    assert command.main(["--json", str(path), "--repeats", "1"]) == 0
+    assert command.main(["--from", str(path), "--write-docs"]) == 0
+    text = markdown.read_text()
+    assert "| n | 1.00 s |" in text
+    assert text.startswith("head\n")
+    assert text.endswith("tail\n")
+
+
+def test_every_case_has_a_name_of_its_own():
+    names = [case.name for case in CASES]
+    assert len(set(names)) == len(names)
+
+
+# -- peers ------------------------------------------------------------------------------------------------------------
+
+
+def test_verilator_that_is_missing_is_reported_and_ours_is_still_measured(monkeypatch):
+    def missing(*_):
+        raise NotInstalledError(verilator.HOW)
+
+    monkeypatch.setattr(verilator, "timer", missing)
+    monkeypatch.setattr(kernels, "LAYER", shapes.Gemm("tiny", 1, 8, 8, 8))
+    found = list(CASES[[case.name for case in CASES].index("values")].run(Run(1, quick=True)))
+    assert [row.goal.limit for row in found] == [80, 80]
+    for row in found:
+        assert row.value > 0
+        assert row.met is None
+        assert "apt-get install verilator" in row.missing
+
+
+def test_scale_sim_that_is_missing_is_reported_with_the_stored_number_named_as_such(monkeypatch):
+    def missing():
+        raise NotInstalledError(scalesim.HOW)
+
+    monkeypatch.setattr(scalesim, "version", missing)
+    found = list(scale_sim.CASES[0].run(Run(1, quick=True)))
+    assert all("--install-peers" in row.missing and "stored, not of this run" in row.missing for row in found)
+    assert all(row.ratio is None and row.met is None for row in found)
+
+
+def rtl_output_stationary(records, size):
+    """The array of rtl/os_array.sv, edge by edge; yields what the bottom shows."""
+    a, b = np.zeros((size, size), np.int64), np.zeros((size, size), np.int64)
+    acc = np.zeros((size, size), np.int64)
+    for record in records.view(np.int8).astype(np.int64):
+        below = np.vstack([np.zeros((1, size), np.int64), acc[:-1]])
+        acc = below if record[0] else acc + a * b
+        a = np.hstack([record[1 : 1 + size, None], a[:, :-1]])
+        b = np.vstack([record[None, 1 + size :], b[:-1]])
+        yield acc[-1]
+
+
+def rtl_weight_stationary(records, size):
+    """The array of rtl/ws_array.sv."""
+    a, w, psum = (np.zeros((size, size), np.int64) for _ in range(3))
+    for record in records.view(np.int8).astype(np.int64):
+        a_in = np.hstack([record[1 : 1 + size, None], a[:, :-1]])
+        psum = np.vstack([np.zeros((1, size), np.int64), psum[:-1]]) + a_in * w
+        if record[0]:
+            w = np.vstack([record[None, 1 + size :], w[:-1]])
+        a = a_in
+        yield psum[-1]
+
+
+@pytest.mark.parametrize("size", [1, 2, 5])
+@pytest.mark.parametrize("length", [1, 3, 8])
+@pytest.mark.parametrize(("dataflow", "rtl"), [("os", rtl_output_stationary), ("ws", rtl_weight_stationary)])
+def test_what_enters_the_rtl_makes_it_multiply_matrices(dataflow, rtl, size, length):
+    work = verilator.stimulus(dataflow, size, length, tiles=3)
+    bottom = np.array(list(rtl(work.records, size)))
+    assert np.array_equal(bottom[work.where[:, 0], work.where[:, 1]], work.expected)
+    assert len(work.expected) == 3 * (size if dataflow == "os" else length) * size
+    assert np.any(work.expected)
+
+
+def test_scale_sim_is_given_the_layers_as_its_topology_file_has_them(monkeypatch):
+    seen = {}
+
+    class Child:
+        stdout = ""
+
+    def run_child(words, *, environment, folder):
+        seen["topology"] = (folder / "topology.csv").read_text().splitlines()
+        report = folder / "results" / "bench"
+        report.mkdir(parents=True)
+        (report / "COMPUTE_REPORT.csv").write_text("LayerID, Total, Total Cycles\n0, 9, 100.0, 0,\n1, 9, 23.0, 0,\n")
+        return Child()
+
+    monkeypatch.setattr(scalesim, "version", lambda: "3")
+    monkeypatch.setattr(scalesim, "run_child", run_child)
+    monkeypatch.setattr(scalesim, "checked", lambda child, what: child)
+    layers = shapes.SCALE_SIM_RESNET18[:2]
+    assert scalesim.run(layers, size=32, dataflow="ws")[1] == 123
+    assert seen["topology"][1:] == ["Conv1,224,224,7,7,3,64,2,", "Conv2_1a,56,56,3,3,64,64,1,"]
+    with pytest.raises(RuntimeError, match="2 layers of 3"):
+        scalesim.run(shapes.SCALE_SIM_RESNET18[:3], size=32, dataflow="ws")
+
+
+# -- shapes -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("layers", "count", "macs"),
+    [  # published totals: 1.81 and 0.300 GMAC; SCALE-Sim's layers do not pad, hence fewer
+        (shapes.resnet18(), 21, 1_814_073_344),
+        (shapes.mobilenet_v2(), 53, 300_774_272),
+        (shapes.SCALE_SIM_RESNET18, 21, 1_471_181_568),
+        # four projections, two heads' products, two layers of the feed-forward network
+        (shapes.transformer_layer(), 8, 128 * 768 * 768 * 4 + 2 * 12 * 128 * 128 * 64 + 2 * 128 * 768 * 3072),
+    ],
+)
+def test_networks_have_their_published_size(layers, count, macs):
+    assert len(layers) == count
+    assert sum(layer.macs for layer in layers) == macs
+    assert len({layer.name for layer in layers}) == count
+
+
+@pytest.mark.parametrize(
+    "network", [shapes.resnet18()[::6], shapes.mobilenet_v2()[1::17], shapes.SCALE_SIM_RESNET18[7:14:6]]
+)
+def test_layers_of_a_trace_have_the_shapes_output(network):
+    trace = networks.builder("n", network, images=2).build()
+    for conv, layer in zip(network, trace.layers, strict=True):
+        assert trace.tensor_meta(layer.output).shape == (2, conv.out, conv.out, conv.filters)
+
+
+def test_products_of_activations_are_matmuls():
+    layers = shapes.transformer_layer(positions=4, width=12, heads=3)
+    trace = networks.builder("t", layers).build()
+    assert [layer.op for layer in trace.layers] == ["linear"] * 3 + ["matmul"] * 2 + ["linear"] * 3
+    assert trace.tensor_meta(trace.layers[3].output).shape == (1, 3, 4, 4)
