@@ -196,6 +196,14 @@ def test_bits_far_below_the_rounding_decide_it(sign, largest):
         assert same(operands, machine()).acc[0, 0, 0] == sign * after
 
 
+@pytest.mark.parametrize("largest", [1, 2**30])
+def test_a_subnormal_is_rounded_once(largest):
+    # 2^-150 + 2^-200 is more than half of the smallest float32; rounded to 24 bits first, it would be a tie, and 0.
+    blocks = exponents(2, [[-160], [0]], [[-40, 0]])
+    operands = gemm([[2**25, 1], [0, largest]], [[2**25, 0], [1, largest]], blocks=blocks)
+    assert same(operands, machine()).acc[0, 0, 0] == 2.0**-149
+
+
 def test_a_sum_of_62_bits_may_cancel_to_its_last():
     # 2^62 - 1 = 3 * 715,827,883 * (2^31 - 1), in units of 2^-62: 1 - (1 - 2^-62).
     x, y = 715_827_883, 2**31 - 1
