@@ -53,6 +53,8 @@ def additions(draw):
 @example((held_as(1.0), 2**37 + 1, -61))  # 2^-61 more than a tie
 @example((held_as(1.0), -(2**61) - 1, -62))  # 1/2 - 2^-62: nothing of the addend is lost where the two nearly cancel
 @example((held_as(2.0), -(2**62) + 1, -61))  # what is left is 2^-61
+@example((held_as(2.0**-20), 2**61 + 2**37, 0))  # the held number is a little more than a tie: up
+@example((held_as(-(2.0**-20)), 2**61 + 3 * 2**37, 0))  # ... and a little less, of a tie that would go up: down
 @example((1, -1, -150))  # half of the smallest subnormal is left: to zero
 @example((0, 3, -151))  # three quarters of it: up
 @example((LARGEST, 1, 102))  # less than half a unit beyond the largest

@@ -164,6 +164,30 @@ def test_bit_serial_weight_stationary_2x2():
     leaving = [[(row, value) for row, _, value in r.outlet.tolist() if row >= 0] for r in seen]
     assert leaving == [[], [], [], [], [(0, -1)], [(0, -4)], [(1, -1)], [(1, -10)]]
     assert [r.psum[0, 0] for r in seen[2:7]] == [0, 1, 1, 3, 0]
+    assert [r.psum[1, 1] for r in seen[4:8]] == [0, -4, -4, -10]
+
+
+@pytest.mark.parametrize("dataflow", ["os", "ws", "is"])
+def test_the_serial_operand_is_the_one_that_is_cut(dataflow):
+    # 3 * -1. Bits of the weight, 1 1: 3 * 1, then 3 * -2. Bits of the activation, 1 1 0: -1 * 1, -1 * 2, nothing.
+    # Both (bits of the activation outside): 1 * 1, 1 * -2, 2 * 1, 2 * -2, nothing twice. `is` exchanges what moves.
+    both = [1, -1, 1, -3, -3] if dataflow != "is" else [1, 3, 3, 1, -3]
+    for serial, sums in (("weight", [3]), ("activation", [-1, -3]), ("both", both)):
+        operands = replace(plain([[3]], [[-1]], bits=2), a_bits=3)
+        seen, _ = step_through(
+            operands, machine(dataflow, 1, 1, multiplier=Multiplier(kind="bit_serial", serial=serial))
+        )
+        assert [r.serial[0, 0, 0] for r in seen if r.sub_cycle[0, 0] >= 0] == [*sums, 0]
+        assert seen[-1 if dataflow != "os" else -2].psum[0, 0] == -3
+
+
+def test_a_wide_operand_on_a_narrow_port_is_cut_into_pieces_of_the_port():
+    # 4-bit ports. 83 = 3 + 5 * 16, times -2: first -6, then 5 * -2 * 16 = -160.
+    config = machine("os", 1, 1, ports=(4, 4), multiplier=Multiplier(kind="fusion"))
+    seen, cycles = step_through(replace(plain([[83]], [[-2]], bits=4), a_bits=8), config)
+    assert cycles == CycleCounts(compute=2, drain=1, ppu=cycles.ppu)
+    assert [r.serial[0, 0, 0] for r in seen[:2]] == [-6, 0]
+    assert seen[1].psum[0, 0] == -166
 
 
 def test_a_ragged_tile_travels_the_whole_array_or_only_what_it_uses():
