@@ -34,6 +34,14 @@ app = typer.Typer(
 
 USER_ERROR, STRICT_FAILURE = 2, 3
 
+
+def _path(text: str) -> Path:
+    """Return a path that is given; an empty one would silently be the current folder."""
+    if not text:
+        raise typer.BadParameter("the path is empty; name one")
+    return Path(text)
+
+
 ConfigPath = Annotated[Path, typer.Argument(metavar="CONFIG", help="The hardware, YAML.", show_default=False)]
 TracePath = Annotated[Path, typer.Argument(metavar="TRACE", help="The quantized layers, .npz.", show_default=False)]
 
@@ -126,7 +134,8 @@ def run(
     engine: Annotated[EngineName, typer.Option(help="All engines give the same numbers.")] = EngineName.auto,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document only.")] = False,
     out: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Write report.json and outputs.npz into this folder.")
+        Path | None,
+        typer.Option(metavar="DIR", parser=_path, help="Write report.json and outputs.npz into this folder."),
     ] = None,
     verify: Annotated[bool, typer.Option(help="Compare with an independent, slow integer reference.")] = False,
     strict: Annotated[bool, typer.Option(help="Exit with 3 on overflow or a mismatch.")] = False,
@@ -137,7 +146,10 @@ def run(
         int | None, typer.Option(min=1, metavar="N", help="Run only the first N inputs of the batch.")
     ] = None,
     vcd: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Write one layer's waveforms (up to 10,000 cycles, 1,024 PEs).")
+        Path | None,
+        typer.Option(
+            metavar="FILE", parser=_path, help="Write one layer's waveforms (up to 10,000 cycles, 1,024 PEs)."
+        ),
     ] = None,
     vcd_layer: Annotated[
         str | None, typer.Option(metavar="NAME", help="The layer for --vcd; default: the first.")
@@ -146,17 +158,18 @@ def run(
     """Run TRACE on CONFIG; report latency, energy, overflow and outputs."""
     with user_errors():
         from accelsim.config.loader import load_config
+
+        hardware = load_config(config)  # before what a mistake in it need not wait for: numpy, formats, traces
         from accelsim.report.files import prepare_folder, save_report
         from accelsim.trace.reader import load_trace
 
-        hardware = load_config(config)
         network = load_trace(trace)
         if out is not None:
             prepare_folder(out)  # before the run, so that no result is lost to a folder that cannot be written
         if inputs is not None:
             network = network.head(inputs)
         if vcd is not None and not vcd.name:
-            raise AccelsimError("--vcd '': name a file")
+            raise AccelsimError(f"--vcd {str(vcd)!r}: name a file")
         if vcd_layer is not None and vcd is None:
             raise AccelsimError("--vcd-layer names a layer, but no --vcd FILE was given")
         if vcd is not None:

@@ -241,8 +241,16 @@ def test_progress_goes_to_stderr_in_plain_lines_where_there_is_no_terminal(capfd
 def test_a_reader_that_leaves_early_is_no_error():
     command = f"{sys.executable} -m accelsim run {INT8[0]} {INT8[1]} --inputs 1 | head -1; exit ${{PIPESTATUS[0]}}"
     done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=False)
-    assert (done.returncode, done.stderr) == (0, "")
+    assert done.returncode == 0
+    assert all(line.startswith("[") for line in done.stderr.splitlines())  # a slow machine may report its progress
     assert done.stdout.startswith("int8_ws")
+
+
+@pytest.mark.parametrize("option", ["--out", "--vcd"])
+def test_an_empty_path_is_not_the_current_folder(option):
+    result = invoke("run", *INT8, option, "")
+    assert result.exit_code == 2
+    assert "the path is empty; name one" in result.stderr
 
 
 def test_a_folder_that_cannot_be_written_is_refused_before_the_run(tmp_path, monkeypatch):
