@@ -21,19 +21,15 @@ def stepped(operands: GemmOperands, plan: LayerPlan) -> Work:
     return lambda: ENGINES["stepped"].run(operands, plan)
 
 
-def registers(operands: GemmOperands, plan: LayerPlan) -> Work | None:
-    """Return the registers kernel's work (every register moved, nothing counted), or None: not built yet."""
-    try:
-        from accelsim.engine import registers as kernel
-    except ImportError:
-        return None
-    return lambda: kernel.run_registers(operands, plan)
+def registers(operands: GemmOperands, plan: LayerPlan) -> Work:
+    """Return the registers kernel's work: every register moved in every cycle, values and cycles, nothing else."""
+    from accelsim.engine.registers import move_registers
+
+    return lambda: move_registers(operands, plan)
 
 
-def watched(operands: GemmOperands, plan: LayerPlan, *, threads: int = 1) -> Work | None:
-    """Return the watched kernel's work (overflows with place and cycle, toggles), or None: not built yet."""
-    try:
-        from accelsim.engine.watched import watch_layer
-    except ImportError:
-        return None
+def watched(operands: GemmOperands, plan: LayerPlan, *, threads: int = 1) -> Work:
+    """Return the watched kernel's work: every overflow with place and cycle, toggles of psums and accumulators."""
+    from accelsim.engine.watched import watch_layer
+
     return lambda: watch_layer(operands, plan, threads=threads)

@@ -17,7 +17,7 @@ from accelsim.trace.schema import MatmulMeta
 from benchmarks import engines
 from benchmarks.shapes import Conv, Gemm
 
-Engine = Callable[..., engines.Work | None]
+Engine = Callable[..., engines.Work]
 
 
 def builder(name: str, layers: Iterable[Conv | Gemm], *, images: int = 1) -> TraceBuilder:
@@ -47,9 +47,10 @@ def builder(name: str, layers: Iterable[Conv | Gemm], *, images: int = 1) -> Tra
     return net
 
 
-def array_work(trace: Trace, config: HardwareConfig, engine: Engine) -> Callable[[], int] | None:
-    """Return what lowers, plans and computes every layer, one after another, and returns the array's cycles; None: the
-    engine is not built yet. Tensors are read before; nothing of one layer is kept while the next one runs.
+def array_work(trace: Trace, config: HardwareConfig, engine: Engine) -> Callable[[], int]:
+    """Return what lowers, plans and computes every layer, one after another, and returns the array's cycles.
+
+    Tensors are read before; nothing of one layer is kept while the next one runs.
     """
     jobs = []
     for layer in trace.layers:
@@ -61,14 +62,11 @@ def array_work(trace: Trace, config: HardwareConfig, engine: Engine) -> Callable
         for layer, x, weight in jobs:
             operands = lower(layer, x, weight, None, config).operands
             plan = plan_operands(operands, config)
-            run = engine(operands, plan)
-            assert run is not None
-            run()
+            engine(operands, plan)()
             cycles += plan.cycles.total - plan.cycles.ppu
         return cycles
 
-    operands = lower(*jobs[-1], None, config).operands
-    return None if engine(operands, plan_operands(operands, config)) is None else work
+    return work
 
 
 def saved(name: str, layers: Iterable[Conv | Gemm], folder: Path, *, images: int = 1) -> Path:

@@ -40,9 +40,6 @@ def _scale_sim(run: Run) -> Iterator[Row]:
     for name, engine, goal in kinds:
         work = array_work(trace, config, engine)
         label = f"ResNet-18, {what}, 32 x 32 ws, {name}"
-        if work is None:
-            yield Row("scale-sim", label, goal=goal, missing="not built yet")
-            continue
         ours = work()
         note = ""
         if cycles is not None:  # SCALE-Sim prints one cycle less a layer (docs/timing.md)
