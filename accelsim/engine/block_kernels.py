@@ -220,10 +220,10 @@ def shift_limited(value: int, shift: int, rounding: int) -> int:
 
 
 @njit
-def fixed_parts(values: Exact, exponents: I32, blocks_per_group: int, rounding: int, parts: I64) -> None:
+def fixed_parts(values: I64, exponents: I32, blocks_per_group: int, rounding: int, parts: I64) -> None:
     """Write each group's addend: its blocks' sums, shifted to the psum's unit, rounded, limited, and added.
 
-    values [M, B, N] : whole numbers below 2^62 in magnitude, any dtype
+    values [M, B, N] : below 2^62 in magnitude
     exponents [M, B, N] : of each value's unit, in units of the psum's
     parts [M, G, N] : G groups of `blocks_per_group` blocks, the last of which may have fewer
     """
@@ -235,7 +235,7 @@ def fixed_parts(values: Exact, exponents: I32, blocks_per_group: int, rounding: 
             if v % blocks_per_group == 0:
                 part[:] = 0
             for n in range(columns):
-                part[n] += shift_limited(int(values[m, v, n]), exponents[m, v, n], rounding)
+                part[n] += shift_limited(values[m, v, n], exponents[m, v, n], rounding)
 
 
 @njit

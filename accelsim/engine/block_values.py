@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from accelsim.engine.checks import addend_size, exact_bound
+from accelsim.engine.checks import addend_size
 from accelsim.mapping.contract import GemmOperands, LayerPlan
 
 Int32 = NDArray[np.int32]
@@ -33,17 +33,18 @@ class BlockValues:
 
     size, count : elements a block, and blocks along K
 
-    Sums are in units of 2**lsb_exponent (0 with float32 summation).
+    Fixed-point sums are in units of 2**lsb_exponent.
     """
 
-    def __init__(self, operands: GemmOperands, plan: LayerPlan, index: int) -> None:
+    def __init__(self, operands: GemmOperands, plan: LayerPlan, index: int, bound: int) -> None:
+        """Take product `index` of the batch; no block sum exceeds `bound` (checks.exact_bound)."""
         summation = operands.summation
-        unit = summation.unit_exponent - summation.lsb_exponent
+        unit = summation.unit_exponent - (summation.lsb_exponent if summation.kind == "fixed" else 0)
         self.size = addend_size(operands, plan)
         self.rows, length = operands.a[index].shape
         self.columns = operands.w.shape[2]
         self.count = -(-length // self.size)
-        self.bound = exact_bound(operands, plan)
+        self.bound = bound
         self.align_bits = operands.summation.align_bits
         self.a, self.w = operands.a[index], operands.w[index]
         of_a, of_w = (self.rows, self.count), (self.count, self.columns)
@@ -69,21 +70,15 @@ class BlockValues:
         """Return (first row, one past the last) of every chunk."""
         return [(m, min(m + self.chunk, self.rows)) for m in range(0, self.rows, self.chunk)]
 
-    def integers(self, start: int, stop: int) -> tuple[NDArray[Any], Int32]:
-        """Return rows start..stop-1 as (values, exponents), [rows, count, N] both: each sum is values * 2**exponents.
-
-        The values are whole numbers of any dtype.
-        """
+    def integers(self, start: int, stop: int) -> tuple[NDArray[np.int64], Int32]:
+        """Return rows start..stop-1 as (values, exponents), [rows, count, N] both: a sum is values * 2**exponents."""
         exponents = self.a_units[start:stop, :, None] + self.w_units
         if self.align_bits is not None:
             values, lane_exponents = self._aligned(start, stop, self.align_bits)
             return values, exponents + lane_exponents
-        dtype: type[Any] = np.int64
-        if self.bound < FLOAT64_EXACT:
-            dtype = np.float32 if self.bound < FLOAT32_EXACT else np.float64
-        if dtype not in self._converted:
-            self._convert(dtype, self.a_scales, self.w_scales)
-        return self._multiplied(start, stop, dtype), exponents
+        if np.int64 not in self._converted:
+            self._convert(np.int64, self.a_scales, self.w_scales)
+        return self._multiplied(start, stop, np.int64), exponents
 
     def reals(self, start: int, stop: int) -> NDArray[Any]:
         """Return rows start..stop-1 as float32 where `narrow`, else as float64; only where the bound is below 2^53."""

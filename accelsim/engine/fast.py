@@ -13,7 +13,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from accelsim.engine.checks import check_operands, largest_magnitude, register_limits
+from accelsim.engine.checks import check_operands, exact_bound, largest_magnitude, register_limits
 from accelsim.engine.contract import ComputeResult, RegisterWatch
 from accelsim.engine.fast_float import FixedGemm, float_result
 from accelsim.engine.fast_integers import IntegerGemm
@@ -74,7 +74,7 @@ def _binary_products(operands: GemmOperands, plan: LayerPlan) -> Int64:
     shape = operands.shape
     out = np.empty((shape.batch, shape.m, shape.n), np.int64)
     for b in range(shape.batch):
-        XnorGemm(operands, plan, b).products(out[b])
+        XnorGemm(operands, plan, b, operands.shape.k).products(out[b])
     return out
 
 
@@ -139,7 +139,8 @@ def _watched(operands: GemmOperands, plan: LayerPlan) -> ComputeResult:
     kind: type[FixedGemm | IntegerGemm] = FixedGemm if operands.summation.kind == "fixed" else IntegerGemm
     if packs(operands):
         kind = XnorGemm
-    gemms = [kind(operands, plan, b) for b in range(shape.batch)]
+    bound = exact_bound(operands, plan)
+    gemms = [kind(operands, plan, b, bound) for b in range(shape.batch)]
     for b, gemm in enumerate(gemms):
         extremes[b] = gemm.exact(acc[b])
     psum_low, psum_high = int(extremes[:, 0].min(initial=0)), int(extremes[:, 1].max(initial=0))

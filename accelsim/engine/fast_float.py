@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from accelsim.engine.block_values import BlockValues
+from accelsim.engine.checks import exact_bound
 from accelsim.engine.contract import ComputeResult, OverflowEvent, RegisterWatch
 from accelsim.engine.fast_integers import integer_event
 from accelsim.engine.preload import earlier
@@ -21,9 +22,9 @@ ROUNDINGS = ("truncate", "toward_zero", "half_even")  # the kernel's numbers for
 class FixedGemm:
     """One product of the batch whose blocks' sums are shifted to the integer psum's units."""
 
-    def __init__(self, operands: GemmOperands, plan: LayerPlan, index: int) -> None:
+    def __init__(self, operands: GemmOperands, plan: LayerPlan, index: int, bound: int) -> None:
         self.plan, self.index = plan, index
-        self.values = BlockValues(operands, plan, index)
+        self.values = BlockValues(operands, plan, index, bound)
         self.blocks_per_group = plan.group // self.values.size
         self.groups = -(-self.values.count // self.blocks_per_group)
         self._scratch = np.empty((min(self.values.chunk, self.values.rows), self.groups, self.values.columns), np.int64)
@@ -75,9 +76,10 @@ def float_result(operands: GemmOperands, plan: LayerPlan) -> ComputeResult:
     extremes = np.zeros((4, shape.n), np.float32)
     overflows = np.zeros(2, np.int64)
     firsts: list[OverflowEvent | None] = [None, None]
+    bound = exact_bound(operands, plan)
     for b in range(shape.batch):
         places, events = np.full((2, 3), -1, np.int64), np.zeros((2, 3), np.float64)
-        overflows += _float_gemm(operands, plan, b, bias[b], extremes, places, events, acc[b])
+        overflows += _float_gemm(operands, plan, b, bound, bias[b], extremes, places, events, acc[b])
         if shape.m:
             extremes[2:] = np.minimum(extremes[2], bias[b]), np.maximum(extremes[3], bias[b])
         for register in range(2):
@@ -91,6 +93,7 @@ def _float_gemm(
     operands: GemmOperands,
     plan: LayerPlan,
     index: int,
+    bound: int,
     bias: NDArray[np.float32],
     extremes: NDArray[np.float32],
     places: Int64,
@@ -100,7 +103,7 @@ def _float_gemm(
     """Compute one product of the batch, by the narrowest kernel that its block sums allow."""
     from accelsim.engine import float_kernels as kernels
 
-    values = BlockValues(operands, plan, index)
+    values = BlockValues(operands, plan, index, bound)
     order = (values.size, plan.group // values.size * plan.groups_per_fold)
     overflows = np.zeros(2, np.int64)
     narrow, wide = values.narrow, values.wide

@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from accelsim.engine.checks import exact_bound
 from accelsim.engine.contract import OverflowEvent
 from accelsim.mapping.contract import GemmOperands, LayerPlan
 
@@ -17,9 +16,9 @@ Int64 = NDArray[np.int64]
 class IntegerGemm:
     """One product of the batch, as the kernels take it: contiguous, one dtype."""
 
-    def __init__(self, operands: GemmOperands, plan: LayerPlan, index: int) -> None:
+    def __init__(self, operands: GemmOperands, plan: LayerPlan, index: int, bound: int) -> None:
         self.index, self.plan = index, plan
-        self.narrow = exact_bound(operands, plan) < 1 << 31
+        self.narrow = bound < 1 << 31
         self.a, self.w = np.ascontiguousarray(operands.a[index]), np.ascontiguousarray(operands.w[index])
         self.valid = operands.k_valid
         blocks = operands.blocks

@@ -329,22 +329,34 @@ def test_sums_beyond_a_float64_are_shifted_exactly():
         assert result.acc.item() == expected
 
 
-def test_products_are_aligned_to_the_largest_of_their_step():
+def test_sums_shifted_by_their_whole_width():
+    # (2^31 - 1)^2 is nearly 2^62: nearly a half of 2^63, and nearly 1 of 2^62.
+    x = 2**31 - 1
+    for exponent, expected in ((-63, 0), (-62, 1)):
+        blocks, wide = exponents(1, [[exponent]], [[0]]), Register(bits=48)
+        operands = gemm([[x]], [[x]], summation=Summation("fixed", 0, "half_even"), blocks=blocks)
+        assert same(operands, machine(accumulate="fixed", psum=wide, acc=wide)).acc.item() == expected
+
+
+def aligned(lanes, lane_exponents, bits, largest=1):
+    """Lanes of one step times 1, aligned to the largest exponent; another row and column hold `largest`."""
+    a, w = [lanes, [largest] * len(lanes)], [[1, largest]] * len(lanes)
+    a_exponents = np.array([[lane_exponents, [0] * len(lanes)]], np.int32)
+    w_exponents = np.zeros((1, len(lanes), 2), np.int32)
+    summation = Summation("float32", align_bits=bits)
+    operands = gemm(a, w, summation=summation, a_exponents=a_exponents, w_exponents=w_exponents)
+    return same(operands, machine(lanes=4)).acc[0, 0, 0]
+
+
+@pytest.mark.parametrize("largest", [1, 2**25])  # beyond 2^53 the engine aligns integers
+def test_products_are_aligned_to_the_largest_of_their_step(largest):
     # Products 1 * 2^10 and 3 * 2^3 = 24, or -24. With 5 bits below 2^10 kept, the unit is 2^5, and 24 is gone, whatever
     # its sign; with 6 it is 2^4, and 24 counts as 16; with 7 nothing is lost.
-    zeros = np.zeros((1, 3, 1), np.int32)
-    lanes = np.array([[[10, 3, 3]]], np.int32)
     for bits, kept in ((4, 0), (5, 0), (6, 16), (7, 24)):
         for sign in (1, -1):
-            operands = gemm(
-                [[1, 3 * sign, 0]], [[1], [1], [1]], summation=Summation("float32", align_bits=bits),
-                a_exponents=lanes, w_exponents=zeros,
-            )  # fmt: skip
-            assert same(operands, machine(lanes=4)).acc.item() == 1024 + sign * kept
+            assert aligned([1, 3 * sign, 0], [10, 3, 3], bits, largest) == 1024 + sign * kept
     # A product of zero does not count as the largest, whatever its exponent.
-    lanes = np.array([[[10, 3, 90]]], np.int32)
-    operands = replace(operands, summation=Summation("float32", align_bits=7), a_exponents=lanes)
-    assert same(operands, machine(lanes=4)).acc.item() == 1024 - 24
+    assert aligned([1, -3, 0], [10, 3, 90], 7, largest) == 1024 - 24
 
 
 def refusal(operands, config=None, **changes):
