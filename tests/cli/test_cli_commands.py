@@ -25,6 +25,11 @@ def invoke(*args):
     return runner.invoke(cli.app, [str(arg) for arg in args], catch_exceptions=False)
 
 
+def only_progress(stderr):
+    """A machine that takes its time, compiling for instance, says how far it is."""
+    return all(line.startswith("[") for line in stderr.splitlines())
+
+
 INT8 = ("configs/int8_ws.yaml", "traces/digits_cnn_int8.npz")
 VSQ = ("configs/int4_vsq.yaml", "traces/digits_cnn_int4_vsq.npz")
 
@@ -44,7 +49,7 @@ def edited(tmp_path, config, **edits):
 def test_the_main_job_gives_the_expected_codes(pair):
     result = invoke("run", *pair, "--json")
     assert result.exit_code == 0
-    assert result.stderr == ""
+    assert only_progress(result.stderr)
     report = RunReport.from_json(result.stdout)  # one document and nothing else
     assert [layer.mismatches for layer in report.layers] == [0] * len(report.layers)
     assert report.batch >= 100
@@ -242,7 +247,7 @@ def test_a_reader_that_leaves_early_is_no_error():
     command = f"{sys.executable} -m accelsim run {INT8[0]} {INT8[1]} --inputs 1 | head -1; exit ${{PIPESTATUS[0]}}"
     done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=False)
     assert done.returncode == 0
-    assert all(line.startswith("[") for line in done.stderr.splitlines())  # a slow machine may report its progress
+    assert only_progress(done.stderr)
     assert done.stdout.startswith("int8_ws")
 
 
