@@ -9,7 +9,8 @@ from accelsim.mapping.contract import GemmOperands
 from accelsim.mapping.plan import plan_operands
 from benchmarks import engines
 from benchmarks.measure import cpu_timer, in_turns
-from benchmarks.peers.limits import float32_product
+from benchmarks.peers import NotInstalledError
+from benchmarks.peers.limits import float32_product, torch_product
 from benchmarks.result import Goal, Row, timed_row
 from benchmarks.run import Case, Run
 from benchmarks.shapes import Gemm
@@ -69,6 +70,20 @@ def _fast(run: Run) -> Iterator[Row]:
         yield against_blas(
             run, "fast", f"int8, {gemm.name}, extremes watched", gemm, integers(gemm), machine(), watch=True, goal=None
         )
+    yield _integer_limit(run)
+
+
+def _integer_limit(run: Run) -> Row:
+    """Return the plain exact int8 product of the fastest library there is, for a reader to compare with."""
+    gemm, name = LAYERS[0], f"plain int8 product by PyTorch, {LAYERS[0].name}"
+    try:
+        timers = {"torch": cpu_timer(torch_product(gemm)), "limit": cpu_timer(float32_product(gemm))}
+    except NotInstalledError as error:
+        return Row("fast", name, missing=str(error))
+    samples = in_turns(timers, run.repeats)
+    return timed_row(
+        "fast", name, samples["torch"], work=float(gemm.macs), work_unit="MAC", peer=samples["limit"], against=BLAS
+    )
 
 
 def _ordered(run: Run) -> Iterator[Row]:

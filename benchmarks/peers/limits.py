@@ -1,4 +1,4 @@
-"""Limits of the machine: the plain float32 product of the same size, and NumPy's popcount."""
+"""Limits of the machine: plain products of the same size in float32 and, with PyTorch, int8; NumPy's popcount."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 
+from benchmarks.peers import NotInstalledError
 from benchmarks.shapes import Gemm
 
 
@@ -31,3 +32,18 @@ def numpy_xnor(gemm: Gemm) -> Callable[[], np.ndarray]:
         return out
 
     return product
+
+
+def torch_product(gemm: Gemm) -> Callable[[], object]:
+    """Return the exact int8 product (int32 sums) by PyTorch on one thread. NotInstalledError."""
+    try:
+        import torch
+    except ImportError:
+        raise NotInstalledError("pip install torch (a CPU build is enough)") from None
+    torch.set_num_threads(1)
+    generator = torch.Generator().manual_seed(1)
+    a, w = (
+        torch.randint(-128, 128, shape, dtype=torch.int8, generator=generator)
+        for shape in ((gemm.m, gemm.k), (gemm.k, gemm.n))
+    )
+    return lambda: torch._int_mm(a, w)
