@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -58,7 +59,7 @@ def fits_narrow(a: NDArray[np.signedinteger], w: NDArray[np.signedinteger], regi
         return False
     product = largest_magnitude(a) * largest_magnitude(w)
     held = min(1 << (registers.psum_bits - 1), product * a.shape[1])
-    return held + product * min(registers.group, max(1, a.shape[1])) < 1 << 31
+    return bool(held + product * min(registers.group, max(1, a.shape[1])) < 1 << 31)
 
 
 def limited_gemm(a: Int32, w: Int32, held: Int64, registers: Registers, *, threads: int = 1) -> LimitedGemm:
@@ -72,26 +73,42 @@ def limited_gemm(a: Int32, w: Int32, held: Int64, registers: Registers, *, threa
     rows, columns = a.shape[0], w.shape[1]
     psum_low, psum_high = register_limits(registers.psum_bits)
     acc_low, acc_high = register_limits(registers.acc_bits)
-    acc_policy = (acc_low, acc_high, 64 - registers.acc_bits, registers.acc_overflow == "saturate")
+    acc_saturates = registers.acc_overflow == "saturate"
+    acc_policy = acc_low, acc_high, 64 - registers.acc_bits
     saturates = registers.psum_overflow == "saturate"
     product = largest_magnitude(a) * largest_magnitude(w)
-    narrow = saturates and registers.group == 1 and registers.psum_bits <= 16 and product < 1 << 15
-    lane = np.int16 if narrow and max(largest_magnitude(a), largest_magnitude(w)) < 1 << 15 else np.int32
-    stream, blocks = np.ascontiguousarray(a, lane), _blocks(w, lane)
+    full = registers.psum_bits == 16
+    # int16 lanes hold an exact sum of fewer bits and a product, or saturate just where 16 bits do.
+    fits_lanes = product < 1 << 15 if full else psum_high + product < 1 << 15
+    narrow = saturates and registers.group == 1 and fits_lanes and _peak(a, w) < 1 << 15
+    lane = np.int16 if narrow else np.int32
+    stream: NDArray[Any] = np.ascontiguousarray(a, lane)
+    blocks = _blocks(w, lane)
     acc = _blocks(np.broadcast_to(held, (rows, columns)), np.int64)
     bounds = [2 * (rows * i // (2 * threads)) for i in range(threads)] + [rows]
-    shares = [(first, last) for first, last in zip(bounds[:-1], bounds[1:], strict=True) if first < last]
+    shares = [(first, last) for first, last in itertools.pairwise(bounds) if first < last]
     firsts = np.full((len(shares), 2, 2), -1, np.int64)
 
     def share(i: int) -> tuple[int, int]:
-        if lane is np.int16:
+        if narrow:
             fold = registers.groups_per_fold
             return kernels.limited_rows16(
-                stream, blocks, *shares[i], fold, psum_low, psum_high, *acc_policy, acc, firsts[i, 0], firsts[i, 1]
+                stream,
+                blocks,
+                *shares[i],
+                fold,
+                full,
+                psum_low,
+                psum_high,
+                *acc_policy,
+                acc_saturates,
+                acc,
+                firsts[i, 0],
+                firsts[i, 1],
             )
         return kernels.limited_rows(
             stream, blocks, *shares[i], registers.group, registers.groups_per_fold, psum_low, psum_high,
-            32 - registers.psum_bits, saturates, *acc_policy, acc, firsts[i, 0], firsts[i, 1],
+            32 - registers.psum_bits, saturates, *acc_policy, acc_saturates, acc, firsts[i, 0], firsts[i, 1],
         )  # fmt: skip
 
     if len(shares) > 1:
@@ -111,6 +128,10 @@ def limited_gemm(a: Int32, w: Int32, held: Int64, registers: Registers, *, threa
         psum_first=found[0],
         acc_first=found[1],
     )
+
+
+def _peak(a: Int32, w: Int32) -> int:
+    return max(largest_magnitude(a), largest_magnitude(w))
 
 
 def _blocks(array: NDArray[Any], dtype: type[np.generic]) -> NDArray[Any]:

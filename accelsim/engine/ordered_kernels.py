@@ -1,9 +1,12 @@
 """Sums in registers of limited width, in the order of additions, overflows counted: two rows of outputs at a time.
 
-The columns are the SIMD axis, in blocks of 64 that each lie in one piece, completed with zeros; eight elements of K stay
-in SIMD registers. Lanes are int32, which the caller knows to hold a register's content plus an addend; or, of registers
-of 16 bits or fewer that saturate, int16.
+The columns are the SIMD axis, in blocks of 64 that each lie in one piece, completed with zeros; eight elements of K
+stay in SIMD registers. Lanes are int32, which the caller knows to hold a register's content plus an addend; or, of
+registers of 16 bits or fewer that saturate, int16.
 """
+
+# mypy: disable-error-code="arg-type, assignment, no-any-return, return-value"
+# To Numba a NumPy scalar and a Python int are one thing; to a type checker they are not.
 
 from __future__ import annotations
 
@@ -206,52 +209,81 @@ def limited_rows(
 
 
 @njit
-def add16(held: int, addend: int, low: int, high: int) -> tuple[int, int]:
-    """Return (new content, 1 if the exact sum did not fit) of a register of 16 bits or fewer that saturates.
+def add16(held: int, addend: int) -> tuple[int, int]:
+    """Return (new content, 1 if the exact sum did not fit) of a register of 16 bits that saturates.
 
     The compiler knows the first two lines as a saturating addition. It was exact if what it added, modulo 2^16, is the
     addend: it falls short by less than 2^16.
     """
     wide = np.int32(np.int32(held) + np.int32(addend))
-    new = clamped(np.int16(min(max(wide, np.int32(-32768)), np.int32(32767))), low, high)
+    new = np.int16(min(max(wide, np.int32(-32768)), np.int32(32767)))
     return new, np.int16(np.int16(new - held) != addend)
 
 
 @njit
-def tile16(x: I16, y: I16, start: int, w: I16, psums: I16, counts: I16, low: int, high: int) -> None:
-    """Add eight elements to two rows of psums, one after another; products fit int16."""
+def add_fewer(held: int, addend: int, low: int, high: int) -> tuple[int, int]:
+    """The same of fewer bits, where the exact sum fits int16."""
+    exact = np.int16(held + addend)
+    new = clamped(exact, low, high)
+    return new, np.int16(exact != new)
+
+
+@njit
+def tile16(x: I16, y: I16, start: int, w: I16, psums: I16, counts: I16) -> None:
+    """Add eight elements to two rows of 16-bit psums, one after another; products fit int16."""
     k, at = U(start), U(start * COLUMNS)
     for j in range(U(COLUMNS)):
         one, two = psums[j], psums[U(COLUMNS) + j]
         one_count, two_count = counts[j], counts[U(COLUMNS) + j]
         for u in range(UNROLLED):
             weight = w[at + U(u * COLUMNS) + j]
-            one, misfit = add16(one, np.int16(x[k + U(u)] * weight), low, high)
+            one, misfit = add16(one, np.int16(x[k + U(u)] * weight))
             one_count = np.int16(one_count + misfit)
-            two, misfit = add16(two, np.int16(y[k + U(u)] * weight), low, high)
+            two, misfit = add16(two, np.int16(y[k + U(u)] * weight))
             two_count = np.int16(two_count + misfit)
         psums[j], psums[U(COLUMNS) + j] = one, two
         counts[j], counts[U(COLUMNS) + j] = one_count, two_count
 
 
 @njit
-def step16(x: int, y: int, start: int, w: I16, psums: I16, counts: I16, low: int, high: int) -> None:
-    """The same for one element."""
-    at = U(start * COLUMNS)
+def tile_of_fewer(x: I16, y: I16, start: int, w: I16, psums: I16, counts: I16, low: int, high: int) -> None:
+    """The same for psums of fewer bits."""
+    k, at = U(start), U(start * COLUMNS)
     for j in range(U(COLUMNS)):
-        weight = w[at + j]
-        psums[j], misfit = add16(psums[j], np.int16(x * weight), low, high)
-        counts[j] += misfit
-        psums[U(COLUMNS) + j], misfit = add16(psums[U(COLUMNS) + j], np.int16(y * weight), low, high)
-        counts[U(COLUMNS) + j] += misfit
+        one, two = psums[j], psums[U(COLUMNS) + j]
+        one_count, two_count = counts[j], counts[U(COLUMNS) + j]
+        for u in range(UNROLLED):
+            weight = w[at + U(u * COLUMNS) + j]
+            one, misfit = add_fewer(one, np.int16(x[k + U(u)] * weight), low, high)
+            one_count = np.int16(one_count + misfit)
+            two, misfit = add_fewer(two, np.int16(y[k + U(u)] * weight), low, high)
+            two_count = np.int16(two_count + misfit)
+        psums[j], psums[U(COLUMNS) + j] = one, two
+        counts[j], counts[U(COLUMNS) + j] = one_count, two_count
+
+
+@njit
+def step16(x: int, y: int, start: int, w: I16, psums: I16, counts: I16, full: bool, low: int, high: int) -> None:
+    """The same for one element; full : psums have 16 bits."""
+    at = U(start * COLUMNS)
+    for row in range(2):
+        mine = U(row * COLUMNS)
+        factor = x if row == 0 else y
+        for j in range(U(COLUMNS)):
+            product = np.int16(factor * w[at + j])
+            if full:
+                psums[mine + j], misfit = add16(psums[mine + j], product)
+            else:
+                psums[mine + j], misfit = add_fewer(psums[mine + j], product, low, high)
+            counts[mine + j] += misfit
 
 
 @njit
 def limited_rows16(
-    a: I16, w: I16, first_row: int, last_row: int, fold: int, low: int, high: int, acc_low: int, acc_high: int,
-    acc_unused: int, acc_saturates: bool, acc: I64, psum_first: I64, acc_first: I64,
+    a: I16, w: I16, first_row: int, last_row: int, fold: int, full: bool, low: int, high: int, acc_low: int,
+    acc_high: int, acc_unused: int, acc_saturates: bool, acc: I64, psum_first: I64, acc_first: I64,
 ) -> tuple[int, int]:  # fmt: skip
-    """The same as `limited_rows` for groups of one element and psums of 16 bits or fewer that saturate."""
+    """The same as `limited_rows` for groups of one element and psums that saturate: of 16 bits (`full`), or fewer."""
     length = a.shape[1]
     low, high = np.int16(low), np.int16(high)
     psums, wide, counts16 = (
@@ -260,8 +292,10 @@ def limited_rows16(
     counts, acc_counts = np.zeros(2 * COLUMNS, np.int32), np.zeros(2 * COLUMNS, np.int32)
     psum_overflows, acc_overflows = 0, 0
     for q in range(w.shape[0]):
+        weights = w[q]
         for m in range(first_row, last_row, 2):
             other = min(m + 1, last_row - 1)
+            x, y = a[m], a[other]
             for start in range(0, length, fold):
                 stop = min(start + fold, length)
                 psums[:] = 0
@@ -269,10 +303,13 @@ def limited_rows16(
                 while k < stop:
                     pause = min(k + 4096, stop)  # before an int16 count can overflow
                     while k + UNROLLED <= pause:
-                        tile16(a[m], a[other], k, w[q], psums, counts16, low, high)
+                        if full:
+                            tile16(x, y, k, weights, psums, counts16)
+                        else:
+                            tile_of_fewer(x, y, k, weights, psums, counts16, low, high)
                         k += UNROLLED
                     while k < pause:
-                        step16(a[m, k], a[other, k], k, w[q], psums, counts16, low, high)
+                        step16(x[k], y[k], k, weights, psums, counts16, full, low, high)
                         k += 1
                     for j in range(U(2 * COLUMNS)):
                         counts[j] += counts16[j]

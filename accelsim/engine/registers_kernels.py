@@ -1,13 +1,17 @@
-"""Every register of every PE, moved in every cycle: the stepped engine's meaning, for PEs of one lane, without the rest.
+"""Every register of every PE, moved in every cycle: the stepped engine's meaning, for PEs of one lane.
 
-Two sets of registers alternate; in each cycle every PE takes what its neighbours held. A register file is one flat run of
-memory with a place for each PE and one more a row: place i * (cols + 1) + j is what PE (i, j) receives, so an operand
-that moves right goes to the next place, and one that moves down to the place cols + 1 further on. The first place of each
-row is its feeder's. What leaves the last PE of a row goes to the next row's first place, where the feeder overwrites it.
+Two sets of registers alternate; in each cycle every PE takes what its neighbours held. A register file is one flat run
+of memory with a place for each PE and one more a row: place i * (cols + 1) + j is what PE (i, j) receives, so an
+operand that moves right goes to the next place, and one that moves down to the place cols + 1 further on. The first
+place of each row is its feeder's. What leaves the last PE of a row goes to the next row's first place, where the feeder
+overwrites it.
 
 A token moves with every operand: 0, nothing; STEP, or LAST for a stream's last element. When the far corner meets the
 last one the array has finished; no cycle is counted that was not carried out.
 """
+
+# mypy: disable-error-code="arg-type, assignment, no-any-return, return-value"
+# To Numba a NumPy scalar and a Python int are one thing; to a type checker they are not.
 
 from __future__ import annotations
 
@@ -171,7 +175,9 @@ def os_layer(
 
 
 @njit
-def load_row(chain: I16, spare: I16, weights: I16, row0: int, used: int, col0: int, cols: int, r: int, c: int, at: int) -> None:  # fmt: skip
+def load_row(
+    chain: I16, spare: I16, weights: I16, row0: int, used: int, col0: int, cols: int, r: int, c: int, at: int
+) -> None:  # fmt: skip
     """Shift the load chain down one row; the at-th row to enter is the (r - 1 - at)-th of the fold."""
     places = c + 1
     for e in range(U((r - 1) * places)):
@@ -238,14 +244,12 @@ def ws_layer(
                     next_r, next_c = passes[ROWS, p + 1], passes[COLS, p + 1]
                 if loaded < next_r:
                     load_row(
-                        chain, spare, weights[passes[BATCH, p + 1]], passes[ROW0, p + 1], passes[ROWS, p + 1], passes[COL0, p + 1],
-                        passes[COLS, p + 1], next_r, next_c, loaded,
+                        chain, spare, weights[passes[BATCH, p + 1]], passes[ROW0, p + 1], passes[ROWS, p + 1],
+                        passes[COL0, p + 1], passes[COLS, p + 1], next_r, next_c, loaded,
                     )  # fmt: skip
                     loaded += 1
             t += 1
-        if (
-            p + 1 == count or passes[ROW0, p + 1] == 0
-        ):  # that was the last fold of K; column j is j cycles behind column 0
+        if p + 1 == count or passes[ROW0, p + 1] == 0:  # K's last fold; column j is j cycles behind
             for m in range(streamed):
                 for j in range(used_cols):
                     out[batch, m, col0 + j] += outlet[m + j, j]

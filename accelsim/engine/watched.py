@@ -6,9 +6,11 @@ For one lane a PE, without block scales.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -204,7 +206,7 @@ def _unblocked(blocks: NDArray[Any], rows: int, columns: int, order: Int64) -> N
 def _shares(items: int, threads: int) -> list[tuple[int, int]]:
     """Return [first, last) of each thread's share; no share is empty."""
     bounds = np.linspace(0, items, min(threads, items) + 1).astype(int).tolist()
-    return list(zip(bounds[:-1], bounds[1:], strict=True))
+    return list(itertools.pairwise(bounds))
 
 
 def _run_all(tasks: list[Callable[[], None]], threads: int) -> None:
@@ -279,7 +281,7 @@ class _OutputStationary(_Layer):
             def task(share: tuple[int, int], a: Int32 = a_folds, w: Int32 = blocks, args: Any = args) -> None:
                 kernels.os_folds(a, w, *share, *args)
 
-            _run_all([lambda share=share: task(share) for share in _shares(folds, threads)], threads)  # type: ignore[misc]
+            _run_all([partial(task, share) for share in _shares(folds, threads)], threads)
             for to, source in ((psums, held), (by_output, misfits)):
                 for f in range(folds):
                     part = to[b, f * plan.rows : (f + 1) * plan.rows]
@@ -383,7 +385,7 @@ class _Stationary(_Layer):
                 kernels.ws_rows(a, w, *share, *args, *of_share)
 
             _run_all(
-                [lambda share=share, own=counts[i]: task(share, own) for i, share in enumerate(shares)],  # type: ignore[misc]
+                [partial(task, share, own) for share, own in zip(shares, counts, strict=True)],
                 threads,
             )
             acc[b] = self.seen(_unblocked(held_blocks, self.streamed, self.columns, self.order))

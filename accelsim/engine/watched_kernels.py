@@ -11,6 +11,9 @@ A word holds a cycle's toggled bits in its low `SHIFT` bits, and its overflows a
 knows that no register content plus a product leaves int32.
 """
 
+# mypy: disable-error-code="arg-type, assignment, no-any-return, return-value"
+# To Numba a NumPy scalar and a Python int are one thing; to a type checker they are not.
+
 from __future__ import annotations
 
 import numpy as np
@@ -116,7 +119,9 @@ def os_tile(
 ) -> None:  # fmt: skip
     """Add eight elements of K, from `start` on, to rows of registers `first` and the next, of one block of columns.
 
-    s : place of (first, start) in `words`. The second row's events of element k come in the cycle of the first row's of k + 1: they wait in `late`.
+    s : place of (first, start) in `words`
+
+    The second row's events of element k come in the cycle of the first row's of k + 1: they wait in `late`.
     """
     i, k = U(first), U(start)
     at, from_w, to = U(first * COLUMNS), U(start * COLUMNS), U((s + 1) * COLUMNS)
@@ -162,8 +167,9 @@ def os_tile(
 
 @njit
 def os_folds(
-    a: I32, w: I32, first_fold: int, last_fold: int, columns: int, cols: int, levels: int, column_of: I64, starts: I64, low: int, high: int,
-    mask: int, unused: int, saturates: bool, acc: I32, counts: I32, toggles: I64, overflows: I64,
+    a: I32, w: I32, first_fold: int, last_fold: int, columns: int, cols: int, levels: int, column_of: I64,
+    starts: I64, low: int, high: int, mask: int, unused: int, saturates: bool, acc: I32, counts: I32, toggles: I64,
+    overflows: I64,
 ) -> None:  # fmt: skip
     """Run the passes of row folds first_fold .. last_fold - 1 of one GEMM, output-stationary.
 
@@ -334,7 +340,8 @@ def accumulate(
 @njit
 def ws_rows(
     a: I32, w: I32, first_row: int, last_row: int, rows: int, used_rows: int, columns: int, cols: int, levels: int,
-    column_of: I64, starts: I64, low: int, high: int, mask: int, unused: int, saturates: bool, acc_low: int, acc_high: int, acc_mask: int,
+    column_of: I64, starts: I64, low: int, high: int, mask: int, unused: int, saturates: bool, acc_low: int,
+    acc_high: int, acc_mask: int,
     acc_unused: int, acc_saturates: bool, acc: I64, psum_counts: I32, acc_counts: I32, psum_toggles: I64,
     psum_overflows: I64, acc_toggles: I64, acc_overflows: I64,
 ) -> None:  # fmt: skip

@@ -1,4 +1,4 @@
-"""The registers engine: values of the oracle, cycles of the plan, measured; and what it leaves to the stepped engine."""
+"""The registers engine: values of the oracle, measured cycles of the plan; what it leaves to the stepped engine."""
 
 import numpy as np
 import pytest
@@ -62,6 +62,17 @@ def test_bounds_contain_what_the_stepped_engine_saw(layer):
         assert bound.low <= seen.low
         assert seen.high <= bound.high
     assert result.cycles == stepped.cycles
+
+
+@pytest.mark.parametrize("dataflow", ["os", "ws", "is"])
+def test_an_array_wider_than_simd_registers(dataflow):
+    rng = np.random.default_rng(0)
+    a, w = rng.integers(-128, 128, (70, 90)), rng.integers(-128, 128, (90, 100))
+    operands = plain(a, w)
+    plan = plan_operands(operands, machine(dataflow, 32, 64))
+    result = move_registers(operands, plan)
+    assert_array_equal(result.acc[0], a @ w)
+    assert result.cycles == plan.cycles
 
 
 @pytest.mark.parametrize(

@@ -8,10 +8,11 @@ from numpy.testing import assert_array_equal
 from strategies import machine, plain
 
 from accelsim.engine import OverflowEvent, oracle
-from accelsim.engine.stepped import build_machine
+from accelsim.engine import stepped_kernels as kernels
+from accelsim.engine.stepped import _event, build_machine
 from accelsim.engine.watched import TimedEvent, watch_layer, why_not_watched
 from accelsim.errors import UnsupportedLayerError
-from accelsim.mapping.contract import BlockScaling, GemmOperands
+from accelsim.mapping.contract import GemmOperands
 from accelsim.mapping.plan import plan_operands
 
 POLICIES = ("wrap", "saturate")
@@ -42,7 +43,7 @@ def small_layers(draw):
 
 
 @given(small_layers(), st.sampled_from([1, 2, 3]))
-@settings(max_examples=150)
+@settings(max_examples=100)
 def test_values_and_overflows_equal_the_oracle(layer, threads):
     operands, plan = layer
     result, expected = watch_layer(operands, plan, threads=threads), oracle.matmul(operands, plan)
@@ -64,17 +65,20 @@ def stepped_history(operands, plan):
     """Follow every register through every cycle: toggles and overflows of psums and accumulators at its end."""
     build, total = build_machine(operands, plan), plan.cycles.total - plan.cycles.ppu
     history = {name: np.zeros(total + 1, np.int64) for name in ("psum", "acc", "psum_over", "acc_over")}
+    firsts = {}
     psums = np.zeros((plan.rows, plan.cols), np.int64)
     accs = build.state.acc[..., 0].copy()
     before = build.log.counts.copy()
-    from accelsim.engine import stepped_kernels as kernels
-
     number = -1
     for cycle in range(total):
         more = build.advance()
         now, counts = build.registers(), build.log.counts.copy()
         history["psum_over"][cycle] = counts[kernels.PSUM_OVERFLOW] - before[kernels.PSUM_OVERFLOW]
         history["acc_over"][cycle] = counts[kernels.ACC_OVERFLOW] - before[kernels.ACC_OVERFLOW]
+        # Until the first overflow's cycle ends the log holds no other than that cycle's.
+        for name, first in (("psum_over", build.log.psum_first), ("acc_over", build.log.acc_first)):
+            if history[name][cycle] and name not in firsts:
+                firsts[name] = cycle, now.number, _event(first, plan)
         before = counts
         held = build.state.acc[..., 0].copy()
         history["acc"][cycle] = ones(held ^ accs, min(plan.acc_bits, 62)).sum()
@@ -96,16 +100,111 @@ def stepped_history(operands, plan):
         assert more == (cycle < total - 1)
     if plan.dataflow != "os":
         history["psum"][total] = ones(psums, plan.psum_bits).sum()
-    return history
+    return history, firsts
 
 
 @given(small_layers())
-@settings(max_examples=80)
+@settings(max_examples=60)
 def test_every_cycle_equals_the_registers_of_the_stepped_engine(layer):
     operands, plan = layer
-    result, expected = watch_layer(operands, plan), stepped_history(operands, plan)
+    result, (expected, firsts) = watch_layer(operands, plan), stepped_history(operands, plan)
     assert_array_equal(result.psum.overflows_by_cycle, expected["psum_over"])
     assert_array_equal(result.accumulator.overflows_by_cycle, expected["acc_over"])
     assert_array_equal(result.accumulator.toggles_by_cycle, expected["acc"])
     assert_array_equal(result.psum.toggles_by_cycle, expected["psum"])
     assert result.psum.toggles == expected["psum"].sum()
+    assert result.accumulator.toggles == expected["acc"].sum()
+    for name, first in (("psum_over", result.psum.first), ("acc_over", result.accumulator.first)):
+        cycle, number, event = firsts.get(name, (None, None, None))
+        assert (first is None) == (event is None)
+        if first is not None:
+            assert (first.array_cycle, first.event) == (cycle, event)
+            if name == "psum_over":  # while psums drain the array may be in another pass
+                assert first.number == number
+
+
+@pytest.mark.parametrize("dataflow", ["os", "ws", "is"])
+def test_every_cycle_of_a_layer_of_several_pieces(dataflow):
+    rng = np.random.default_rng(2)
+    sizes = {"os": (5, 530, 6), "ws": (530, 9, 6), "is": (6, 9, 530)}[dataflow]
+    operands = plain(rng.integers(-12, 12, sizes[:2]), rng.integers(-12, 12, sizes[1:]))
+    plan = plan_operands(operands, machine(dataflow, 4, 4, psum=(8, "saturate"), acc=(9, "wrap")))
+    expected, _ = stepped_history(operands, plan)
+    for threads in (1, 3):
+        result = watch_layer(operands, plan, threads=threads)
+        assert_array_equal(result.psum.overflows_by_cycle, expected["psum_over"])
+        assert_array_equal(result.accumulator.overflows_by_cycle, expected["acc_over"])
+        assert_array_equal(result.accumulator.toggles_by_cycle, expected["acc"])
+        assert_array_equal(result.psum.toggles_by_cycle, expected["psum"])
+
+
+def test_first_is_the_earliest_cycle_not_the_first_output():
+    # 2 x 2, os. (0, 0): 1 + 1 + 0. (0, 1): 1 + 0 + 2 * 100 = 201 > 127 at k = 2, in cycle 2 + 0 + 1.
+    # (1, 0): 100 + 100 = 200 at k = 1, in cycle 1 + 1 + 0, a cycle sooner. (1, 1): 100 + 0 + 2.
+    operands = plain([[1, 1, 100], [100, 100, 1]], [[1, 1], [1, 0], [0, 2]])
+    result = watch_layer(operands, plan_operands(operands, machine("os", 2, 2, psum=(8, "saturate"))))
+    assert result.psum.first == TimedEvent(OverflowEvent((0, 1, 0), 1, 200), 0, 2, 2)
+    assert result.psum.overflows_by_output.tolist() == [[[0, 1], [1, 0]]]
+    assert np.flatnonzero(result.psum.overflows_by_cycle).tolist() == [2, 3]
+
+
+def test_a_drain_overflows_accumulators_from_the_bottom_row_up():
+    # 2 x 1, os, K = 1: cycles 0 and 1 compute (phase of 2), then row 1 leaves in cycle 2 and row 0 in cycle 3.
+    # Both sums are 100 + 100 = 200 > 127.
+    operands = plain([[100], [100]], [[1]], [100])
+    result = watch_layer(operands, plan_operands(operands, machine("os", 2, 1, acc=(8, "wrap"))))
+    assert result.accumulator.first == TimedEvent(OverflowEvent((0, 1, 0), 0, 200), 0, 2, 2)
+    assert result.accumulator.overflows_by_cycle.tolist() == [0, 0, 1, 1, 0]
+    assert result.acc.tolist() == [[[200 - 256], [200 - 256]]]
+
+
+def test_toggles_by_hand():
+    # 1 x 1, ws, K = 1, streamed 1, 3, 0 on weight 1: psums 0 -> 1 -> 3 -> 0: 1 + 1 + 2 bits, and nothing to return.
+    # Accumulators, 8 bits, from 0: each its own, 0 -> 1 (1 bit), 0 -> 3 (2 bits), 0 -> 0.
+    operands = plain([[1], [3], [0]], [[1]])
+    plan = plan_operands(operands, machine("ws", 1, 1, psum=(8, "wrap"), acc=(8, "wrap")))
+    result = watch_layer(operands, plan)
+    assert result.psum.toggles_by_cycle.tolist() == [0, 1, 1, 2, 0]  # the first cycle loads
+    assert result.accumulator.toggles_by_cycle.tolist() == [0, 1, 2, 0, 0]
+    # -1 is all ones: 8 bits of 8, and 8 again as the register returns to zero after the last cycle.
+    operands = plain([[-1]], [[1]])
+    result = watch_layer(operands, plan_operands(operands, machine("ws", 1, 1, psum=(8, "wrap"))))
+    assert result.psum.toggles_by_cycle.tolist() == [0, 8, 8]
+
+
+@pytest.mark.parametrize("dataflow", ["os", "ws", "is"])
+@pytest.mark.parametrize("cols", [4, 12, 16, 64, 100])
+def test_long_layers_settle_in_pieces_and_do_not_depend_on_threads(dataflow, cols):
+    rng = np.random.default_rng(1)
+    a, w = rng.integers(-128, 128, (300, 600)), rng.integers(-128, 128, (600, 290))
+    operands = plain(a, w)
+    plan = plan_operands(operands, machine(dataflow, 16, cols, psum=(16, "saturate"), acc=(15, "wrap")))
+    one, two = watch_layer(operands, plan), watch_layer(operands, plan, threads=2)
+    assert_array_equal(one.acc, two.acc)
+    for mine, other in ((one.psum, two.psum), (one.accumulator, two.accumulator)):
+        assert_array_equal(mine.overflows_by_output, other.overflows_by_output)
+        assert_array_equal(mine.overflows_by_cycle, other.overflows_by_cycle)
+        assert_array_equal(mine.toggles_by_cycle, other.toggles_by_cycle)
+        assert mine.first == other.first
+        assert mine.overflows == mine.overflows_by_output.sum() > 0
+    # The same outputs in any order of columns: array shape moves events in time, but loses none.
+    if dataflow == "os":
+        wide = watch_layer(operands, plan_operands(operands, machine("os", 16, 1, psum=(16, "saturate"))))
+        assert one.psum.toggles == wide.psum.toggles
+        assert one.psum.overflows == wide.psum.overflows
+
+
+@pytest.mark.parametrize(
+    ("config", "operands", "message"),
+    [
+        (machine(lanes=2), plain([[1, 1]], [[1], [1]]), "take 2 lanes in 1 cycles"),
+        (machine(psum=(33, "wrap")), plain([[1]], [[1]]), "psums of 33 and accumulators of 32 bits are wider"),
+        (machine(acc=(63, "wrap")), plain([[1]], [[1]]), "psums of 32 and accumulators of 63 bits are wider"),
+        (machine(), plain([[1 << 15]], [[1 << 15]], bits=16), "may reach 2147483648, beyond int32"),
+    ],
+)
+def test_what_it_cannot_take(config, operands, message):
+    plan = plan_operands(operands, config)
+    assert message in why_not_watched(operands, plan)
+    with pytest.raises(UnsupportedLayerError, match=f"{message}.*use the stepped engine"):
+        watch_layer(operands, plan)
