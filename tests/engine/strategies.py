@@ -244,7 +244,7 @@ def exponent_operands(draw, block, kind, align):
         kind,
         lsb_exponent=2 * centre + draw(st.integers(-40, 8)) if kind == "fixed" else 0,
         rounding=draw(st.sampled_from(["truncate", "toward_zero", "half_even"])) if kind == "fixed" else "truncate",
-        unit_exponent=0 if align else draw(st.sampled_from([0, -6, 9])) + (0 if block else 2 * centre),
+        unit_exponent=0 if align else draw(st.sampled_from([0, -4, 9])) + (0 if block else 2 * centre),
         align_bits=draw(st.sampled_from([0, 1, 3, 10, 24])) if align else None,
     )
     lanes = {}

@@ -9,7 +9,7 @@ from strategies import KINDS
 from accelsim.engine import ENGINES, oracle
 from accelsim.mapping.plan import plan_operands
 
-# The two engines share the machine-made layers, and integers have the most options to combine.
+# Integers have the most options to combine; numbers with exponents the most ways to round.
 EXAMPLES = {"integers": 200, "fixed": 150, "float32": 100}
 
 
