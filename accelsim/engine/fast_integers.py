@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from accelsim.engine.contract import OverflowEvent
+from accelsim.engine.ordered import FirstOverflow, Registers, fits_narrow, limited_gemm
 from accelsim.mapping.contract import GemmOperands, LayerPlan
 
 Int64 = NDArray[np.int64]
@@ -50,6 +51,14 @@ class IntegerGemm:
         from accelsim.engine import fast_kernels as kernels
 
         plan = self.plan
+        registers = Registers(
+            plan.group, plan.groups_per_fold, plan.psum_bits, plan.psum_overflow, plan.acc_bits, plan.acc_overflow
+        )
+        if self.block == 0 and fits_narrow(self.a, self.w, registers):
+            found = limited_gemm(self.a, self.w, held, registers)
+            out[:] = found.acc
+            events = self._event(found.psum_first), self._event(found.acc_first)
+            return (found.psum_overflows, found.acc_overflows), events
         firsts = np.full((2, 5), -1, np.int64)
         order = (self.block, self.shift, plan.group, plan.groups_per_fold)
         widths = (plan.psum_bits, plan.psum_overflow == "saturate", plan.acc_bits, plan.acc_overflow == "saturate")
@@ -57,6 +66,11 @@ class IntegerGemm:
             self.a, self.w, *self.scales, *order, np.ascontiguousarray(held), *widths, firsts[0], firsts[1], out
         )
         return counts, (integer_event(firsts[0], self.index), integer_event(firsts[1], self.index))
+
+    def _event(self, first: FirstOverflow | None) -> OverflowEvent | None:
+        if first is None:
+            return None
+        return OverflowEvent((self.index, first.m, first.n), first.k, first.before + first.addend)
 
 
 def integer_event(first: Int64, batch: int) -> OverflowEvent | None:
