@@ -3,6 +3,8 @@
 The columns are the SIMD axis, in blocks of 64 that each lie in one piece, completed with zeros; eight elements of K
 stay in SIMD registers. Lanes are int32, which the caller knows to hold a register's content plus an addend; or, of
 registers of 16 bits or fewer that saturate, int16.
+
+Indices are np.uintp: one that could be negative would be counted from the end, which keeps loops out of SIMD.
 """
 
 # mypy: disable-error-code="arg-type, assignment, no-any-return, return-value"
@@ -18,7 +20,6 @@ from accelsim._jit import njit
 I16 = NDArray[np.int16]
 I32 = NDArray[np.int32]
 I64 = NDArray[np.int64]
-U = np.uintp  # an index that cannot be negative
 COLUMNS = 64
 UNROLLED = 8
 
@@ -41,68 +42,68 @@ def saturating_tile(
     x: I32, y: I32, start: int, w: I32, psums: I32, counts: I32, low: int, high: int
 ) -> None:  # fmt: skip
     """Add eight elements from `start` on to two rows of psums [128], one after another; x, y [K] : the rows."""
-    k, at = U(start), U(start * COLUMNS)
-    for j in range(U(COLUMNS)):
-        one, two = psums[j], psums[U(COLUMNS) + j]
-        one_count, two_count = counts[j], counts[U(COLUMNS) + j]
+    k, at = np.uintp(start), np.uintp(start * COLUMNS)
+    for j in range(np.uintp(COLUMNS)):
+        one, two = psums[j], psums[np.uintp(COLUMNS) + j]
+        one_count, two_count = counts[j], counts[np.uintp(COLUMNS) + j]
         for u in range(UNROLLED):
-            weight = w[at + U(u * COLUMNS) + j]
-            exact = np.int32(one + np.int32(x[k + U(u)] * weight))
+            weight = w[at + np.uintp(u * COLUMNS) + j]
+            exact = np.int32(one + np.int32(x[k + np.uintp(u)] * weight))
             one = clamped(exact, low, high)
             one_count = np.int32(one_count + np.int32(exact != one))
-            exact = np.int32(two + np.int32(y[k + U(u)] * weight))
+            exact = np.int32(two + np.int32(y[k + np.uintp(u)] * weight))
             two = clamped(exact, low, high)
             two_count = np.int32(two_count + np.int32(exact != two))
-        psums[j], psums[U(COLUMNS) + j] = one, two
-        counts[j], counts[U(COLUMNS) + j] = one_count, two_count
+        psums[j], psums[np.uintp(COLUMNS) + j] = one, two
+        counts[j], counts[np.uintp(COLUMNS) + j] = one_count, two_count
 
 
 @njit
 def wrapping_tile(x: I32, y: I32, start: int, w: I32, psums: I32, counts: I32, unused: int) -> None:
     """The same for registers that wrap."""
-    k, at = U(start), U(start * COLUMNS)
-    for j in range(U(COLUMNS)):
-        one, two = psums[j], psums[U(COLUMNS) + j]
-        one_count, two_count = counts[j], counts[U(COLUMNS) + j]
+    k, at = np.uintp(start), np.uintp(start * COLUMNS)
+    for j in range(np.uintp(COLUMNS)):
+        one, two = psums[j], psums[np.uintp(COLUMNS) + j]
+        one_count, two_count = counts[j], counts[np.uintp(COLUMNS) + j]
         for u in range(UNROLLED):
-            weight = w[at + U(u * COLUMNS) + j]
-            exact = np.int32(one + np.int32(x[k + U(u)] * weight))
+            weight = w[at + np.uintp(u * COLUMNS) + j]
+            exact = np.int32(one + np.int32(x[k + np.uintp(u)] * weight))
             one = wrapped(exact, unused)
             one_count = np.int32(one_count + np.int32(exact != one))
-            exact = np.int32(two + np.int32(y[k + U(u)] * weight))
+            exact = np.int32(two + np.int32(y[k + np.uintp(u)] * weight))
             two = wrapped(exact, unused)
             two_count = np.int32(two_count + np.int32(exact != two))
-        psums[j], psums[U(COLUMNS) + j] = one, two
-        counts[j], counts[U(COLUMNS) + j] = one_count, two_count
+        psums[j], psums[np.uintp(COLUMNS) + j] = one, two
+        counts[j], counts[np.uintp(COLUMNS) + j] = one_count, two_count
 
 
 @njit
 def dot_tile(x: I32, y: I32, start: int, w: I32, parts: I32) -> None:
     """Add eight products to two rows of exact sums."""
-    k, at = U(start), U(start * COLUMNS)
-    for j in range(U(COLUMNS)):
-        one, two = parts[j], parts[U(COLUMNS) + j]
+    k, at = np.uintp(start), np.uintp(start * COLUMNS)
+    for j in range(np.uintp(COLUMNS)):
+        one, two = parts[j], parts[np.uintp(COLUMNS) + j]
         for u in range(UNROLLED):
-            weight = w[at + U(u * COLUMNS) + j]
-            one = np.int32(one + np.int32(x[k + U(u)] * weight))
-            two = np.int32(two + np.int32(y[k + U(u)] * weight))
-        parts[j], parts[U(COLUMNS) + j] = one, two
+            weight = w[at + np.uintp(u * COLUMNS) + j]
+            one = np.int32(one + np.int32(x[k + np.uintp(u)] * weight))
+            two = np.int32(two + np.int32(y[k + np.uintp(u)] * weight))
+        parts[j], parts[np.uintp(COLUMNS) + j] = one, two
 
 
 @njit
 def dot_step(x: int, y: int, start: int, w: I32, parts: I32) -> None:
     """Add one product to two rows of exact sums."""
-    at = U(start * COLUMNS)
-    for j in range(U(COLUMNS)):
+    at = np.uintp(start * COLUMNS)
+    for j in range(np.uintp(COLUMNS)):
         weight = w[at + j]
         parts[j] += np.int32(x * weight)
-        parts[U(COLUMNS) + j] += np.int32(y * weight)
+        parts[np.uintp(COLUMNS) + j] += np.int32(y * weight)
 
 
 @njit
 def add_parts(parts: I32, psums: I32, counts: I32, low: int, high: int, unused: int, saturates: bool) -> None:
     """Add exact sums to two rows of psums, and clear them."""
-    for j in range(U(2 * COLUMNS)):
+    for j in range(np.uintp(2 * COLUMNS)):
         exact = np.int32(psums[j] + parts[j])
         held = clamped(exact, low, high) if saturates else wrapped(exact, unused)
         counts[j] += np.int32(exact != held)
@@ -140,8 +141,8 @@ def accumulate(
     psums: I32, row: int, acc: I64, counts: I32, low: int, high: int, unused: int, saturates: bool
 ) -> None:  # fmt: skip
     """Add the first or second row of psums to accumulators [64]; counts [128]."""
-    mine = U(row * COLUMNS)
-    for j in range(U(COLUMNS)):
+    mine = np.uintp(row * COLUMNS)
+    for j in range(np.uintp(COLUMNS)):
         exact = acc[j] + np.int64(psums[mine + j])
         held = clamped(exact, low, high) if saturates else (exact << unused) >> unused
         counts[mine + j] += np.int32(exact != held)
@@ -231,45 +232,45 @@ def add_fewer(held: int, addend: int, low: int, high: int) -> tuple[int, int]:
 @njit
 def tile16(x: I16, y: I16, start: int, w: I16, psums: I16, counts: I16) -> None:
     """Add eight elements to two rows of 16-bit psums, one after another; products fit int16."""
-    k, at = U(start), U(start * COLUMNS)
-    for j in range(U(COLUMNS)):
-        one, two = psums[j], psums[U(COLUMNS) + j]
-        one_count, two_count = counts[j], counts[U(COLUMNS) + j]
+    k, at = np.uintp(start), np.uintp(start * COLUMNS)
+    for j in range(np.uintp(COLUMNS)):
+        one, two = psums[j], psums[np.uintp(COLUMNS) + j]
+        one_count, two_count = counts[j], counts[np.uintp(COLUMNS) + j]
         for u in range(UNROLLED):
-            weight = w[at + U(u * COLUMNS) + j]
-            one, misfit = add16(one, np.int16(x[k + U(u)] * weight))
+            weight = w[at + np.uintp(u * COLUMNS) + j]
+            one, misfit = add16(one, np.int16(x[k + np.uintp(u)] * weight))
             one_count = np.int16(one_count + misfit)
-            two, misfit = add16(two, np.int16(y[k + U(u)] * weight))
+            two, misfit = add16(two, np.int16(y[k + np.uintp(u)] * weight))
             two_count = np.int16(two_count + misfit)
-        psums[j], psums[U(COLUMNS) + j] = one, two
-        counts[j], counts[U(COLUMNS) + j] = one_count, two_count
+        psums[j], psums[np.uintp(COLUMNS) + j] = one, two
+        counts[j], counts[np.uintp(COLUMNS) + j] = one_count, two_count
 
 
 @njit
 def tile_of_fewer(x: I16, y: I16, start: int, w: I16, psums: I16, counts: I16, low: int, high: int) -> None:
     """The same for psums of fewer bits."""
-    k, at = U(start), U(start * COLUMNS)
-    for j in range(U(COLUMNS)):
-        one, two = psums[j], psums[U(COLUMNS) + j]
-        one_count, two_count = counts[j], counts[U(COLUMNS) + j]
+    k, at = np.uintp(start), np.uintp(start * COLUMNS)
+    for j in range(np.uintp(COLUMNS)):
+        one, two = psums[j], psums[np.uintp(COLUMNS) + j]
+        one_count, two_count = counts[j], counts[np.uintp(COLUMNS) + j]
         for u in range(UNROLLED):
-            weight = w[at + U(u * COLUMNS) + j]
-            one, misfit = add_fewer(one, np.int16(x[k + U(u)] * weight), low, high)
+            weight = w[at + np.uintp(u * COLUMNS) + j]
+            one, misfit = add_fewer(one, np.int16(x[k + np.uintp(u)] * weight), low, high)
             one_count = np.int16(one_count + misfit)
-            two, misfit = add_fewer(two, np.int16(y[k + U(u)] * weight), low, high)
+            two, misfit = add_fewer(two, np.int16(y[k + np.uintp(u)] * weight), low, high)
             two_count = np.int16(two_count + misfit)
-        psums[j], psums[U(COLUMNS) + j] = one, two
-        counts[j], counts[U(COLUMNS) + j] = one_count, two_count
+        psums[j], psums[np.uintp(COLUMNS) + j] = one, two
+        counts[j], counts[np.uintp(COLUMNS) + j] = one_count, two_count
 
 
 @njit
 def step16(x: int, y: int, start: int, w: I16, psums: I16, counts: I16, full: bool, low: int, high: int) -> None:
     """The same for one element; full : psums have 16 bits."""
-    at = U(start * COLUMNS)
+    at = np.uintp(start * COLUMNS)
     for row in range(2):
-        mine = U(row * COLUMNS)
+        mine = np.uintp(row * COLUMNS)
         factor = x if row == 0 else y
-        for j in range(U(COLUMNS)):
+        for j in range(np.uintp(COLUMNS)):
             product = np.int16(factor * w[at + j])
             if full:
                 psums[mine + j], misfit = add16(psums[mine + j], product)
@@ -311,10 +312,10 @@ def limited_rows16(
                     while k < pause:
                         step16(x[k], y[k], k, weights, psums, counts16, full, low, high)
                         k += 1
-                    for j in range(U(2 * COLUMNS)):
+                    for j in range(np.uintp(2 * COLUMNS)):
                         counts[j] += counts16[j]
                         counts16[j] = 0
-                for j in range(U(2 * COLUMNS)):
+                for j in range(np.uintp(2 * COLUMNS)):
                     wide[j] = psums[j]
                 for row in range(other - m + 1):
                     at = (m + row) * COLUMNS

@@ -8,6 +8,8 @@ overwrites it.
 
 A token moves with every operand: 0, nothing; STEP, or LAST for a stream's last element. When the far corner meets the
 last one the array has finished; no cycle is counted that was not carried out.
+
+Indices are np.uintp: one that could be negative would be counted from the end, which keeps loops out of SIMD.
 """
 
 # mypy: disable-error-code="arg-type, assignment, no-any-return, return-value"
@@ -24,7 +26,6 @@ U8 = NDArray[np.uint8]
 I16 = NDArray[np.int16]
 I32 = NDArray[np.int32]
 I64 = NDArray[np.int64]
-U = np.uintp  # an index that cannot be negative
 STEP, LAST = 1, 2
 LOAD, FILL, COMPUTE, DRAIN = 0, 1, 2, 3
 BATCH, ROW0, ROWS, COL0, COLS = 0, 1, 2, 3, 4
@@ -33,15 +34,15 @@ BATCH, ROW0, ROWS, COL0, COLS = 0, 1, 2, 3, 4
 @njit
 def feed_rows(feeds: I16, tokens: U8, cycle: int, r: int, places: int, x: I16, x_token: U8) -> None:
     """Put what the feeders on the left send in a cycle in the first place of each row."""
-    for i in range(U(r)):
-        x[i * U(places)] = feeds[cycle, i]
-        x_token[i * U(places)] = tokens[cycle, i]
+    for i in range(np.uintp(r)):
+        x[i * np.uintp(places)] = feeds[cycle, i]
+        x_token[i * np.uintp(places)] = tokens[cycle, i]
 
 
 @njit
 def feed_columns(feeds: I16, tokens: U8, cycle: int, c: int, y: I16, y_token: U8) -> None:
     """Put what the feeders on top send in a cycle in the places of row 0."""
-    for j in range(U(c)):
+    for j in range(np.uintp(c)):
         y[j] = feeds[cycle, j]
         y_token[j] = tokens[cycle, j]
 
@@ -49,37 +50,37 @@ def feed_columns(feeds: I16, tokens: U8, cycle: int, c: int, y: I16, y_token: U8
 @njit
 def move_tokens(token: U8, new: U8, count: int, apart: int) -> None:
     """Tokens take the places `apart` further on."""
-    for e in range(U(count)):
-        new[e + U(apart)] = token[e]
+    for e in range(np.uintp(count)):
+        new[e + np.uintp(apart)] = token[e]
 
 
 @njit
 def os_move(x: I16, new_x: I16, y: I16, new_y: I16, psums: I32, r: int, places: int) -> None:
     """One cycle of all PEs, output-stationary: operands move, products are added in place."""
-    for e in range(U(r * places)):
+    for e in range(np.uintp(r * places)):
         right, down = x[e], y[e]
-        new_x[e + U(1)] = right
-        new_y[e + U(places)] = down
+        new_x[e + np.uintp(1)] = right
+        new_y[e + np.uintp(places)] = down
         psums[e] = np.int32(psums[e] + np.int32(right) * np.int32(down))
 
 
 @njit
 def ws_move(x: I16, new_x: I16, weights: I16, psums: I32, new_psums: I32, r: int, places: int) -> None:
     """One cycle of all PEs, weight-stationary: activations move right, psums down, each gaining a product."""
-    for e in range(U(r * places)):
+    for e in range(np.uintp(r * places)):
         right = x[e]
-        new_x[e + U(1)] = right
-        new_psums[e + U(places)] = np.int32(psums[e] + np.int32(right) * np.int32(weights[e]))
+        new_x[e + np.uintp(1)] = right
+        new_psums[e + np.uintp(places)] = np.int32(psums[e] + np.int32(right) * np.int32(weights[e]))
 
 
 @njit
 def shift_down(chain: I32, spare: I32, r: int, places: int) -> None:
     """Psums move down a row, over `spare`; zeros enter at the top."""
-    for e in range(U(r * places)):
-        spare[e + U(places)] = chain[e]
-    for e in range(U(places)):
+    for e in range(np.uintp(r * places)):
+        spare[e + np.uintp(places)] = chain[e]
+    for e in range(np.uintp(places)):
         spare[e] = 0
-    for e in range(U((r + 1) * places)):
+    for e in range(np.uintp((r + 1) * places)):
         chain[e] = spare[e]
 
 
@@ -180,12 +181,12 @@ def load_row(
 ) -> None:  # fmt: skip
     """Shift the load chain down one row; the at-th row to enter is the (r - 1 - at)-th of the fold."""
     places = c + 1
-    for e in range(U((r - 1) * places)):
-        spare[e + U(places)] = chain[e]
+    for e in range(np.uintp((r - 1) * places)):
+        spare[e + np.uintp(places)] = chain[e]
     entering = r - 1 - at
     for j in range(c):
         spare[j] = weights[row0 + entering, col0 + j] if entering < used and j < cols else 0
-    for e in range(U(r * places)):
+    for e in range(np.uintp(r * places)):
         chain[e] = spare[e]
 
 
@@ -233,8 +234,8 @@ def ws_layer(
             move_tokens(xt, new_xt, r * places, 1)
             x, new_x, xt, new_xt, psums, new_psums = new_x, x, new_xt, xt, new_psums, psums
             if t >= r - 1:
-                for j in range(U(c)):
-                    outlet[t - r + 1, j] += psums[U(r * places) + j]
+                for j in range(np.uintp(c)):
+                    outlet[t - r + 1, j] += psums[np.uintp(r * places) + j]
             corner = xt[(r - 1) * places + c]
             cycles[COMPUTE if corner > 0 else FILL] += 1
             finished = corner == LAST

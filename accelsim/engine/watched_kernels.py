@@ -9,6 +9,8 @@ columns in SIMD registers. Columns, elements of K and (os) rows that fill up a b
 
 A word holds a cycle's toggled bits in its low `SHIFT` bits, and its overflows above. Registers are int32: the caller
 knows that no register content plus a product leaves int32.
+
+Indices are np.uintp: one that could be negative would be counted from the end, which keeps loops out of SIMD.
 """
 
 # mypy: disable-error-code="arg-type, assignment, no-any-return, return-value"
@@ -23,7 +25,6 @@ from accelsim._jit import njit
 
 I32 = NDArray[np.int32]
 I64 = NDArray[np.int64]
-U = np.uintp  # an index that cannot be negative, which would be counted from the end
 COLUMNS = 64
 UNROLLED = 8  # elements of K
 ROWS = 4  # of PEs
@@ -82,8 +83,8 @@ def settle(
     words : int32 [(1 + steps + 64 + 1) * 64], word (s, place) at (1 + s) * 64 + place, row 0 and those from `steps` on
         are zero
     levels : log2 of how many columns are added up as words: it divides `cols`, and no sum leaves a word
-    column_of : int64 [64], the column of each place of the block (watched.column_order): after `levels` halvings of a
-        row neighbouring columns have met, the right one as many cycles later as columns had met before
+    column_of : int64 [64], the column of each place of the block (watched_layer.column_order): after `levels` halvings
+        of a row neighbouring columns have met, the right one as many cycles later as columns had met before
     first_column : of this block, of `columns` in all, `cols` a pass
     starts : int64 [passes], first cycle of each; column fold f is in pass first_pass + f * passes_apart
     first_cycle : cycle of the pass of s = 0 in column 0
@@ -91,9 +92,9 @@ def settle(
     """
     rows = steps + (1 << levels)
     for level in range(levels):
-        half = U(COLUMNS >> (level + 1))
+        half = np.uintp(COLUMNS >> (level + 1))
         for s in range(rows, (1 << level) - 1, -1):
-            to, source = U((s + 1) * COLUMNS), U((s + 1 - (1 << level)) * COLUMNS) + half
+            to, source = np.uintp((s + 1) * COLUMNS), np.uintp((s + 1 - (1 << level)) * COLUMNS) + half
             for x in range(half):
                 words[to + x] += words[source + x]
     for x in range(COLUMNS >> levels):
@@ -102,7 +103,7 @@ def settle(
             number = first_pass + column // cols * passes_apart
             cycle = starts[number] + first_cycle + column % cols
             for s in range(rows):
-                both = words[U((s + 1) * COLUMNS + x)]
+                both = words[np.uintp((s + 1) * COLUMNS + x)]
                 if both != 0:
                     toggles[cycle + s] += both & TOGGLES
                     overflows[cycle + s] += both >> SHIFT
@@ -123,46 +124,46 @@ def os_tile(
 
     The second row's events of element k come in the cycle of the first row's of k + 1: they wait in `late`.
     """
-    i, k = U(first), U(start)
-    at, from_w, to = U(first * COLUMNS), U(start * COLUMNS), U((s + 1) * COLUMNS)
+    i, k = np.uintp(first), np.uintp(start)
+    at, from_w, to = np.uintp(first * COLUMNS), np.uintp(start * COLUMNS), np.uintp((s + 1) * COLUMNS)
     if saturates:
-        for j in range(U(COLUMNS)):
-            one, two = acc[at + j], acc[at + U(COLUMNS) + j]
+        for j in range(np.uintp(COLUMNS)):
+            one, two = acc[at + j], acc[at + np.uintp(COLUMNS) + j]
             one_count, two_count, late = np.int32(0), np.int32(0), np.int32(0)
             for u in range(UNROLLED):
-                weight, e = w[from_w + U(u * COLUMNS) + j], to + U(u * COLUMNS) + j
-                exact = np.int32(one + np.int32(a[i, k + U(u)] * weight))
+                weight, e = w[from_w + np.uintp(u * COLUMNS) + j], to + np.uintp(u * COLUMNS) + j
+                exact = np.int32(one + np.int32(a[i, k + np.uintp(u)] * weight))
                 held = clamped(exact, low, high)
                 gain = word(exact, held, one, mask)
                 one, one_count = held, np.int32(one_count + gain)
                 words[e] = np.int32(words[e] + np.int32(gain + late))
-                exact = np.int32(two + np.int32(a[i + U(1), k + U(u)] * weight))
+                exact = np.int32(two + np.int32(a[i + np.uintp(1), k + np.uintp(u)] * weight))
                 held = clamped(exact, low, high)
                 late = word(exact, held, two, mask)
                 two, two_count = held, np.int32(two_count + late)
-            words[to + U(UNROLLED * COLUMNS) + j] += late
-            acc[at + j], acc[at + U(COLUMNS) + j] = one, two
+            words[to + np.uintp(UNROLLED * COLUMNS) + j] += late
+            acc[at + j], acc[at + np.uintp(COLUMNS) + j] = one, two
             counts[at + j] += one_count >> SHIFT
-            counts[at + U(COLUMNS) + j] += two_count >> SHIFT
+            counts[at + np.uintp(COLUMNS) + j] += two_count >> SHIFT
     else:
-        for j in range(U(COLUMNS)):
-            one, two = acc[at + j], acc[at + U(COLUMNS) + j]
+        for j in range(np.uintp(COLUMNS)):
+            one, two = acc[at + j], acc[at + np.uintp(COLUMNS) + j]
             one_count, two_count, late = np.int32(0), np.int32(0), np.int32(0)
             for u in range(UNROLLED):
-                weight, e = w[from_w + U(u * COLUMNS) + j], to + U(u * COLUMNS) + j
-                exact = np.int32(one + np.int32(a[i, k + U(u)] * weight))
+                weight, e = w[from_w + np.uintp(u * COLUMNS) + j], to + np.uintp(u * COLUMNS) + j
+                exact = np.int32(one + np.int32(a[i, k + np.uintp(u)] * weight))
                 held = wrapped(exact, unused)
                 gain = word(exact, held, one, mask)
                 one, one_count = held, np.int32(one_count + gain)
                 words[e] = np.int32(words[e] + np.int32(gain + late))
-                exact = np.int32(two + np.int32(a[i + U(1), k + U(u)] * weight))
+                exact = np.int32(two + np.int32(a[i + np.uintp(1), k + np.uintp(u)] * weight))
                 held = wrapped(exact, unused)
                 late = word(exact, held, two, mask)
                 two, two_count = held, np.int32(two_count + late)
-            words[to + U(UNROLLED * COLUMNS) + j] += late
-            acc[at + j], acc[at + U(COLUMNS) + j] = one, two
+            words[to + np.uintp(UNROLLED * COLUMNS) + j] += late
+            acc[at + j], acc[at + np.uintp(COLUMNS) + j] = one, two
             counts[at + j] += one_count >> SHIFT
-            counts[at + U(COLUMNS) + j] += two_count >> SHIFT
+            counts[at + np.uintp(COLUMNS) + j] += two_count >> SHIFT
 
 
 @njit
@@ -249,50 +250,50 @@ def ws_tile(
     before [R * 64] : what the psum registers hold from the row before; then from the second of the two
     counts [2 * 64] : overflows of the two rows' psums; added to
     """
-    m, k = U(row0), U(start)
-    from_w, at, to = U(start * COLUMNS), U(i * COLUMNS), U((s + 1) * COLUMNS)
+    m, k = np.uintp(row0), np.uintp(start)
+    from_w, at, to = np.uintp(start * COLUMNS), np.uintp(i * COLUMNS), np.uintp((s + 1) * COLUMNS)
     if saturates:
-        for j in range(U(COLUMNS)):
-            one, two = psums[j], psums[U(COLUMNS) + j]
+        for j in range(np.uintp(COLUMNS)):
+            one, two = psums[j], psums[np.uintp(COLUMNS) + j]
             one_count, two_count, late = np.int32(0), np.int32(0), np.int32(0)
             for u in range(ROWS):
-                row, e = U(u * COLUMNS) + j, to + U(u * COLUMNS) + j
+                row, e = np.uintp(u * COLUMNS) + j, to + np.uintp(u * COLUMNS) + j
                 weight = w[from_w + row]
-                exact = np.int32(one + np.int32(a[m, k + U(u)] * weight))
+                exact = np.int32(one + np.int32(a[m, k + np.uintp(u)] * weight))
                 one = clamped(exact, low, high)
                 gain = word(exact, one, before[at + row], mask)
                 one_count = np.int32(one_count + gain)
                 words[e] = np.int32(words[e] + np.int32(gain + late))
-                exact = np.int32(two + np.int32(a[m + U(1), k + U(u)] * weight))
+                exact = np.int32(two + np.int32(a[m + np.uintp(1), k + np.uintp(u)] * weight))
                 two = clamped(exact, low, high)
                 late = word(exact, two, one, mask)
                 two_count = np.int32(two_count + late)
                 before[at + row] = two
-            words[to + U(ROWS * COLUMNS) + j] += late
-            psums[j], psums[U(COLUMNS) + j] = one, two
+            words[to + np.uintp(ROWS * COLUMNS) + j] += late
+            psums[j], psums[np.uintp(COLUMNS) + j] = one, two
             counts[j] += one_count >> SHIFT
-            counts[U(COLUMNS) + j] += two_count >> SHIFT
+            counts[np.uintp(COLUMNS) + j] += two_count >> SHIFT
     else:
-        for j in range(U(COLUMNS)):
-            one, two = psums[j], psums[U(COLUMNS) + j]
+        for j in range(np.uintp(COLUMNS)):
+            one, two = psums[j], psums[np.uintp(COLUMNS) + j]
             one_count, two_count, late = np.int32(0), np.int32(0), np.int32(0)
             for u in range(ROWS):
-                row, e = U(u * COLUMNS) + j, to + U(u * COLUMNS) + j
+                row, e = np.uintp(u * COLUMNS) + j, to + np.uintp(u * COLUMNS) + j
                 weight = w[from_w + row]
-                exact = np.int32(one + np.int32(a[m, k + U(u)] * weight))
+                exact = np.int32(one + np.int32(a[m, k + np.uintp(u)] * weight))
                 one = wrapped(exact, unused)
                 gain = word(exact, one, before[at + row], mask)
                 one_count = np.int32(one_count + gain)
                 words[e] = np.int32(words[e] + np.int32(gain + late))
-                exact = np.int32(two + np.int32(a[m + U(1), k + U(u)] * weight))
+                exact = np.int32(two + np.int32(a[m + np.uintp(1), k + np.uintp(u)] * weight))
                 two = wrapped(exact, unused)
                 late = word(exact, two, one, mask)
                 two_count = np.int32(two_count + late)
                 before[at + row] = two
-            words[to + U(ROWS * COLUMNS) + j] += late
-            psums[j], psums[U(COLUMNS) + j] = one, two
+            words[to + np.uintp(ROWS * COLUMNS) + j] += late
+            psums[j], psums[np.uintp(COLUMNS) + j] = one, two
             counts[j] += one_count >> SHIFT
-            counts[U(COLUMNS) + j] += two_count >> SHIFT
+            counts[np.uintp(COLUMNS) + j] += two_count >> SHIFT
 
 
 @njit
@@ -301,8 +302,13 @@ def ws_step(
     high: int, mask: int, unused: int, saturates: bool,
 ) -> None:  # fmt: skip
     """The same for one streamed row, the first or second (`row`) of psums, its element x, and one row of PEs."""
-    from_w, at, to, mine = U(k * COLUMNS), U(i * COLUMNS), U((s + 1) * COLUMNS), U(row * COLUMNS)
-    for j in range(U(COLUMNS)):
+    from_w, at, to, mine = (
+        np.uintp(k * COLUMNS),
+        np.uintp(i * COLUMNS),
+        np.uintp((s + 1) * COLUMNS),
+        np.uintp(row * COLUMNS),
+    )
+    for j in range(np.uintp(COLUMNS)):
         exact = np.int32(psums[mine + j] + np.int32(x * w[from_w + j]))
         held = clamped(exact, low, high) if saturates else wrapped(exact, unused)
         gain = word(exact, held, before[at + j], mask)
@@ -315,8 +321,8 @@ def ws_step(
 @njit
 def add_row(to: I32, counts: I32, row: int) -> None:
     """Add the first or second row of `counts` to `to` [64]."""
-    mine = U(row * COLUMNS)
-    for j in range(U(COLUMNS)):
+    mine = np.uintp(row * COLUMNS)
+    for j in range(np.uintp(COLUMNS)):
         to[j] += counts[mine + j]
 
 
@@ -326,8 +332,8 @@ def accumulate(
     saturates: bool,
 ) -> None:  # fmt: skip
     """Add a row of psums that leaves the array (the first or second of `psums`) to accumulators acc [64]."""
-    to, mine = U((s + 1) * COLUMNS), U(row * COLUMNS)
-    for j in range(U(COLUMNS)):
+    to, mine = np.uintp((s + 1) * COLUMNS), np.uintp(row * COLUMNS)
+    for j in range(np.uintp(COLUMNS)):
         before = acc[j]
         exact = before + psums[mine + j]
         held = clamped(exact, low, high) if saturates else (exact << unused) >> unused

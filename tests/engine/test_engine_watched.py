@@ -138,6 +138,25 @@ def test_every_cycle_of_a_layer_of_several_pieces(dataflow):
         assert_array_equal(result.psum.toggles_by_cycle, expected["psum"])
 
 
+def test_of_one_cycle_the_first_output_comes_first():
+    # 2 x 2, ws, one row of weights: (m, n) is in row 0 in cycle m + n. (0, 1) = 200 and (1, 0) = 200 in cycle 1.
+    operands = plain([[1], [100]], [[2, 200]])
+    result = watch_layer(operands, plan_operands(operands, machine("ws", 2, 2, psum=(8, "wrap"))))
+    assert result.psum.first == TimedEvent(OverflowEvent((0, 0, 1), 0, 200), 0, 1, 2 + 1)
+    assert result.psum.overflows_by_cycle[3] == 2
+
+
+def test_a_pass_that_waits_for_the_drain_chain():
+    # Passes of 4, 4 and 1 used rows: the last one takes a cycle, and waits for the chain of the one before.
+    operands = plain([[100]] * 9, [[1, 1]], [100, 0])
+    config = machine("os", 4, 1, acc=(8, "wrap"), drain_overlap=True, skip_unused=True)
+    plan = plan_operands(operands, config)
+    result, (expected, _) = watch_layer(operands, plan), stepped_history(operands, plan)
+    assert result.array_cycles == plan.cycles.total - plan.cycles.ppu
+    assert_array_equal(result.accumulator.overflows_by_cycle, expected["acc_over"])
+    assert_array_equal(result.psum.toggles_by_cycle, expected["psum"])
+
+
 def test_first_is_the_earliest_cycle_not_the_first_output():
     # 2 x 2, os. (0, 0): 1 + 1 + 0. (0, 1): 1 + 0 + 2 * 100 = 201 > 127 at k = 2, in cycle 2 + 0 + 1.
     # (1, 0): 100 + 100 = 200 at k = 1, in cycle 1 + 1 + 0, a cycle sooner. (1, 1): 100 + 0 + 2.
