@@ -58,6 +58,7 @@ def _memory(run: Run) -> Iterator[Row]:
 
 
 def _row(run: Run, name: str, layers: tuple[Conv, ...], trace: Path, engine: str) -> Row:
+    _peak(trace, engine, 0, len(layers))  # kernels that are not in the cache are compiled here, which takes memory too
     nothing = _peak(trace, engine, 0, 0)
     # Which layer is the largest depends on what an engine keeps: the candidates are tried one by one.
     order = sorted(range(len(layers)), key=lambda index: -_elements(layers[index]))
