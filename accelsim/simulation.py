@@ -19,7 +19,8 @@ from accelsim.energy.account import energy_account
 from accelsim.energy.area import area_report
 from accelsim.energy.table import EnergyTable, load_table
 from accelsim.engine import get_engine
-from accelsim.engine.contract import Engine, RegisterWatch
+from accelsim.engine.contract import ComputeResult, Engine, RegisterWatch
+from accelsim.engine.watched import watch_layer, why_not_watched
 from accelsim.errors import AccelsimError
 from accelsim.formats.spec import FLOATING, QTensor
 from accelsim.mapping.contract import GemmOperands, LayerPlan
@@ -185,6 +186,7 @@ class _Run:
         with _naming(layer):
             energy = energy_account(actions, self.table)
         self._remark_on_capacity(layer, plan)
+        psum_cycle, accumulator_cycle = self._earliest_cycles(computed, lowered.operands, plan)
         expected, reference = trace.expected(layer.output), trace.reference(layer.output)
         fake = self._fake(layer, x, weight, bias, output)
         self._keep(index, layer, output, fake, reference)
@@ -202,9 +204,13 @@ class _Run:
             actions=actions,
             energy=energy,
             overflow=OverflowReport(
-                psum=_register_report(layer, lowered, computed.psum, config.array.psum),
+                psum=_register_report(layer, lowered, computed.psum, config.array.psum, psum_cycle),
                 accumulator=_register_report(
-                    layer, lowered, computed.accumulator.followed_by(corrected.watch), config.accumulator
+                    layer,
+                    lowered,
+                    computed.accumulator.followed_by(corrected.watch),
+                    config.accumulator,
+                    accumulator_cycle,
                 ),
                 output_clamp=processed.saturated,
             ),
@@ -247,6 +253,20 @@ class _Run:
         labels = self.trace.labels
         if layer.name == self.final_layer and labels is not None and len(output.shape) == 2:
             self.accuracy = network_accuracy(reference, output.dequantize(), labels)
+
+    def _earliest_cycles(
+        self, computed: ComputeResult, operands: GemmOperands, plan: LayerPlan
+    ) -> tuple[int | None, int | None]:
+        """Return when a psum, and when an accumulator, overflowed first; the engines say only where."""
+        overflows = computed.psum.overflows + computed.accumulator.overflows
+        if not (self.watch and overflows) or why_not_watched(operands, plan) is not None:
+            return None, None
+        watched = watch_layer(operands, plan)
+        psum, accumulator = watched.psum.first, watched.accumulator.first
+        return (
+            None if psum is None else psum.array_cycle,
+            None if accumulator is None else accumulator.array_cycle,
+        )
 
     def _remark_on_capacity(self, layer: Layer, plan: LayerPlan) -> None:
         """Say where the accumulators that are alive at once exceed their buffer."""
@@ -365,12 +385,16 @@ def _useful_macs(lowered: LoweredLayer) -> int:
     return shape.batch * rows * cols * int(lowered.operands.k_valid.sum())
 
 
-def _register_report(layer: Layer, lowered: LoweredLayer, watch: RegisterWatch, register: Register) -> RegisterReport:
+def _register_report(
+    layer: Layer, lowered: LoweredLayer, watch: RegisterWatch, register: Register, earliest_cycle: int | None
+) -> RegisterReport:
     first = None
     if watch.first is not None:
         index = lowered.output_index(*watch.first.index)
         first = OverflowPlace(layer=layer.name, index=index, k=watch.first.k, value=watch.first.value)
-    return RegisterReport.from_watch(watch, bits=register.bits, policy=register.overflow, first=first)
+    return RegisterReport.from_watch(
+        watch, bits=register.bits, policy=register.overflow, first=first, earliest_cycle=earliest_cycle
+    )
 
 
 def _differing(output: QTensor, expected: QTensor) -> int:

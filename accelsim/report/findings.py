@@ -30,7 +30,9 @@ class RegisterReport:
 
     count : additions whose exact result did not fit
     bits, policy : the register's width, and "wrap" or "saturate"
-    first : the first overflow, or None
+    first : the first overflow in the order of the outputs, then of K; or None
+    earliest_cycle : cycle of the layer, on the array's clock, of the overflow that happened first (waiting for the PPU
+        and the bias preload apart); None: there is none, or the watched engine does not know the layer
     low, high : smallest and largest value that a register of unlimited width would have held; floats: that a float32
         register did hold
     exact : False where `low` and `high` are proved bounds, not values seen
@@ -45,9 +47,18 @@ class RegisterReport:
     low: int | float
     high: int | float
     exact: bool = True
+    earliest_cycle: int | None = None
 
     @classmethod
-    def from_watch(cls, watch: RegisterWatch, *, bits: int, policy: str, first: OverflowPlace | None) -> RegisterReport:
+    def from_watch(
+        cls,
+        watch: RegisterWatch,
+        *,
+        bits: int,
+        policy: str,
+        first: OverflowPlace | None,
+        earliest_cycle: int | None = None,
+    ) -> RegisterReport:
         """Return the report of what an engine watched; `first` is its event, placed in the output tensor."""
         if (first is None) != (watch.overflows == 0):
             raise ValueError(f"{watch.overflows} overflows, but the first is {first}")
@@ -59,6 +70,7 @@ class RegisterReport:
             low=watch.low,
             high=watch.high,
             exact=watch.exact,
+            earliest_cycle=earliest_cycle,
         )
 
     def _watch(self) -> RegisterWatch:

@@ -305,11 +305,11 @@ def _warnings(report: RunReport) -> Iterable[tuple[str, str]]:
 def overflow_sentence(name: str, register: RegisterReport, first: OverflowPlace) -> str:
     """Return in words where a register first overflowed: "layer conv2: psum overflow at output [3, 0], k=36 ..."."""
     where = "bias preload" if first.k < 0 else f"k={first.k}"
+    place = f"layer {first.layer}: {name} overflow at output {list(first.index)}, {where}"
+    earliest = "" if register.earliest_cycle is None else f"; the earliest is in cycle {register.earliest_cycle:,}"
+    if register.sufficient_bits is None:
+        return f"{place}: {first.value:g} is beyond float32 (saturates)"
     return (
-        f"layer {first.layer}: {name} overflow at output {list(first.index)}, {where}: "
-        f"{first.value} does not fit {register.bits} bits ({register.policy}); "
-        f"{register.sufficient_bits} bits would have held every value"
-        if register.sufficient_bits is not None
-        else f"layer {first.layer}: {name} overflow at output {list(first.index)}, {where}: "
-        f"{first.value:g} is beyond float32 (saturates)"
+        f"{place}: {first.value} does not fit {register.bits} bits ({register.policy}); "
+        f"{register.sufficient_bits} bits would have held every value{earliest}"
     )

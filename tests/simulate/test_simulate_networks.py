@@ -5,9 +5,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from accelsim import TraceBuilder, formats, simulate
+from accelsim import TraceBuilder, formats, load_config, simulate
 from accelsim.config.model import Array, HardwareConfig, Port, Ppu, Register, ScaleUnit
 from accelsim.errors import UnsupportedLayerError
+from accelsim.report.render import render_text
 from accelsim.rounding import RULES
 
 INTEGER_RULES = [name for name, rule in RULES.items() if rule.multiplier == "integer"]
@@ -244,3 +245,29 @@ def test_memory_keeps_only_what_is_still_needed():
     finally:
         _Run.layer = original
     assert alive == [[layer.output] for layer in trace.layers[:-1]] + [[]]
+
+
+def test_the_cycle_of_the_earliest_overflow_is_the_stepped_engines(project_root):
+    """Registers of 16 bits overflow: in the cycle in which the stepped machine's overflow count leaves 0."""
+    from accelsim.engine import stepped_kernels
+    from accelsim.engine.stepped import build_machine
+
+    config = load_config(project_root / "configs" / "int8_os.yaml")
+    narrow = config.array.psum.model_copy(update={"bits": 16})
+    array = config.array.model_copy(update={"psum": narrow, "rows": 4, "cols": 4, "lanes": 1})
+    config = config.model_copy(update={"array": array})
+    rng = np.random.default_rng(5)
+    net = TraceBuilder("narrow")
+    x = net.input("x", formats.make_qtensor(rng.integers(-128, 128, (6, 40)), formats.get("int8"), 0.1))
+    weight = formats.make_qtensor(rng.integers(-128, 128, (7, 40)), formats.get("int8"), 0.1)
+    net.linear("fc", x, weight, output="int8", scale=20.0)
+    seen = []
+    report = simulate(config, net.build(), inspect=lambda name, operands, plan: seen.append((operands, plan)))
+    psum = report.layers[0].overflow.psum
+    assert psum.count > 0
+    machine, cycle = build_machine(*seen[0]), 0
+    while not machine.log.counts[stepped_kernels.PSUM_OVERFLOW]:
+        machine.advance()
+        cycle += 1
+    assert psum.earliest_cycle == cycle - 1  # the sum latches at the end of that cycle
+    assert f"the earliest is in cycle {cycle - 1}" in " ".join(render_text(report).split())
