@@ -127,6 +127,12 @@ class BlockValues:
             found = _span(self.a_units), _span(self.w_units)
         return found
 
+    def factors(self, dtype: Any) -> tuple[NDArray[Any], NDArray[Any]]:
+        """Return what the blocks' sums of products are multiplied by, of a and of w: [M, count], [count, N]."""
+        _ = self._exponents  # those of blocks of zeros have no meaning
+        a, w = self.a_scales.astype(dtype), self.w_scales.astype(dtype)
+        return np.ldexp(a, self.a_units), np.ldexp(w, self.w_units)
+
     def _convert(self, dtype: Any, a_scales: NDArray[Any], w_scales: NDArray[Any]) -> None:
         arrays = (self.a, self.w, a_scales, w_scales)
         self._converted[dtype] = tuple(np.ascontiguousarray(array, dtype) for array in arrays)

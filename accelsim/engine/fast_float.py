@@ -7,11 +7,12 @@ from fractions import Fraction
 import numpy as np
 from numpy.typing import NDArray
 
-from accelsim.engine.block_values import BlockValues
-from accelsim.engine.checks import exact_bound
+from accelsim.engine.block_values import FLOAT64_EXACT, BlockValues
+from accelsim.engine.checks import SHIFTED_LIMIT, exact_bound, shifted_bound
 from accelsim.engine.contract import ComputeResult, OverflowEvent, RegisterWatch
 from accelsim.engine.fast_integers import integer_event
 from accelsim.engine.preload import earlier
+from accelsim.engine.tiles import fixed_sums, float_sums
 from accelsim.mapping.contract import GemmOperands, LayerPlan
 
 Int64 = NDArray[np.int64]
@@ -26,6 +27,7 @@ class FixedGemm:
         self.plan, self.index = plan, index
         self.values = BlockValues(operands, plan, index, bound)
         self.blocks_per_group = plan.group // self.values.size
+        self.shifted = shifted_bound(operands, plan)  # one block's sum
         self.groups = -(-self.values.count // self.blocks_per_group)
         self._scratch = np.empty((min(self.values.chunk, self.values.rows), self.groups, self.values.columns), np.int64)
 
@@ -34,6 +36,10 @@ class FixedGemm:
         from accelsim.engine import fast_kernels as kernels
 
         extremes = np.zeros((4, self.values.columns), np.int64)
+        exact = self.values.wide and self.values.align_bits is None
+        if exact and self.shifted * self.values.count < FLOAT64_EXACT:
+            fixed_sums(self.values, self.plan, self.shifted == SHIFTED_LIMIT, extremes, out)
+            return extremes
         for start, stop in self.values.chunks():
             kernels.exact_parts(self._parts(start, stop), self.plan.groups_per_fold, extremes, out[start:stop])
         return extremes
@@ -110,6 +116,9 @@ def _float_gemm(
     # Rounded sums exceed exact ones by less than twice.
     largest = 2 * (values.largest + float(np.abs(bias).max(initial=0)))
     limits = largest >= LARGEST_FLOAT32
+    if wide and not limits:
+        float_sums(values, order[1], bias, extremes, out)
+        return overflows
     working = np.empty((2, values.columns), np.float64)
     for start, stop in values.chunks():
         rest = (*order, start, bias, extremes, places, events, out[start:stop])

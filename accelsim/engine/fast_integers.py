@@ -8,7 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from accelsim.engine.contract import OverflowEvent
+from accelsim.engine.checks import largest_magnitude
 from accelsim.engine.ordered import FirstOverflow, Registers, fits_narrow, limited_gemm
+from accelsim.engine.tiles import chunk_size, exact_in_float32, plain_sums, scaled_sums
 from accelsim.mapping.contract import GemmOperands, LayerPlan
 
 Int64 = NDArray[np.int64]
@@ -36,6 +38,15 @@ class IntegerGemm:
         from accelsim.engine import fast_kernels as kernels
 
         columns = self.w.shape[1]
+        if self.narrow:
+            found = np.zeros((4, columns), np.int64)
+            peak = largest_magnitude(self.a) * largest_magnitude(self.w)
+            if self.block and exact_in_float32(peak * self.block):
+                scaled_sums(self.a, self.w, self.scales, self.block, self.shift, self.plan, found, out)
+                return found
+            if not self.block and exact_in_float32(peak * chunk_size(self.plan)):
+                plain_sums(self.a, self.w, self.plan, found, out)
+                return found
         dtype = np.int32 if self.narrow else np.int64
         extremes: NDArray[Any] = np.empty((4, columns), dtype)
         scratch: NDArray[Any] = np.empty((2, columns), dtype)

@@ -1,0 +1,191 @@
+"""Registers that cannot overflow, followed in tiles of rows: a matrix product delivers the sums of blocks.
+
+A tile's psums, and the sums of a few blocks, stay in the cache. Float products are exact here: the callers know a
+bound on every block's sum.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from accelsim.engine.block_values import FLOAT32_EXACT, FLOAT64_EXACT, BlockValues
+from accelsim.mapping.contract import LayerPlan
+
+Int32 = NDArray[np.int32]
+Int64 = NDArray[np.int64]
+BLOCKS_AT_ONCE = 4
+TILE_BYTES = 1 << 19
+# Groups of so many elements are one product, where only the psums' extremes between its ends remain to be found.
+CHUNK = 32
+
+
+class Parts:
+    """Exact sums of consecutive blocks of [M, K] times [K, N] lanes, by float products; a tile of rows at a time."""
+
+    def __init__(self, a: NDArray[Any], w: NDArray[Any], size: int, *, at_once: int = BLOCKS_AT_ONCE) -> None:
+        """Take operands of one float dtype, and the elements a block."""
+        self.a, self.w, self.size, self.at_once = a, w, size, at_once
+        self.rows, self.columns = a.shape[0], w.shape[1]
+        self.count = -(-a.shape[1] // size)
+        row_bytes = (at_once + 2) * a.dtype.itemsize * max(1, self.columns)
+        self.tile = max(1, min(self.rows, max(8, TILE_BYTES // row_bytes // 4 * 4)))
+        self._scratch = np.empty((at_once, self.tile, self.columns), a.dtype)
+
+    def tiles(self) -> Iterator[tuple[int, int]]:
+        """Yield (first row, one past the last)."""
+        for start in range(0, self.rows, self.tile):
+            yield start, min(start + self.tile, self.rows)
+
+    def folds(self, blocks_per_fold: int) -> Iterator[tuple[int, int]]:
+        """Yield (first block, one past the last) of every fold."""
+        for first in range(0, self.count, blocks_per_fold):
+            yield first, min(first + blocks_per_fold, self.count)
+
+    def sums(self, start: int, stop: int, first: int, last: int) -> Iterator[tuple[int, NDArray[Any]]]:
+        """Yield (number of the first block, sums [blocks, rows, N]) of rows start..stop-1 and blocks first..last-1."""
+        for v in range(first, last, self.at_once):
+            many = min(self.at_once, last - v)
+            parts = self._scratch[:many, : stop - start]
+            for i in range(many):
+                block = slice((v + i) * self.size, (v + i + 1) * self.size)
+                np.matmul(self.a[start:stop, block], self.w[block], out=parts[i])
+            yield v, parts
+
+
+def scaled(values: BlockValues) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Return both operands times their blocks' factors, float32 where `values.narrow`, else float64.
+
+    A block's products remain multiples of one unit: what was exact stays so.
+    """
+    from accelsim.engine import tile_kernels as kernels
+
+    dtype = np.float32 if values.narrow else np.float64
+    a, w = np.empty(values.a.shape, dtype), np.empty(values.w.shape, dtype)
+    a_factors, w_factors = values.factors(dtype)
+    kernels.scaled_rows(np.ascontiguousarray(values.a), a_factors, values.size, a)
+    kernels.scaled_columns(np.ascontiguousarray(values.w), w_factors, values.size, w)
+    return a, w
+
+
+def float_sums(
+    values: BlockValues,
+    blocks_per_fold: int,
+    bias: NDArray[np.float32],
+    extremes: NDArray[np.float32],
+    out: NDArray[np.float32],
+) -> None:
+    """Write float32 accumulators; widen the registers' extremes [4, N]. No sum may overflow; `values.wide` holds."""
+    from accelsim.engine import tile_kernels as kernels
+
+    parts = Parts(*scaled(values), values.size)
+    psums = np.zeros((parts.tile, parts.columns), np.float32)
+    working = np.empty(parts.columns, np.float64)
+    for start, stop in parts.tiles():
+        psum, acc = psums[: stop - start], out[start:stop]
+        acc[:] = bias
+        for fold in parts.folds(blocks_per_fold):
+            for _, sums in parts.sums(start, stop, *fold):
+                if values.narrow:
+                    kernels.add_narrow(psum, sums, extremes[0], extremes[1])
+                else:
+                    kernels.add_wide(psum, sums, extremes[0], extremes[1], working, working.view(np.int64))
+            kernels.close_float(acc, psum, extremes[2], extremes[3])
+
+
+def fixed_sums(values: BlockValues, plan: LayerPlan, limited: bool, extremes: Int64, out: Int64) -> None:
+    """Write fixed-point sums, less the bias; write the registers' extremes [4, N]. All sums are below 2^53.
+
+    limited : whether a block's sum may reach the shifter's limit
+    """
+    from accelsim.engine import tile_kernels as kernels
+    from accelsim.engine.fast_float import ROUNDINGS
+
+    parts = Parts(*scaled(values), values.size)
+    per_group = plan.group // values.size
+    psums = np.zeros((parts.tile, parts.columns), np.float64)
+    whole = np.empty(parts.columns, np.float64)
+    lows, highs = np.zeros(parts.columns), np.zeros(parts.columns)
+    rounding = ROUNDINGS.index(plan.summation.rounding)
+    extremes[:] = 0
+    out[:] = 0
+    for start, stop in parts.tiles():
+        psum = psums[: stop - start]
+        for first, last in parts.folds(per_group * plan.groups_per_fold):
+            for v, sums in parts.sums(start, stop, first, last):
+                kernels.add_fixed(psum, sums, v, per_group, last - 1, rounding, limited, whole, lows, highs)
+            kernels.close_fixed(out[start:stop], psum, extremes[2], extremes[3])
+    extremes[0], extremes[1] = lows, highs
+
+
+def scaled_sums(
+    a: Int32, w: Int32, scales: tuple[Int32, Int32], size: int, shift: int, plan: LayerPlan, extremes: Int64, out: Int64
+) -> None:
+    """The same of integers with integer scales, whose products lose `shift` bits; all sums fit int32, dots float32."""
+    from accelsim.engine import tile_kernels as kernels
+
+    parts = Parts(a.astype(np.float32), w.astype(np.float32), size)
+    per_group = plan.group // size
+    psums = np.zeros((parts.tile, parts.columns), np.int32)
+    accs, found = np.empty_like(psums), np.zeros((4, parts.columns), np.int32)
+    for start, stop in parts.tiles():
+        psum, acc = psums[: stop - start], accs[: stop - start]
+        acc[:] = 0
+        for first, last in parts.folds(per_group * plan.groups_per_fold):
+            for v, sums in parts.sums(start, stop, first, last):
+                kernels.add_scaled(
+                    psum, sums, scales[0][start:stop], scales[1], shift, v, per_group, last - 1, found[0], found[1]
+                )
+            kernels.close_integer(acc, psum, found[2], found[3])
+        out[start:stop] = acc
+    extremes[:] = found
+
+
+def plain_sums(a: Int32, w: Int32, plan: LayerPlan, extremes: Int64, out: Int64) -> None:
+    """The same of integers without scales; a chunk's sum is a float32 number (`chunk_size`).
+
+    The psums' extremes are those of all outputs, the same for every column.
+    """
+    from accelsim.engine import tile_kernels as kernels
+
+    fold = plan.group * plan.groups_per_fold
+    size = chunk_size(plan)
+    parts = Parts(a.astype(np.float32), w.astype(np.float32), size, at_once=1)
+    norms = np.empty((parts.count, parts.columns), np.float32)
+    kernels.column_norms(w, size, norms)
+    psums = np.zeros((parts.tile, parts.columns), np.int32)
+    accs, found = np.empty_like(psums), np.zeros((2, parts.columns), np.int32)
+    best, walked = np.zeros(2, np.int32), np.empty(parts.columns, np.int32)
+    length = a.shape[1]
+    for start, stop in parts.tiles():
+        psum, acc = psums[: stop - start], accs[: stop - start]
+        acc[:] = 0
+        for first, last in parts.folds(-(-fold // size)):
+            for v, sums in parts.sums(start, stop, first, last):
+                ends = v * size, min((v + 1) * size, length)
+                kernels.add_chunk(psum, sums[0], a, w, start, *ends, plan.group, norms[v], walked, best)
+            kernels.close_integer(acc, psum, found[0], found[1])
+        out[start:stop] = acc
+    extremes[0], extremes[1], extremes[2:] = best[0], best[1], found
+
+
+def chunk_size(plan: LayerPlan) -> int:
+    """Return how many elements a chunk of groups has: it divides a fold, unless there is only one."""
+    fold = plan.group * plan.groups_per_fold
+    if fold >= plan.shape.k:
+        return plan.group * max(1, CHUNK // plan.group)
+    groups = next(n for n in range(max(1, CHUNK // plan.group), 0, -1) if plan.groups_per_fold % n == 0)
+    return plan.group * groups
+
+
+def exact_in_float32(bound: int) -> bool:
+    """Return whether float32 holds every partial sum of integers whose magnitudes add up to `bound` at most."""
+    return bound <= FLOAT32_EXACT
+
+
+def exact_in_float64(bound: int) -> bool:
+    """The same of float64."""
+    return bound <= FLOAT64_EXACT
