@@ -78,8 +78,8 @@ class Trace:
         return self._meta
 
     @property
-    def layers(self) -> tuple[Layer, ...]:
-        """The layers, in the order of computation."""
+    def layers(self) -> tuple[Step, ...]:
+        """The layers and vector operators, in the order of computation."""
         return self._meta.layers
 
     @property

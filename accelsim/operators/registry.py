@@ -1,0 +1,28 @@
+"""The operators by name, one line each."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from accelsim.errors import TraceError, did_you_mean
+from accelsim.operators.move import MOVES
+from accelsim.operators.spec import Attributes, Operator
+
+OPERATORS: dict[str, Operator[Any]] = {operator.name: operator for operator in (*MOVES,)}
+"""Every operator that a trace can name. The tests run over all of it."""
+
+
+def get(name: str) -> Operator[Any]:
+    """Return the operator called `name`; TraceError for an unknown one."""
+    try:
+        return OPERATORS[name]
+    except KeyError:
+        raise TraceError(
+            f"unknown operator {name!r}{did_you_mean(name, OPERATORS)}; use one of {', '.join(OPERATORS)}"
+        ) from None
+
+
+def attributes_of(name: str, values: dict[str, Any]) -> Attributes:
+    """Return an operator's checked attributes; pydantic's ValidationError for bad ones."""
+    attributes: Attributes = get(name).attributes.model_validate(values)
+    return attributes
