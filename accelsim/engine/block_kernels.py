@@ -15,6 +15,7 @@ from accelsim._jit import njit
 
 I32 = NDArray[np.int32]
 I64 = NDArray[np.int64]
+F64 = NDArray[np.float64]
 Exact = NDArray[Any]
 # Rows that share a loaded weight, and elements of K whose products are added before a sum is stored again.
 ROWS, UNROLLED = 4, 4
@@ -120,6 +121,83 @@ def aligned_values(
 
 
 @njit
+def largest_exponents(a_exponents: I32, w_exponents: I32, m: int, start: int, stop: int, largest: I32) -> None:
+    """Put the largest a_exponent + w_exponent of k = start..stop-1 into `largest`."""
+    largest[:] = -(1 << 30)
+    k = start
+    while k + UNROLLED <= stop:
+        for n in range(largest.size):
+            top = largest[n]
+            for u in range(UNROLLED):
+                top = max(top, np.int32(a_exponents[m, k + u] + w_exponents[k + u, n]))
+            largest[n] = top
+        k += UNROLLED
+    while k < stop:
+        e = a_exponents[m, k]
+        for n in range(largest.size):
+            largest[n] = max(largest[n], np.int32(e + w_exponents[k, n]))
+        k += 1
+
+
+@njit
+def add_aligned(a: F64, w: F64, m: int, start: int, stop: int, scale: F64, total: F64) -> None:
+    """Add the products of row m and k = start..stop-1, each times `scale` and truncated towards zero, to `total`."""
+    k = start
+    while k + UNROLLED <= stop:
+        for n in range(total.size):
+            s = total[n]
+            for u in range(UNROLLED):
+                s += np.trunc(a[m, k + u] * w[k + u, n] * scale[n])
+            total[n] = s
+        k += UNROLLED
+    while k < stop:
+        x = a[m, k]
+        for n in range(total.size):
+            total[n] += np.trunc(x * w[k, n] * scale[n])
+        k += 1
+
+
+@njit
+def aligned_reals(
+    a: F64,
+    w: F64,
+    a_exponents: I32,
+    w_exponents: I32,
+    a_factors: F64,
+    w_factors: F64,
+    size: int,
+    align_bits: int,
+    powers: F64,
+    values: F64,
+) -> None:
+    """Write what `aligned_values` does as real numbers, times the blocks' factors, where they are float64 numbers.
+
+    a [M, K], w [K, N] : the lanes' values, significand * 2**exponent
+    a_exponents [M, K], w_exponents [K, N] : their exponents; far below any other where the lane is zero
+    powers : 2**e at index e + powers.size // 2
+    """
+    rows, length = a.shape
+    columns = w.shape[1]
+    largest = np.empty(columns, np.int32)
+    scale, total = np.empty(columns, np.float64), np.empty(columns, np.float64)
+    middle = powers.size // 2
+    for v in range(values.shape[1]):  # outermost: the weights of a block stay in the cache for all rows
+        start = v * size
+        stop = min(start + size, length)
+        for m in range(rows):
+            largest_exponents(a_exponents, w_exponents, m, start, stop, largest)
+            for n in range(columns):
+                if largest[n] < -middle:
+                    largest[n] = 0  # nothing but zeros
+                scale[n] = powers[align_bits - largest[n] + middle]
+            total[:] = 0
+            add_aligned(a, w, m, start, stop, scale, total)
+            factor = a_factors[m, v]
+            for n in range(columns):
+                values[m, v, n] = total[n] * powers[largest[n] - align_bits + middle] * (factor * w_factors[v, n])
+
+
+@njit
 def shift_limited(value: int, shift: int, rounding: int) -> int:
     """Return value * 2**shift, rounded where bits are lost, and limited to +-SHIFTED_LIMIT; |value| < 2^62.
 
@@ -158,3 +236,29 @@ def fixed_parts(values: Exact, exponents: I32, blocks_per_group: int, rounding: 
                 part[:] = 0
             for n in range(columns):
                 part[n] += shift_limited(int(values[m, v, n]), exponents[m, v, n], rounding)
+
+
+@njit
+def rounded_parts(values: Exact, blocks_per_group: int, rounding: int, parts: I64) -> None:
+    """The same of values that are floats in the psum's unit already; parts of a unit are what is rounded."""
+    rows, blocks, columns = values.shape
+    limit = np.float64(SHIFTED_LIMIT)
+    for m in range(rows):
+        for v in range(blocks):
+            part = parts[m, v // blocks_per_group]
+            if v % blocks_per_group == 0:
+                part[:] = 0
+            if rounding == 0:
+                for n in range(columns):
+                    values[m, v, n] = np.floor(values[m, v, n])
+            elif rounding == 1:
+                for n in range(columns):
+                    values[m, v, n] = np.trunc(values[m, v, n])
+            else:
+                for n in range(columns):
+                    values[m, v, n] = np.rint(values[m, v, n])  # ties to even
+            for n in range(columns):
+                whole = np.float64(values[m, v, n])
+                whole = limit if whole > limit else whole
+                whole = -limit if whole < -limit else whole
+                part[n] += np.int64(whole)

@@ -24,17 +24,21 @@ FLOAT32_EXACT, FLOAT64_EXACT = 1 << 24, 1 << 53
 FLOAT32_UNITS = (-149, 104)
 # Rows of one chunk fill about so much memory with their block sums.
 CHUNK_BYTES = 1 << 20
-EXPONENT_OFFSET = 1022
-POWERS_OF_TWO = np.ldexp(1.0, np.arange(-EXPONENT_OFFSET, 1024))
+POWERS_OF_TWO = np.ldexp(1.0, np.arange(-1022, 1023))
+NO_EXPONENT = np.int32(-(1 << 28))  # of a lane that is zero: far below all others, and two of them fit int32
 
 
 class BlockValues:
     """The blocks of one GEMM of the batch; rows are worked in chunks, so that their sums stay in the cache.
 
     size, count : elements a block, and blocks along K
+
+    Sums are in units of 2**lsb_exponent (0 with float32 summation).
     """
 
     def __init__(self, operands: GemmOperands, plan: LayerPlan, index: int) -> None:
+        summation = operands.summation
+        unit = summation.unit_exponent - summation.lsb_exponent
         self.size = addend_size(operands, plan)
         self.rows, length = operands.a[index].shape
         self.columns = operands.w.shape[2]
@@ -44,7 +48,7 @@ class BlockValues:
         self.a, self.w = operands.a[index], operands.w[index]
         of_a, of_w = (self.rows, self.count), (self.count, self.columns)
         self.a_scales, self.w_scales = np.ones(of_a, np.int32), np.ones(of_w, np.int32)
-        self.a_units, self.w_units = np.full(of_a, operands.summation.unit_exponent, np.int32), np.zeros(of_w, np.int32)
+        self.a_units, self.w_units = np.full(of_a, unit, np.int32), np.zeros(of_w, np.int32)
         blocks = operands.blocks
         if blocks is not None:
             self.a_scales, self.w_scales = blocks.a_scales[index], blocks.w_scales[index]
@@ -58,6 +62,7 @@ class BlockValues:
             self.w_exponents = np.ascontiguousarray(operands.w_exponents[index])
         self.chunk = max(4, CHUNK_BYTES // max(1, 4 * self.count * self.columns) // 4 * 4)
         self._scratch: NDArray[Any] | None = None
+        self._aligned_operands: tuple[NDArray[Any], ...] = ()
         self._converted: dict[Any, tuple[NDArray[Any], ...]] = {}
 
     def chunks(self) -> list[tuple[int, int]]:
@@ -83,8 +88,7 @@ class BlockValues:
     def reals(self, start: int, stop: int) -> NDArray[Any]:
         """Return rows start..stop-1 as float32 where `narrow`, else as float64; only where the bound is below 2^53."""
         if self.align_bits is not None:
-            values, exponents = self.integers(start, stop)
-            return values * POWERS_OF_TWO[exponents + EXPONENT_OFFSET]
+            return self._aligned_reals(start, stop, self.align_bits)
         dtype = np.float32 if self.narrow else np.float64
         if dtype not in self._converted:
             self._convert(dtype, np.ldexp(self.a_scales, self.a_units), np.ldexp(self.w_scales, self.w_units))
@@ -144,6 +148,23 @@ class BlockValues:
         a, w, a_scales, w_scales = self._converted[dtype]
         values = self._room(stop - start, dtype)
         kernels.block_values(a[start:stop], w, a_scales[start:stop], w_scales, self.size, values)
+        return values
+
+    def _aligned_reals(self, start: int, stop: int, align_bits: int) -> NDArray[np.float64]:
+        from accelsim.engine import block_kernels as kernels
+
+        if not self._aligned_operands:
+            lanes = ((self.a, self.a_exponents), (self.w, self.w_exponents))
+            reals = [np.ldexp(values.astype(np.float64), exponents) for values, exponents in lanes]
+            exponents = [np.where(values == 0, NO_EXPONENT, exponents) for values, exponents in lanes]
+            a_factors, w_factors = np.ldexp(self.a_scales, self.a_units), np.ldexp(self.w_scales, self.w_units)
+            self._aligned_operands = (*reals, *exponents, a_factors, w_factors)
+        a, w, a_exponents, w_exponents, a_factors, w_factors = self._aligned_operands
+        values = self._room(stop - start, np.float64)
+        kernels.aligned_reals(
+            a[start:stop], w, a_exponents[start:stop], w_exponents, a_factors[start:stop], w_factors,
+            self.size, align_bits, POWERS_OF_TWO, values,
+        )  # fmt: skip
         return values
 
     def _aligned(self, start: int, stop: int, align_bits: int) -> tuple[NDArray[np.int64], Int32]:

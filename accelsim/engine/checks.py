@@ -14,9 +14,9 @@ from accelsim.mapping.contract import BlockScaling, GemmOperands, LayerPlan
 EXACT_LIMIT = 1 << 62
 # The shifter in front of a fixed-point psum limits what it delivers to this, either sign (Summation).
 SHIFTED_LIMIT = (1 << 48) - 1
-# Any five such exponents (of two lanes, two blocks, a unit) still add up to a power of two that, times any exact sum,
-# is a normal float64 number. No format's exponents reach it (bfloat16: -133 to 127).
-EXPONENT_LIMIT = 180
+# Six such exponents (of two lanes, two blocks, a unit and a last bit) still add up to a power of two that, times any
+# exact sum, is a normal float64 number. No format's exponents reach it (bfloat16: -133 to 127).
+EXPONENT_LIMIT = 160
 
 
 def register_limits(bits: int) -> tuple[int, int]:
@@ -47,11 +47,12 @@ def check_operands(operands: GemmOperands, plan: LayerPlan) -> None:
     if operands.blocks is not None:
         _check_blocks(operands.blocks, plan)
     _check_lane_exponents(operands, plan)
-    if abs(summation.unit_exponent) > EXPONENT_LIMIT:
-        raise UnsupportedLayerError(
-            f"summation.unit_exponent is {summation.unit_exponent}; the engines take -{EXPONENT_LIMIT} to "
-            f"{EXPONENT_LIMIT}"
-        )
+    for name in ("unit_exponent", "lsb_exponent"):
+        if abs(getattr(summation, name)) > EXPONENT_LIMIT:
+            raise UnsupportedLayerError(
+                f"summation.{name} is {getattr(summation, name)}; the engines take -{EXPONENT_LIMIT} to "
+                f"{EXPONENT_LIMIT}"
+            )
     bound = exact_bound(operands, plan)
     if bound >= EXACT_LIMIT:
         what = "exact sums of this layer" if summation.kind == "integer" else "exact sums of a block of this layer"

@@ -26,6 +26,7 @@ class FixedGemm:
         self.values = BlockValues(operands, plan, index)
         self.blocks_per_group = plan.group // self.values.size
         self.groups = -(-self.values.count // self.blocks_per_group)
+        self._scratch = np.empty((min(self.values.chunk, self.values.rows), self.groups, self.values.columns), np.int64)
 
     def exact(self, out: Int64) -> Int64:
         """Write the sums; return the trajectories' extremes, int64 [4, N]."""
@@ -57,11 +58,12 @@ class FixedGemm:
     def _parts(self, start: int, stop: int) -> Int64:
         from accelsim.engine import block_kernels as kernels
 
-        summation = self.plan.summation
-        values, exponents = self.values.integers(start, stop)
-        exponents -= summation.lsb_exponent
-        parts = np.empty((stop - start, self.groups, self.values.columns), np.int64)
-        kernels.fixed_parts(values, exponents, self.blocks_per_group, ROUNDINGS.index(summation.rounding), parts)
+        order = (self.blocks_per_group, ROUNDINGS.index(self.plan.summation.rounding))
+        parts = self._scratch[: stop - start]
+        if self.values.wide:
+            kernels.rounded_parts(self.values.reals(start, stop), *order, parts)
+        else:
+            kernels.fixed_parts(*self.values.integers(start, stop), *order, parts)
         return parts
 
 

@@ -271,13 +271,20 @@ def test_unsigned_ports_are_refused():
     )
 
 
-def test_the_ppu_does_not_emit_binary_yet():
+@pytest.mark.parametrize("name", ["binary", "binary_inv"])
+def test_layers_chain_in_signs_of_either_convention(name):
+    # The PPU emits +1 where the accumulator is not negative; which bit that is, the format says.
+    kind = formats.get(name)
+    rng = np.random.default_rng(8)
     net = TraceBuilder("bnn")
-    x = net.input("x", formats.get("int8").quantize(np.ones((1, 4))))
-    net.linear("fc", x, BINARY.quantize(np.ones((2, 4))), output="binary", scale=1.0)
-    with pytest.raises(FormatError) as caught:
-        simulate(machine(), net.build())
-    assert str(caught.value) == (
-        "layer 'fc': the PPU cannot emit binary: it rounds to integers, and the codes of binary are not the integers "
-        "that they stand for; use an integer, fixed-point or VSQ format for this output"
-    )
+    x, w = formats.get("int8").quantize(rng.normal(size=(5, 9))), BINARY.quantize(rng.normal(size=(6, 9)))
+    v = kind.quantize(rng.normal(size=(3, 6)))
+    y = net.linear("first", net.input("x", x), w, output=name, scale=1.0, rounding="float32_half_even")
+    net.linear("second", y, v, output="int8", scale=1.0, rounding="half_up")
+    report = simulate(machine(), net.build(), verify=True)
+    assert [layer.verified for layer in report.layers] == [0, 0]
+    signs = x.codes @ w.lanes().values.T >= 0
+    assert report.layers[0].output_codes.tolist() == (signs == (name == "binary")).astype(int).tolist()
+    scale = float(v.scale)
+    expected = np.floor((2 * signs - 1) @ v.lanes().values.T * scale + 0.5)
+    assert report.layers[1].output_codes.tolist() == expected.tolist()

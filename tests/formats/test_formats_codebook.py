@@ -343,6 +343,6 @@ def test_hardware_without_a_decoder(name):
     with pytest.raises(UnsupportedLayerError) as caught:
         simulate(config, trace)
     assert str(caught.value) == (
-        f"layer 'fc' needs a codebook datapath for weights in {name}, but the PE array of 'plain' multiplies integers "
-        f"(datapaths integer, block_integer); quantize the tensor to an integer or a VSQ format, such as int8 or vsq4"
+        f"layer 'fc' needs decoders of 2-bit indices for weights in {name}, but the configuration 'plain' has "
+        f"array.codebook: null; set array.codebook.index_bits to 2 or more"
     )
