@@ -22,6 +22,7 @@ ORDER = [
     "actions",
     "rounding",
     "formats",
+    "operators",
     "config",
     "trace",
     "quantize",

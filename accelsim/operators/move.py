@@ -26,8 +26,8 @@ class _Move:
             )
             if not same:
                 raise FormatError(
-                    f"codes only move, but the input is {_meaning(tensor)} and the output {_meaning(output)}; requantize "
-                    f"the input first"
+                    f"codes only move, but the input is {_meaning(tensor)} and the output {_meaning(output)}; "
+                    f"requantize the input first"
                 )
 
     def work(self, inputs: Sequence[TensorSpec], output: TensorSpec, attributes: Any) -> Work:

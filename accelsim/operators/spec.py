@@ -56,7 +56,7 @@ class Operand(TensorSpec):
 class Work:
     """What the vector unit has to do, whatever the values.
 
-    passes : times that all of the data goes through the unit's lanes (softmax: several), 0 for what only moves addresses
+    passes : times that all of the data goes through the unit's lanes (softmax: several); 0: only addresses move
     elements : elements in one pass
     actions : arithmetic, component "vector"; the prices are those of the energy table. Reading and writing the buffers
         is counted by the caller

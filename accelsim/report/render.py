@@ -22,6 +22,7 @@ _TITLES = {
     "scale_unit": "scales",
     "decoder": "decoders",
     "ppu": "PPU",
+    "vector": "vector",
     "buffer": "buffers",
     "dram": "DRAM",
     "control": "control",
