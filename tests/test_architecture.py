@@ -26,6 +26,7 @@ ORDER = [
     "config",
     "trace",
     "quantize",
+    "importers",
     "mapping",
     "engine",
     "ppu",

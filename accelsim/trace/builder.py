@@ -229,6 +229,10 @@ class TraceBuilder:
             reference=reference,
         )
 
+    def shape(self, tensor: str) -> tuple[int, ...]:
+        """Return the shape of a tensor so far; TraceError for an unknown name."""
+        return self._assembly.shape(tensor, f"trace {self._name!r}")
+
     def labels(self, labels: ArrayLike) -> None:
         """Say the class of each input of the batch: integers [batch], from 0."""
         self._labels = plain_array(labels, "labels")
