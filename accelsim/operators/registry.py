@@ -1,14 +1,22 @@
-"""The operators by name, one line each."""
+"""The operators by name, one line a family."""
 
 from __future__ import annotations
 
 from typing import Any
 
 from accelsim.errors import TraceError, did_you_mean
+from accelsim.operators.arithmetic import ARITHMETIC
+from accelsim.operators.concat import CONCATS
+from accelsim.operators.mean import MEANS
 from accelsim.operators.move import MOVES
+from accelsim.operators.pool import POOLS
+from accelsim.operators.requantize import REQUANTIZE
+from accelsim.operators.softmax import SOFTMAXES
 from accelsim.operators.spec import Attributes, Operator
 
-OPERATORS: dict[str, Operator[Any]] = {operator.name: operator for operator in (*MOVES,)}
+OPERATORS: dict[str, Operator[Any]] = {
+    operator.name: operator for operator in (*ARITHMETIC, *REQUANTIZE, *POOLS, *MEANS, *MOVES, *CONCATS, *SOFTMAXES)
+}
 """Every operator that a trace can name. The tests run over all of it."""
 
 
