@@ -162,17 +162,6 @@ class Names:
         return name
 
 
-def quantize_multiplier(real: float) -> tuple[int, int]:
-    """Return (multiplier, shift) with ``real ~ multiplier / 2**shift``, the multiplier of 31 bits and a sign: TFLite's
-    QuantizeMultiplier (quantization_util.cc), whose own shift is 31 less this one.
-    """
-    fraction, exponent = math.frexp(real)
-    multiplier = math.floor(fraction * (1 << 31) + 0.5)  # exact: 53 bits hold both terms
-    if multiplier == 1 << 31:
-        multiplier, exponent = multiplier >> 1, exponent + 1
-    return (0, 31) if exponent < -31 else (multiplier, 31 - exponent)
-
-
 def check_size(shape: Shape, what: str) -> None:
     """Raise ModelError for a shape that no file of reasonable size can mean."""
     if any(size < 1 for size in shape) or math.prod(shape) > LARGEST_TENSOR_ELEMENTS:

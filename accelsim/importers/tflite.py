@@ -9,13 +9,18 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from accelsim.errors import ModelError, problem_list
+from pydantic import ValidationError
+
+from accelsim import formats
+from accelsim.errors import AccelsimError, ModelError, problem_list
 from accelsim.formats import QTensor
 from accelsim.importers import tflite_layers as layers
 from accelsim.importers import tflite_operators as operators
 from accelsim.importers.graph import ModelInput, Names, NotSupported, Place, Row, Shape
 from accelsim.importers.tflite_file import FileGraph, FileOperator, FileTensor, read_graph
 from accelsim.importers.tflite_lowering import FORMATS, MICRO, PREVIOUS, REFERENCE, Call, Context, meaning
+from accelsim.operators.registry import OPERATORS, attributes_of
+from accelsim.operators.spec import TensorSpec
 from accelsim.trace.builder import TraceBuilder
 
 Lowering = Callable[[FileOperator, Context], list[Call]]
@@ -153,6 +158,7 @@ class TfliteModel:
         calls: list[Call] = []
         try:
             calls = self.lower(operator, Context(self.graph, REFERENCE, 1))
+            _check_operators(calls, self.graph)
         except NotSupported as error:
             problem = str(error)
         first = tensors[operator.inputs[0]] if operator.inputs and operator.inputs[0] >= 0 else None
@@ -247,6 +253,38 @@ class _Construction:
                 problems.append(f"tensor {self.graph.tensors[index].name!r}: declares {declared}, but is {found}")
         if problems:
             raise ModelError(problem_list(self.graph.path, problems))
+
+
+def _check_operators(calls: Sequence[Call], graph: FileGraph) -> None:
+    """Ask the operators of the vector unit whether they take what the file gives them; NotSupported if not."""
+    specs: dict[int | str, TensorSpec] = {}
+    for call in calls:
+        if call.method != "vector":
+            return  # what a layer of the array makes is checked by the builder
+        name = call.arguments["operator"]
+        if name not in OPERATORS:
+            raise NotSupported(f"needs the operator {name!r}, which accelsim does not have")
+        try:
+            inputs = [specs[each] if each in specs else _spec(each, graph) for each in call.inputs]
+            operator, attributes = OPERATORS[name], attributes_of(name, call.arguments["attributes"])
+            shape = operator.output_shape([each.shape for each in inputs], attributes)
+            factors = float(call.arguments["scale"]), int(call.arguments["zero_point"])
+            made = TensorSpec(shape, formats.get(call.arguments["output"]), *factors)
+            operator.check(inputs, made, attributes)
+        except ValidationError as error:
+            problem = error.errors()[0]
+            raise NotSupported(f"{'.'.join(map(str, problem['loc']))}: {problem['msg']}") from None
+        except AccelsimError as error:
+            raise NotSupported(str(error)) from None
+        specs[PREVIOUS] = made
+
+
+def _spec(each: int | QTensor | str, graph: FileGraph) -> TensorSpec:
+    if isinstance(each, QTensor):
+        return TensorSpec(each.shape, each.format, float(each.scale), int(each.zero_point))
+    tensor = graph.tensors[int(each)]
+    means = meaning(tensor)
+    return TensorSpec(tensor.shape, formats.get(means["output"]), means["scale"], means["zero_point"])
 
 
 def _add(net: TraceBuilder, method: str, name: str, inputs: list[str | QTensor], arguments: dict[str, Any]) -> str:

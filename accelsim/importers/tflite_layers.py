@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from accelsim.formats import QTensor, make_qtensor
-from accelsim.importers.graph import NotSupported, quantize_multiplier
+from accelsim.importers.graph import NotSupported
 from accelsim.importers.tflite_file import FileOperator, FileTensor
 from accelsim.importers.tflite_lowering import (
     FORMATS,
@@ -21,6 +21,7 @@ from accelsim.importers.tflite_lowering import (
     fused,
     meaning,
 )
+from accelsim.operators.fixed_point import quantize_multiplier
 
 FIXED_POINT = "double_half_up_then_away"
 INT64_SUMS = "half_up_int16_multiplier"
@@ -154,8 +155,8 @@ def _real_factor(x: FileTensor, weight: QTensor, output: FileTensor, *, float32_
 
 def _factors(scale: NDArray[np.float64]) -> dict[str, Any]:
     pairs = [quantize_multiplier(float(each)) for each in scale.reshape(-1)]
-    multiplier, shift = (np.array(column).reshape(scale.shape) for column in zip(*pairs, strict=True))
-    return {"rounding": FIXED_POINT, "multiplier": multiplier, "shift": shift}
+    multiplier, exponent = (np.array(column).reshape(scale.shape) for column in zip(*pairs, strict=True))
+    return {"rounding": FIXED_POINT, "multiplier": multiplier, "shift": 31 - exponent}
 
 
 def _rows(x: FileTensor, inputs: int, operator: FileOperator) -> tuple[int, ...]:
