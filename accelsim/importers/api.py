@@ -43,7 +43,7 @@ def import_model(
 
 
 def model_builder(
-    path: str | os.PathLike[str],
+    source: str | os.PathLike[str] | Model,
     inputs: ArrayLike | Mapping[str, ArrayLike],
     semantics: str | None = None,
     *,
@@ -51,8 +51,8 @@ def model_builder(
     batch: int | None = None,
     labels: ArrayLike | None = None,
 ) -> TraceBuilder:
-    """Return the builder of :func:`import_model`'s trace, which can write it too."""
-    model = open_model(path)
+    """Return the builder of :func:`import_model`'s trace, which can write it too; `source` may be an opened model."""
+    model = open_model(source) if isinstance(source, str | os.PathLike) else source
     chosen = _semantics(model, semantics)
     rows = rows_until(model, until)
     if batch is not None and batch < 1:

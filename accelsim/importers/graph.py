@@ -198,17 +198,17 @@ def rows_until(model: Model, until: str | None) -> tuple[Row, ...]:
     wrong = [row for row in rows if row.problem]
     if wrong:
         lines = [f"{row.name} ({row.op}): {row.problem}" for row in wrong]
-        raise ModelError(problem_list(model.subject, lines) + _way_out(rows, wrong[0]))
+        raise ModelError("\n".join(filter(None, [problem_list(model.subject, lines), way_out(rows, wrong[0])])))
     return rows
 
 
-def _way_out(rows: Sequence[Row], first: Row) -> str:
-    """Return how to run the part before the first operator that is not supported."""
+def way_out(rows: Sequence[Row], first: Row) -> str:
+    """Return how to run the part before the first operator that is not supported; empty where there is none."""
     before = rows[: rows.index(first)]
     runs = [row for row in before if row.place in ("array", "vector unit")]
     if not runs:
         return ""
-    return f"\nto run the part before: --until {runs[-1].name} (Python: until={runs[-1].name!r})"
+    return f"to run the part before: --until {runs[-1].name} (Python: until={runs[-1].name!r})"
 
 
 def take_inputs(

@@ -80,11 +80,8 @@ class TfliteModel:
         if not tensor.shape:
             raise ModelError(f"{what}: is a single number; accelsim takes inputs with a batch")
         first = tensor if tensor.dtype in FORMATS else self._quantized(tensor)
-        if first is None:
-            raise ModelError(
-                f"{what}: is {tensor.dtype}, and no QUANTIZE reads it: the model is not quantized (fully); only "
-                f"networks of integers can be imported"
-            )
+        if first is None:  # nothing that reads it can be imported, and the list of these operators says so
+            return ModelInput(tensor.name, tensor.shape, tensor.dtype.lower(), 1.0, 0, "half_away")
         try:
             means = meaning(first)
         except NotSupported as error:

@@ -46,13 +46,19 @@ _OPTIONS: dict[str, tuple[str, tuple[str, ...]]] = {
     "CONCATENATION": ("ConcatenationOptions", ("Axis", "FusedActivationFunction")),
     "CONV_2D": (
         "Conv2DOptions",
-        ("Padding", "StrideH", "StrideW", "DilationHFactor", "DilationWFactor", "FusedActivationFunction"),
+        (
+            *("Padding", "StrideH", "StrideW", "DilationHFactor", "DilationWFactor"),
+            *("FusedActivationFunction", "QuantizedBiasType"),
+        ),
     ),
     "DEPTHWISE_CONV_2D": (
         "DepthwiseConv2DOptions",
         ("Padding", "StrideH", "StrideW", "DilationHFactor", "DilationWFactor", "FusedActivationFunction"),
     ),
-    "FULLY_CONNECTED": ("FullyConnectedOptions", ("FusedActivationFunction", "WeightsFormat", "KeepNumDims")),
+    "FULLY_CONNECTED": (
+        "FullyConnectedOptions",
+        ("FusedActivationFunction", "WeightsFormat", "KeepNumDims", "QuantizedBiasType"),
+    ),
     "LEAKY_RELU": ("LeakyReluOptions", ("Alpha",)),
     "MAX_POOL_2D": (
         "Pool2DOptions",
@@ -269,6 +275,8 @@ def _options(tflite: Any, what: str, op: str, operator: Any) -> dict[str, Any]:
             if not 0 <= values[field] < len(meanings):
                 raise ModelError(f"{what}: {field} is {values[field]}; it is one of 0 to {len(meanings) - 1}")
             values[field] = meanings[values[field]]
+    if "QuantizedBiasType" in values:
+        values["QuantizedBiasType"] = _names(tflite.TensorType).get(values["QuantizedBiasType"], "unknown")
     for field, value in values.items():
         if field.startswith(("Stride", "Dilation", "Filter")) and value < 1:
             raise ModelError(f"{what}: {field} is {value}; it is 1 or more")

@@ -130,6 +130,10 @@ def _finish(operator: FileOperator, context: Context, weight: QTensor, *, full: 
     if bias is not None:
         if bias.data is None or bias.dtype not in ("INT32", "INT64"):
             raise NotSupported(f"its bias {bias.name!r} is {bias.dtype}{'' if bias.data is not None else ', computed'}")
+        if x.dtype == "INT16" and bias.dtype == "INT32" and operator.options.get("QuantizedBiasType") != "INT32":
+            raise NotSupported(
+                f"its bias {bias.name!r} is INT32, but its options do not say so: kernels would read INT64"
+            )
         finish["bias"] = bias.data.astype(np.int64).reshape(-1)
     if x.dtype != output.dtype:
         raise NotSupported(f"takes {x.dtype} and makes {output.dtype}; TFLite's kernels keep the type")
