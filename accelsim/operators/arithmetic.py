@@ -31,7 +31,7 @@ from accelsim.operators.common import (
     rounding_actions,
     vector_actions,
 )
-from accelsim.operators.fixed_point import Int64Array, half_even_shift, multiply, quantize_multiplier
+from accelsim.operators.fixed_point import Int64Array, dyadic, half_even_shift, multiply, quantize_multiplier
 from accelsim.operators.spec import Attributes, Operand, Reals, Shape, TensorSpec, Work
 
 Float32Array = NDArray[np.float32]
@@ -272,8 +272,8 @@ def _onnxruntime_sum(a: int, b: int, sign: int, inputs: Sequence[Operand], outpu
 
 def _dyadic(differences: Int64Array, tensor: TensorSpec, output: TensorSpec) -> Int64Array:
     """Return the values in steps of the output: times m / 2**e, m of 31 bits, ties to even."""
-    fraction, exponent = math.frexp(tensor.scale / output.scale)
-    return half_even_shift(differences * math.floor(fraction * (1 << 31) + 0.5), 31 - exponent)
+    multiplier, shift = dyadic(tensor.scale / output.scale)
+    return half_even_shift(differences * multiplier, shift)
 
 
 def _hawq_sum(a: int, b: int, sign: int, inputs: Sequence[Operand], output: TensorSpec) -> int:

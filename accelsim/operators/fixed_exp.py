@@ -22,6 +22,7 @@ from accelsim.operators.fixed_point import (
 
 DIFFERENCE_BITS = 5  # differences to the row's maximum are Q5.26
 SUM_BITS = 12  # sums of exponentials are Q12.19
+LOGISTIC_BITS = 4  # arguments of logistic and tanh are Q4.27
 
 # round(exp(-2**k) * 2**31): one factor for each bit of a number of quarters.
 EXP_OF_POWERS = (
@@ -38,18 +39,20 @@ ONE_THIRD = 715827883
 FORTY_EIGHT_SEVENTEENTHS, MINUS_THIRTY_TWO_SEVENTEENTHS = 1515870810, -1010580540  # Q2.29
 
 
-def exp_of_negative(x: Int64Array) -> Int64Array:
-    """Return exp(x), Q0.31, of x <= 0 in Q5.26.
+def exp_of_negative(x: Int64Array, integer_bits: int = DIFFERENCE_BITS) -> Int64Array:
+    """Return exp(x), Q0.31, of x <= 0 with at most 5 integer bits.
 
     The part in [-1/4, 0) goes through a Taylor polynomial of degree 4 around -1/8; each bit of the quarters that
     remain multiplies by its constant. 0 gives the largest number below 1.
     """
-    quarter = 1 << 24
+    fraction_bits = 31 - integer_bits
+    quarter = 1 << (fraction_bits - 2)
     part = (x & (quarter - 1)) - quarter
-    result = _exp_of_quarter(saturating_shift_left(part, DIFFERENCE_BITS))
+    result = _exp_of_quarter(saturating_shift_left(part, integer_bits))
     remainder = part - x
     for exponent, factor in EXP_OF_POWERS:
-        result = np.where(remainder & (1 << (26 + exponent)), high_product(result, factor), result)
+        if exponent < integer_bits:
+            result = np.where(remainder & (1 << (fraction_bits + exponent)), high_product(result, factor), result)
     return np.where(x == 0, INT32_MAX, result)
 
 
@@ -63,13 +66,31 @@ def _exp_of_quarter(a: Int64Array) -> Int64Array:
 
 
 def reciprocal_of_one_plus(x: Int64Array) -> Int64Array:
-    """Return 1 / (1 + x), Q0.31, for 0 <= x < 1 in Q0.31: three Newton steps on the half denominator, in Q2.29."""
+    """Return 1 / (1 + x), Q0.31, for 0 <= x < 1 in Q0.31."""
+    return saturating_shift_left(_double_reciprocal(x), 1)
+
+
+def _double_reciprocal(x: Int64Array) -> Int64Array:
+    """Return 2 / (1 + x), Q2.29, for 0 <= x < 1 in Q0.31: three Newton steps on the half denominator."""
     half_denominator = (x + INT32_MAX + 1) >> 1  # half of x + 1, rounded up: all is positive
     y = FORTY_EIGHT_SEVENTEENTHS + high_product(half_denominator, MINUS_THIRTY_TWO_SEVENTEENTHS)
     for _ in range(3):
         error = (1 << 29) - high_product(half_denominator, y)
         y = y + saturating_shift_left(high_product(y, error), 2)
-    return saturating_shift_left(y, 1)
+    return y
+
+
+def logistic(x: Int64Array) -> Int64Array:
+    """Return 1 / (1 + exp(-x)), Q0.31, of x in Q4.27."""
+    of_magnitude = reciprocal_of_one_plus(exp_of_negative(-np.abs(x), LOGISTIC_BITS))
+    return np.where(x == 0, 1 << 30, np.where(x > 0, of_magnitude, INT32_MAX - of_magnitude))
+
+
+def tanh(x: Int64Array) -> Int64Array:
+    """Return the hyperbolic tangent, Q0.31, of x in Q4.27: (1 - e) / (1 + e) with e = exp(-2 |x|)."""
+    doubled = exp_of_negative(-np.abs(x), LOGISTIC_BITS + 1)  # the same digits, with one more integer bit
+    magnitude = saturating_shift_left(_double_reciprocal(doubled) - (1 << 29), 2)
+    return np.sign(x) * magnitude
 
 
 def reciprocal(x: Int64Array, integer_bits: int) -> tuple[Int64Array, Int64Array]:
@@ -90,8 +111,12 @@ def difference_scale(beta: float, scale: float) -> tuple[int, int]:
 
 def smallest_difference(shift: int) -> int:
     """Return the most negative difference of codes that Q5.26 holds after the scaling by `difference_scale`."""
-    radius = ((1 << DIFFERENCE_BITS) - 1) * (1 << (31 - DIFFERENCE_BITS)) / (1 << shift)
-    return -math.floor(radius)
+    return -input_radius(DIFFERENCE_BITS, shift)
+
+
+def input_radius(integer_bits: int, shift: int) -> int:
+    """Return the largest magnitude that `integer_bits` hold after a shift to the left."""
+    return math.floor(((1 << integer_bits) - 1) * 2.0 ** (31 - integer_bits - shift))
 
 
 LOG_2, ROOT_HALF, FOURTH_ROOT_HALF = 1488522236, 1518500250, 1805811301

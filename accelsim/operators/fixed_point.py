@@ -79,3 +79,39 @@ def half_even_shift(x: Int64Array, shift: int | Int64Array) -> Int64Array:
     up = (remainder > half) | ((remainder == half) & (quotient & 1 == 1))
     rounded = quotient + ((right > 0) & up)
     return np.where(shifts > 63, 0, rounded << np.maximum(-shifts, 0))  # beyond 63: less than half of one
+
+
+def half_even_product(x: Int64Array, multiplier: int | Int64Array, shift: int | Int64Array) -> Int64Array:
+    """Return x * multiplier / 2**shift, ties to even: rule R7 for wide values.
+
+    x : |x| < 2**62 where shift > 31, 2**47 where it is 17..31, 2**31 where it is less; what comes out has to fit int64
+    multiplier : up to 31 bits and a sign
+    """
+    multipliers, shifts = np.asarray(multiplier, np.int64), np.asarray(shift, np.int64)
+    narrow = half_even_shift(x * multipliers, np.minimum(shifts, 16))
+    wide = np.where(shifts > 31, _split_product(x, multipliers, shifts, 31), _split_product(x, multipliers, shifts, 16))
+    return np.where(shifts > 16, wide, narrow)
+
+
+def _split_product(x: Int64Array, multiplier: Int64Array, shift: Int64Array, split: int) -> Int64Array:
+    """Return the product / 2**shift, shift > split, from the two parts of x: its low `split` bits and the rest."""
+    mask = (1 << split) - 1
+    low_part = (x & mask) * multiplier
+    high_part = (x >> split) * multiplier + (low_part >> split)  # the product is high_part * 2**split + low bits
+    right = np.clip(shift - split, 1, 63)
+    quotient = high_part >> right
+    remainder = high_part - (quotient << right)
+    half = np.int64(1) << (right - 1)
+    below = (low_part & mask) > 0
+    up = (remainder > half) | ((remainder == half) & (below | (quotient & 1 == 1)))
+    return np.where(shift - split > 63, 0, quotient + up)
+
+
+def dyadic(ratio: float) -> tuple[int, int]:
+    """Return (multiplier, shift) such that ``ratio ~ multiplier / 2**shift``, the multiplier of 31 bits and a sign.
+
+    HAWQ's and I-BERT's batch_frexp. ratio : finite; 0 gives (0, 31)
+    """
+    fraction, exponent = math.frexp(abs(ratio))
+    multiplier = math.floor(fraction * (1 << 31) + 0.5)
+    return -multiplier if ratio < 0 else multiplier, 31 - exponent

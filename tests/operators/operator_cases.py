@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from accelsim import formats
 from accelsim.operators.registry import OPERATORS
 from accelsim.operators.spec import Operand, TensorSpec
+from accelsim.operators.tables import table
 
 
 @dataclass
@@ -55,7 +56,10 @@ def outputs(draw, shape, names=BYTES, *, zero_points=True, scale=SCALES):
     return spec(shape, name, draw(scale), zero)
 
 
-def shapes(ndim=st.integers(1, 4), size=st.integers(1, 5)):
+NDIMS, SIZES = st.integers(1, 4), st.integers(1, 5)
+
+
+def shapes(ndim=NDIMS, size=SIZES):
     return ndim.flatmap(lambda n: st.tuples(*[size] * n))
 
 
@@ -216,6 +220,84 @@ def softmaxes(draw, name):
     return [x], TensorSpec(shape, form, 1 / 16, form.code_high), attributes
 
 
+@st.composite
+def ibert_softmaxes(draw):
+    shape = draw(shapes(st.integers(1, 3), st.integers(1, 12)))
+    scale = st.sampled_from([2**-20, 2**-15, 0.002, 0.05, 1.0])
+    x = draw(operands(shape, ("int8", "int16", "int32"), zero_points=False, scale=scale))
+    attributes = {"rule": "ibert", "axis": -1, "exp_scale": draw(st.sampled_from([1 / 32767, 2**-15, 1 / 1000]))}
+    bits = draw(st.sampled_from([4, 8, 12]))
+    return [x], spec(shape, "uint16" if bits > 8 else "uint8", 2.0**-bits), attributes
+
+
+def all_softmaxes(name):
+    return softmaxes(name) | ibert_softmaxes()
+
+
+@st.composite
+def clips(draw, name):
+    shape = draw(shapes())
+    x = draw(operands(shape, ("int8", "uint8", "int16")))
+    bounds = sorted(draw(st.lists(st.floats(-20, 20), min_size=2, max_size=2)))
+    least, most = (bound if draw(st.booleans()) else None for bound in bounds)
+    attributes = {"minimum": least, "maximum": most, "rule": draw(rules("tflite", "onnxruntime"))}
+    return [x], draw(outputs(shape, ("int8", "uint8", "int16"))), attributes
+
+
+@st.composite
+def leaky(draw, name):
+    shape = draw(shapes())
+    alpha = draw(st.floats(-2, 2).map(np.float32).map(float))
+    return [draw(operands(shape))], draw(outputs(shape)), {"alpha": alpha}
+
+
+@st.composite
+def prelus(draw, name):
+    shape = draw(shapes())
+    slopes = tuple(draw(st.sampled_from([1, size])) for size in shape)[draw(st.integers(0, len(shape) - 1)) :]
+    return [draw(operands(shape)), draw(operands(slopes))], draw(outputs(shape)), {}
+
+
+@st.composite
+def lookups(draw, name):
+    shape = draw(shapes())
+    x = draw(operands(shape, ("int4", "int8", "uint8")))
+    made = draw(outputs(shape, ("int8", "uint8", "int16")))
+    function = draw(st.sampled_from(["logistic", "tanh", "hard_swish", "exp", "gelu", "silu", "erf", "square"]))
+    entries = table(function, x, made, draw(st.sampled_from(["float32", "onnxruntime"])))
+    return [x, Operand(entries.shape, made.format, made.scale, made.zero_point, entries)], made, {"function": function}
+
+
+@st.composite
+def gelus(draw, name):
+    shape = draw(shapes())
+    scale = st.sampled_from([2**-20, 2**-15, 0.0001, 0.001, 2**-8])
+    x = draw(operands(shape, ("int8", "int16", "int32"), zero_points=False, scale=scale))
+    return [x], draw(outputs(shape, ("int8", "int16", "int32"), zero_points=False)), {"rule": "ibert"}
+
+
+@st.composite
+def layer_norms(draw, name):
+    shape = draw(shapes(st.integers(1, 3), st.integers(1, 16)))
+    rule = draw(rules("ibert", "float"))
+    plain = rule == "float"
+    x = draw(operands(shape, ("int8", "int16") if plain else ("int8", "int16", "int32"), zero_points=plain))
+    gamma = draw(operands(shape[-1:], ("int8", "int16"), zero_points=False))
+    gamma = operand(np.where(gamma.codes == 0, 1, gamma.codes), gamma.format.name, gamma.scale)
+    beta = draw(operands(shape[-1:], ("int8", "int16"), zero_points=False, scale=st.sampled_from([1e-4, 1e-3, 0.01])))
+    attributes = {"rule": rule, "shift": 0 if plain else 8 if x.format.name == "int32" else draw(st.integers(0, 4))}
+    return [x, gamma, beta], draw(outputs(shape, ("int8", "int16"), zero_points=plain)), attributes
+
+
+@st.composite
+def argmaxes(draw, name):
+    shape = draw(shapes())
+    x = draw(operands(shape, ("int4", "int8", "uint8")))
+    axis = draw(st.integers(-len(shape), len(shape) - 1))
+    attributes = {"axis": axis, "keepdims": draw(st.booleans()), "last": draw(st.booleans())}
+    return [x], spec(output_shape(name, [x], attributes), "int32"), attributes
+
+
 FAMILIES = {
     "add": sums,
     "sub": sums,
@@ -230,8 +312,15 @@ FAMILIES = {
     "pad": moves,
     "resize_nearest": moves,
     "concat": concatenations,
-    "softmax": softmaxes,
+    "softmax": all_softmaxes,
     "log_softmax": softmaxes,
+    "clip": clips,
+    "leaky_relu": leaky,
+    "prelu": prelus,
+    "lookup": lookups,
+    "gelu": gelus,
+    "layer_norm": layer_norms,
+    "argmax": argmaxes,
 }
 
 
