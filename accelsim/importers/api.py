@@ -14,7 +14,7 @@ from accelsim.importers.graph import SEMANTICS, Model, rows_until, take_inputs
 from accelsim.trace.builder import TraceBuilder
 from accelsim.trace.reader import Trace
 
-ENDINGS = (".tflite",)
+ENDINGS = (".tflite", ".onnx")
 
 
 def import_model(
@@ -28,7 +28,7 @@ def import_model(
 ) -> Trace:
     """Return a quantized model, with data for its inputs, as a trace.
 
-    path : a ``.tflite`` file
+    path : a ``.tflite`` or ``.onnx`` file
     inputs : an array, or a dict of arrays by input name; the batch first, of any size. Floats are quantized as the
         model says; integers are taken as codes
     semantics : whose arithmetic, where the file leaves it open: "tflite-reference", "tflite-micro", "onnxruntime".
@@ -75,6 +75,10 @@ def open_model(path: str | os.PathLike[str]) -> Model:
         from accelsim.importers.tflite import read_tflite
 
         return read_tflite(name)
+    if ending == ".onnx":
+        from accelsim.importers.onnx_model import read_onnx
+
+        return read_onnx(name)
     raise ModelError(
         f"{name}: {f'files that end in {ending}' if ending else 'a name without an ending'} cannot be imported; "
         f"importers read {', '.join(ENDINGS)}"

@@ -8,6 +8,7 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal, Protocol
 
 import numpy as np
@@ -169,16 +170,17 @@ def check_size(shape: Shape, what: str) -> None:
 
 
 def read_bytes(path: str, kind: str) -> bytes:
-    """Return a whole file; ModelError where it is no file, empty or too large. OSError goes through."""
-    from pathlib import Path
-
+    """Return a whole file; ModelError where it is no file, cannot be read, is empty or too large."""
     file = Path(path)
     if file.is_dir():
         raise ModelError(f"{path}: is a folder; name a {kind} file")
-    size = file.stat().st_size
-    if not 0 < size <= LARGEST_FILE_BYTES:
-        raise ModelError(f"{path}: has {size:,} bytes; a {kind} file has at least 1 and at most 2**31")
-    return file.read_bytes()
+    try:
+        size = file.stat().st_size
+        if not 0 < size <= LARGEST_FILE_BYTES:
+            raise ModelError(f"{path}: has {size:,} bytes; a {kind} file has at least 1 and at most 2**31")
+        return file.read_bytes()
+    except OSError as error:
+        raise ModelError(f"{path}: {error.strerror}") from None
 
 
 def rows_until(model: Model, until: str | None) -> tuple[Row, ...]:

@@ -14,6 +14,7 @@ from pydantic import ValidationError
 from accelsim import formats
 from accelsim.errors import AccelsimError, ModelError, problem_list
 from accelsim.formats import QTensor
+from accelsim.importers import tflite_functions as functions
 from accelsim.importers import tflite_layers as layers
 from accelsim.importers import tflite_operators as operators
 from accelsim.importers.graph import ModelInput, Names, NotSupported, Place, Row, Shape
@@ -31,6 +32,7 @@ LOWERINGS: dict[str, Lowering] = {
     "FULLY_CONNECTED": layers.fully_connected,
     "BATCH_MATMUL": layers.batch_matmul,
     **operators.LOWERINGS,
+    **functions.LOWERINGS,
 }
 """Every operator that can be imported, edges apart."""
 

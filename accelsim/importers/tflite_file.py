@@ -59,6 +59,7 @@ _OPTIONS: dict[str, tuple[str, tuple[str, ...]]] = {
         "FullyConnectedOptions",
         ("FusedActivationFunction", "WeightsFormat", "KeepNumDims", "QuantizedBiasType"),
     ),
+    "GELU": ("GeluOptions", ("Approximate",)),
     "LEAKY_RELU": ("LeakyReluOptions", ("Alpha",)),
     "MAX_POOL_2D": (
         "Pool2DOptions",
@@ -75,7 +76,14 @@ _OPTIONS: dict[str, tuple[str, tuple[str, ...]]] = {
     "SUB": ("SubOptions", ("FusedActivationFunction",)),
     "TRANSPOSE_CONV": ("TransposeConvOptions", ("Padding", "StrideH", "StrideW", "FusedActivationFunction")),
 }
-_OPTIONAL_OPTIONS = {"ADD", "SUB", "MUL", "FULLY_CONNECTED", "BATCH_MATMUL"}  # the runtime takes defaults for them
+_OPTIONAL_OPTIONS = {
+    "ADD",
+    "SUB",
+    "MUL",
+    "FULLY_CONNECTED",
+    "BATCH_MATMUL",
+    "GELU",
+}  # the runtime takes defaults for them
 PADDINGS = ("SAME", "VALID")
 ACTIVATIONS = ("NONE", "RELU", "RELU_N1_TO_1", "RELU6", "TANH", "SIGN_BIT")
 

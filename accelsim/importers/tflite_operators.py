@@ -53,21 +53,21 @@ def mean(operator: FileOperator, context: Context) -> list[Call]:
     if 0 in axes:
         context.refuse_batch("averages over the first axis")
     keepdims = bool(operator.options["KeepDims"])
-    return _vector("mean", operator, context, {"axes": axes, "keepdims": keepdims, "rule": "tflite"})
+    return vector("mean", operator, context, {"axes": axes, "keepdims": keepdims, "rule": "tflite"})
 
 
 def softmax(operator: FileOperator, context: Context) -> list[Call]:
     """SOFTMAX over the last axis."""
     if len(context.tensor(operator, 0).shape) == 1:
         context.refuse_batch("its only axis sums to 1")
-    return _vector("softmax", operator, context, {"axis": -1, "beta": operator.options["Beta"], "rule": "tflite"})
+    return vector("softmax", operator, context, {"axis": -1, "beta": operator.options["Beta"], "rule": "tflite"})
 
 
 def log_softmax(operator: FileOperator, context: Context) -> list[Call]:
     """LOG_SOFTMAX over the last axis."""
     if len(context.tensor(operator, 0).shape) == 1:
         context.refuse_batch("its only axis sums to 1")
-    return _vector("log_softmax", operator, context, {"axis": -1, "rule": "tflite"})
+    return vector("log_softmax", operator, context, {"axis": -1, "rule": "tflite"})
 
 
 def transpose(operator: FileOperator, context: Context) -> list[Call]:
@@ -175,7 +175,7 @@ def quantize(operator: FileOperator, context: Context) -> list[Call]:
         raise NotSupported(
             f"quantizes {x.name!r}, a float that the network computes: floats are left to the host at the end only"
         )
-    return _vector("requantize", operator, context, {"rule": "tflite"})
+    return vector("requantize", operator, context, {"rule": "tflite"})
 
 
 def _axes(axes: Any, rank: int) -> tuple[int, ...]:
@@ -204,7 +204,7 @@ def _elementwise(name: str, operator: FileOperator, context: Context, rule: str)
             context.refuse_batch(f"an operand of shape {shape} broadcasts to {rank} dimensions")
         if fixed and len(shape) == rank and shape[0] != 1:
             context.refuse_batch(f"a constant of shape {shape} has a batch")
-    return _vector(name, operator, context, {"rule": rule, "activation": _fused(operator)}, inputs=2)
+    return vector(name, operator, context, {"rule": rule, "activation": _fused(operator)}, inputs=2)
 
 
 def _sliced(
@@ -243,7 +243,7 @@ def _pool(name: str, operator: FileOperator, context: Context, attributes: Mappi
     if options["Padding"] == "SAME":
         padding = tuple(same_padding(shape[1 + axis], kernel[axis], stride[axis], 1) for axis in (0, 1))
     window = {"kernel": kernel, "stride": stride, "padding": padding, "activation": _fused(operator)}
-    return _vector(name, operator, context, {**window, **attributes})
+    return vector(name, operator, context, {**window, **attributes})
 
 
 def _moved(
@@ -255,12 +255,13 @@ def _moved(
     for position in range(inputs):
         if not same_meaning(context.tensor(operator, position), context.output(operator)):
             raise NotSupported("only moves codes, but its input and output have different types, scales or zero points")
-    return _vector(name, operator, context, attributes, inputs)
+    return vector(name, operator, context, attributes, inputs)
 
 
-def _vector(
+def vector(
     name: str, operator: FileOperator, context: Context, attributes: Mapping[str, Any], inputs: int = 1
 ) -> list[Call]:
+    """Return the call of an operator on the first `inputs` inputs."""
     output = context.output(operator)
     operands: tuple[int | QTensor, ...] = tuple(context.operand(operator, position) for position in range(inputs))
     return [Call("vector", operands, {"operator": name, "attributes": attributes, **meaning(output)}, output.index)]
