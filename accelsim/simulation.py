@@ -22,7 +22,7 @@ from accelsim.energy.table import EnergyTable, load_table
 from accelsim.engine import get_engine
 from accelsim.engine.contract import Engine, RegisterWatch
 from accelsim.errors import AccelsimError
-from accelsim.formats.spec import QTensor
+from accelsim.formats.spec import FLOATING, QTensor
 from accelsim.mapping.contract import CycleCounts, GemmOperands, GemmShape, LayerPlan
 from accelsim.mapping.direct import direct_accumulators
 from accelsim.mapping.lower import LoweredLayer, lower
@@ -449,7 +449,10 @@ def _differing(output: QTensor, expected: QTensor) -> int:
 
 def _steps(output: QTensor) -> NDArray[np.float64]:
     """Return the size of a quantization step around each output element: for floats, of its binade."""
-    lanes, step = output.lanes(), np.broadcast_to(output.per_channel(output.scale), output.shape)
+    step = np.broadcast_to(output.per_channel(output.scale), output.shape)
+    if output.format.datapath not in FLOATING and output.format.blocks is None:
+        return np.asarray(step)
+    lanes = output.lanes()
     if lanes.exponents is not None:
         step = np.ldexp(step, lanes.exponents)
     factors = lanes.block_factors()

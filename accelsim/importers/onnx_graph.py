@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from accelsim.errors import ModelError
-from accelsim.importers.graph import missing_library
+from accelsim.importers.graph import NotSupported, missing_library
 
 if TYPE_CHECKING:
     import onnx
@@ -121,6 +121,28 @@ def load_graph(path: str | os.PathLike[str]) -> OnnxGraph:
     _check(model, file)
     inferred = _inferred(model)
     return _graph(model, inferred, file)
+
+
+def evaluated(node: Node, values: Mapping[str, Array], opset: int) -> list[Array]:
+    """Return what a node of ONNX's own makes of constants.
+
+    Raises NotSupported where ONNX's reference evaluator cannot compute it.
+    """
+    onnx = _package()
+    from onnx.reference import ReferenceEvaluator
+
+    attributes = {
+        name: onnx.numpy_helper.from_array(value) if isinstance(value, np.ndarray) else value
+        for name, value in node.attributes.items()
+    }
+    try:
+        proto = onnx.helper.make_node(node.op, node.inputs, node.outputs, **attributes)
+        ports = [onnx.helper.make_value_info(name, onnx.TypeProto()) for name in (*values, *node.outputs)]
+        graph = onnx.helper.make_graph([proto], "constant", ports[: len(values)], ports[len(values) :])
+        model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", opset)])
+        return [np.asarray(array) for array in ReferenceEvaluator(model).run(None, dict(values))]
+    except Exception as error:
+        raise NotSupported(f"computes constants, and fails: {_first_line(error)}") from None
 
 
 def _package() -> Any:

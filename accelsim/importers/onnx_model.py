@@ -12,14 +12,20 @@ from numpy.typing import ArrayLike
 from accelsim.errors import ModelError
 from accelsim.formats import QTensor
 from accelsim.importers.graph import ModelInput, Row, rows_until, take_inputs
+from accelsim.importers.onnx_edges import EDGES, HOST_OPERATORS, host, leave
+from accelsim.importers.onnx_floats import FLOATS
 from accelsim.importers.onnx_graph import OnnxGraph, load_graph
+from accelsim.importers.onnx_moves import MOVES
+from accelsim.importers.onnx_pending import Pending
 from accelsim.importers.onnx_qoperator import QOPERATORS
-from accelsim.importers.onnx_values import Array, Codes
-from accelsim.importers.onnx_walk import Walk
+from accelsim.importers.onnx_values import Array, Codes, Host
+from accelsim.importers.onnx_walk import HostImporter, Walk
+from accelsim.importers.qonnx import QUANTIZERS
 from accelsim.trace.builder import TraceBuilder
 from accelsim.trace.reader import Trace
 
-IMPORTERS = {**QOPERATORS}
+IMPORTERS = {**QOPERATORS, **FLOATS, **MOVES, **EDGES, **QUANTIZERS}
+HOST = HostImporter(HOST_OPERATORS, host)
 
 
 class OnnxModel:
@@ -53,9 +59,7 @@ class OnnxModel:
 
     @cached_property
     def _look(self) -> Walk:
-        walk = Walk(self._graph, IMPORTERS)
-        walk.run()
-        return walk
+        return self._walked(Walk(self._graph, IMPORTERS, host=HOST))
 
     @property
     def views(self) -> Mapping[str, Codes]:
@@ -82,13 +86,29 @@ class OnnxModel:
             given=inputs,
             expected=expected or {},
             last=rows[-1].name if rows and len(rows) < len(self.rows) else None,
-        )
+            host=HOST,
+            description="; ".join((f"imported from {self._graph.path.name} ({self.kind}), semantics {semantics}",
+                                   *self.notes)),
+        )  # fmt: skip
+        return self._walked(walk).builder
+
+    def _walked(self, walk: Walk) -> Walk:
+        """Walk, and name the network's outputs."""
         walk.run()
-        for port in self._graph.outputs:
+        for port in () if walk.stopped else self._graph.outputs:
             value = walk.values.get(port.name)
-            if isinstance(value, Codes) and value.view.tensor in walk.builder._assembly.computed:  # noqa: SLF001
-                walk.builder.output(value.view.tensor)
-        return walk.builder
+            if isinstance(value, Pending):
+                walk.finish(port.name, value, leave)
+                value = walk.values.get(port.name)
+            sources = value.sources if isinstance(value, Host) else (value,) if isinstance(value, Codes) else ()
+            for source in sources:
+                walk.name_output(source)
+        return walk
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What of the import is not exact, or not as the file has it."""
+        return tuple(self._look.notes)
 
 
 def read_onnx(path: str | os.PathLike[str]) -> OnnxModel:

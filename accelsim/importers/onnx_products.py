@@ -68,9 +68,7 @@ class Geometry:
 
         sizes, kernel : height and width
         """
-        rank = len(node.attributes.get("kernel_shape", ())) or None
-        stride = _two(node, "strides", rank)
-        dilation = _two(node, "dilations", rank)
+        stride, dilation = _two(node, "strides"), _two(node, "dilations")
         auto = node.attributes.get("auto_pad", "NOTSET")
         if auto in ("SAME_UPPER", "SAME_LOWER"):
             pairs = [
@@ -92,7 +90,7 @@ class Geometry:
         return cls(stride, padding, dilation, int(node.attributes.get("group", 1)))
 
 
-def _two(node: Node, name: str, rank: int | None) -> tuple[int, int]:
+def _two(node: Node, name: str) -> tuple[int, int]:
     values = [int(each) for each in node.attributes.get(name, [1, 1])]
     if len(values) == 1:
         values = [1, *values]
@@ -117,7 +115,38 @@ class Product:
     weight: Weight | None = None
     other: Codes | None = None
     bias: NDArray[np.int64] | None = None
-    transpose_other: bool = False
+    geometry: Geometry | None = None
+
+    @property
+    def shape(self) -> Shape:
+        """ONNX's shape of the result. NotSupported where the operands do not fit together."""
+        x = self.x.shape
+        if self.kind == "conv":
+            weight = self._oihw()
+            sizes = (x[0], *self._sizes(), x[1])
+            found = _conv_output(sizes, weight, self._window())
+            if min(found) < 1:
+                raise NotSupported(f"a window of {weight.shape[2:]} does not fit the input {x} with its padding")
+            return (x[0], weight.shape[0], *found[1 if len(x) == 4 else 2 : 3])
+        if self.weight is not None:
+            return (*x[:-1], self.weight.codes.shape[-1])
+        assert self.other is not None
+        return (*x[:-1], self.other.shape[-1])
+
+    def _oihw(self) -> Array:
+        assert self.weight is not None
+        codes, x = self.weight.codes, self.x.shape
+        if codes.ndim not in (3, 4) or len(x) != codes.ndim:
+            raise NotSupported(f"input {x} and weight {codes.shape}: one- and two-dimensional windows are supported")
+        return codes if codes.ndim == 4 else codes[:, :, None, :]
+
+    def _sizes(self) -> tuple[int, int]:
+        """Return the input's height and width."""
+        x = self.x.shape
+        return (x[2], x[3]) if len(x) == 4 else (1, x[2])
+
+    def _window(self) -> Geometry:
+        return self.geometry or Geometry.of(self.node, self._sizes(), self._oihw().shape[2:])
 
     def add(self, walk: Walk, node: Node, output_name: str, finish: Mapping[str, Any], out_format: str) -> View:
         """Add the layer to the trace; return how ONNX sees its output.
@@ -135,18 +164,11 @@ class Product:
 
     def _conv(self, walk: Walk, node: Node, output_name: str, finish: Mapping[str, Any], out_format: str) -> View:
         assert self.weight is not None
-        codes, x = self.weight.codes, self.x
-        flat = codes.ndim == 3
-        if codes.ndim not in (3, 4) or len(x.shape) != codes.ndim:
-            raise NotSupported(
-                f"input {x.shape} and weight {codes.shape}: one- and two-dimensional convolutions are supported"
-            )
+        codes, x, geometry = self._oihw(), self.x, self._window()
+        flat = len(x.shape) == 3
         if flat:
-            codes = codes[:, :, None, :]
-            shape = (x.shape[0], x.shape[1], 1, x.shape[2])
-            x = _seen(x, x.view.moved(Move("reshape", shape)))
+            x = _seen(x, x.view.moved(Move("reshape", (*x.shape[:2], 1, x.shape[2]))))
         images = walk.arranged(node, x, CHANNELS_FIRST)
-        geometry = Geometry.of(self.node, images.shape[2:], codes.shape[2:])
         name = walk.names.new(node.name)
         output = walk.names.new(output_name)
         stored = _conv_output(images.view.stored, codes, geometry)
@@ -167,7 +189,7 @@ class Product:
             **finish,
         )
         macs = math.prod(stored) * math.prod(codes.shape[1:])
-        walk.array_row(name, self.node, self.x, self.weight.codes.shape, self.weight.format, view.shape, out_format,
+        walk.list_layer(name, self.node, self.x, self.weight.codes.shape, self.weight.format, view.shape, out_format,
                        macs, codes.size)  # fmt: skip
         return view
 
@@ -200,7 +222,7 @@ class Product:
             **finish,
         )
         macs = math.prod(shape) * weight.shape[0]
-        walk.array_row(name, self.node, x, self.weight.codes.shape, self.weight.format, view.shape, out_format, macs,
+        walk.list_layer(name, self.node, x, self.weight.codes.shape, self.weight.format, view.shape, out_format, macs,
                        weight.size)  # fmt: skip
         return view
 
@@ -232,7 +254,7 @@ class Product:
             **finish,
         )
         macs = math.prod(view.shape) * a.shape[-1]
-        walk.array_row(name, self.node, a, b.shape, b.format, view.shape, out_format, macs, 0)
+        walk.list_layer(name, self.node, a, b.shape, b.format, view.shape, out_format, macs, 0)
         return view
 
 

@@ -96,7 +96,7 @@ class View:
         return replace(self, moves=tuple(moves))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Codes:
     """Integer codes of the trace.
 
@@ -120,7 +120,7 @@ class Codes:
         return self.view.shape
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Constant:
     """A constant array, as the file has it; with scale and zero point after a DequantizeLinear or Quant.
 
@@ -155,7 +155,20 @@ class Lost:
     why: str
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
+class Host:
+    """Floats computed behind the network's last codes, which the trace leaves to its reader.
+
+    why : the node that computes them
+    sources : the codes that they come from
+    """
+
+    shape: Shape
+    why: str
+    sources: tuple[Codes, ...]
+
+
+@dataclass(frozen=True, eq=False)
 class FloatInput:
     """A network input of floats on its way to the node that quantizes it.
 

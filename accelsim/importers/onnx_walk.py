@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -13,8 +12,8 @@ from numpy.typing import NDArray
 from accelsim import formats
 from accelsim.errors import AccelsimError
 from accelsim.formats import QTensor, make_qtensor
-from accelsim.importers.graph import ModelInput, Names, NotSupported, Place, Row
-from accelsim.importers.onnx_graph import Node, OnnxGraph, Port
+from accelsim.importers.graph import ModelInput, Names, NotSupported, Row
+from accelsim.importers.onnx_graph import Node, OnnxGraph, Port, evaluated
 from accelsim.importers.onnx_values import (
     CHANNELS_FIRST,
     CHANNELS_LAST,
@@ -33,12 +32,24 @@ from accelsim.trace.builder import TraceBuilder
 
 INTEGERS = frozenset(f"{sign}int{bits}" for sign in ("", "u") for bits in (2, 4, 8, 16, 32)) - {"uint32"}
 _KEEPS_CHANNELS = frozenset(
-    "Conv QLinearConv ConvInteger ConvTranspose MaxPool AveragePool GlobalAveragePool GlobalMaxPool QLinearAveragePool "
-    "QLinearGlobalAveragePool".split()
+    {
+        "Conv", "QLinearConv", "ConvInteger", "MaxPool", "AveragePool", "GlobalAveragePool", "QLinearAveragePool",
+        "QLinearGlobalAveragePool", "Resize",
+    }
+)  # fmt: skip
+_CHANGES_SHAPE = frozenset(
+    {"Reshape", "Flatten", "MatMul", "Gemm", "QLinearMatMul", "QGemm", "MatMulInteger", "Transpose", "Shape"}
 )
-_CHANGES_SHAPE = frozenset("Reshape Flatten MatMul Gemm QLinearMatMul QGemm MatMulInteger Transpose Shape".split())
 
 Importer = Callable[["Walk", Node], None]
+
+
+@dataclass(frozen=True)
+class HostImporter:
+    """What leaves floats behind the network's last codes to the trace's reader."""
+
+    operators: frozenset[str]
+    run: Callable[[Walk, Node, str], None]
 
 
 @dataclass(frozen=True)
@@ -76,6 +87,10 @@ class Output:
     scale: float
     zero_point: int
 
+    def real(self, code: int) -> float:
+        """Return what a code means, in float32."""
+        return float(np.float32(code - self.zero_point) * np.float32(self.scale))
+
 
 @dataclass
 class Walk:
@@ -93,6 +108,8 @@ class Walk:
     given: Mapping[str, QTensor] | None = None
     expected: Mapping[str, Array] = field(default_factory=dict)
     last: str | None = None
+    host: HostImporter | None = None
+    description: str = ""
     rows: list[Row] = field(default_factory=list)
     inputs: dict[str, OnnxInput] = field(default_factory=dict)
     values: dict[str, Any] = field(default_factory=dict)
@@ -101,8 +118,10 @@ class Walk:
     stopped: bool = False
 
     def __post_init__(self) -> None:
-        self.builder = TraceBuilder(self.graph.name[:200] or "onnx")
         self.names = Names()
+        self.builder = TraceBuilder(Names().new(self.graph.path.stem), self.description)
+        self.outputs: list[str] = []
+        self.input_tensors: set[str] = set()
         self.image_names = _images(self.graph)
 
     # --- walking -----------------------------------------------------------------------------------------------------
@@ -122,34 +141,66 @@ class Walk:
         importer = self.importers.get((node.domain, node.op))
         lost = any(isinstance(self.values.get(name), Lost) for name in node.inputs if name)
         try:
+            if self._folded(node):
+                return
             if importer is None:
                 where = f" of {node.domain}" if node.domain else ""
                 raise NotSupported(f"operator {node.op}{where} has no importer")
             if lost:
                 self._lose(node, "")
-                return
-            importer(self, node)
+            else:
+                importer(self, node)
         except NotSupported as reason:
-            self._lose(node, str(reason))
+            if not self._left_to_host(node, str(reason)):
+                self._lose(node, str(reason))
         except AccelsimError as error:
             if self.given is not None:
                 raise
             self._lose(node, str(error))
 
+    def _folded(self, node: Node) -> bool:
+        """Compute a node whose inputs are all constants; return whether it was one."""
+        if node.domain or node.op in ("QuantizeLinear", "DequantizeLinear"):
+            return False
+        if node.op == "Shape" and self.shape_of(node.input(0)):
+            first, last = node.attributes.get("start", 0), node.attributes.get("end")
+            shape = self.shape_of(node.input(0))
+            self.set(node, Constant(np.array(shape[first:last], np.int64)))
+            return True
+        values = {name: self.values.get(name) for name in node.inputs if name}
+        if not values or not all(isinstance(each, Constant) and each.scale is None for each in values.values()):
+            return False
+        results = evaluated(node, {name: each.array for name, each in values.items() if each}, self.graph.opset)
+        for index, array in enumerate(results):
+            self.set(node, Constant(array), index)
+        return True
+
+    def _left_to_host(self, node: Node, reason: str) -> bool:
+        """Leave a float operator behind the last codes to the trace's reader; return whether that is possible."""
+        if self.host is None or node.domain or node.op not in self.host.operators:
+            return False
+        try:
+            self.host.run(self, node, reason)
+        except NotSupported:
+            return False
+        return True
+
     def _lose(self, node: Node, why: str) -> None:
         for name in node.outputs:
             self.values[name] = Lost(why)
         if why:
-            shape = self._shape_of(node.input(0))
-            after = self._shape_of(node.outputs[0])
+            shape = self.shape_of(node.input(0))
+            after = self.shape_of(node.outputs[0])
             self.rows.append(
                 Row(self.names.new(node.name), node.op, "vector unit", shape, (), after, "-", "-", "-", 0, 0, why)
             )
 
-    def _shape_of(self, name: str) -> Shape:
+    def shape_of(self, name: str) -> Shape:
+        """Return a tensor's shape as ONNX sees it, with the file's batch; () where nobody knows."""
         value = self.values.get(name)
-        if hasattr(value, "shape"):
-            return tuple(value.shape)
+        shape = getattr(value, "shape", None)
+        if shape is not None:
+            return tuple(shape)
         return tuple(1 if size is None else size for size in self.graph.shapes.get(name, ()))
 
     # --- inputs ------------------------------------------------------------------------------------------------------
@@ -192,13 +243,15 @@ class Walk:
     def _enter(self, entering: OnnxInput, view: View, *, known: bool) -> Codes:
         """Add a network input to the trace, channels last where convolutions read it."""
         self.inputs[entering.name] = entering
-        shape, stored, moves = entering.shape, entering.shape, ()
+        shape, stored = entering.shape, entering.shape
+        moves: tuple[Move, ...] = ()
         if entering.name in self.image_names and len(shape) == 4:
             stored, moves = tuple(shape[axis] for axis in CHANNELS_LAST), (Move("transpose", CHANNELS_FIRST),)
         elif entering.name in self.image_names and len(shape) == 3:
             stored = (shape[0], 1, shape[2], shape[1])
             moves = (Move("transpose", CHANNELS_FIRST), Move("reshape", shape))
         tensor = self.names.new(entering.name)
+        self.input_tensors.add(tensor)
         inner = View(tensor, stored, moves)
         if self.given is None:
             codes = np.full(stored, _some_code(entering), np.int32)
@@ -209,8 +262,7 @@ class Walk:
         self.builder.input(tensor, make_qtensor(codes, number_format, entering.scale, entering.zero_point), dims)
         for move in view.moves:
             inner = inner.moved(move)
-        codes_value = Codes(inner, entering.format, entering.scale, entering.zero_point, real=False, known=known)
-        return codes_value
+        return Codes(inner, entering.format, entering.scale, entering.zero_point, real=False, known=known)
 
     # --- what importers ask for --------------------------------------------------------------------------------------
 
@@ -277,7 +329,7 @@ class Walk:
             )
         to = step.to if step.kind == "transpose" else self.sizes(step.to)
         attributes = {"shape": to} if step.kind == "reshape" else {"axes": to}
-        return self.vector_layer(node, step.kind, [tensor], _output_of(codes), attributes, after=step.shape(shape))
+        return self.vector_layer(node, step.kind, [tensor], output_of(codes), attributes, after=step.shape(shape))
 
     def sizes(self, shape: Shape) -> Shape:
         """Return a shape of the file with the batch of the data."""
@@ -312,15 +364,15 @@ class Walk:
             attributes=attributes, output_name=output_name, expected=self.expected_of(names, view),
         )  # fmt: skip
         reads = inputs[0] if isinstance(inputs[0], str) else ""
-        self._add_row(Row(layer, node.op, "vector unit", self._shape_of(node.input(0)), (), after,
+        self._add_row(Row(layer, node.op, "vector unit", self.shape_of(node.input(0)), (), after,
                           self.builder_format(reads), "-", output.format, 0, 0))  # fmt: skip
         return made
 
     def builder_format(self, tensor: str) -> str:
         """Return the format of a tensor of the trace so far."""
-        return self.builder._assembly.tensors[tensor].format if tensor else "-"  # noqa: SLF001
+        return self.builder._assembly.tensors[tensor].format if tensor else "-"
 
-    def array_row(
+    def list_layer(
         self, layer: str, node: Node, x: Codes, weight_shape: Shape, weight_format: str, after: Shape, out: str,
         macs: int, weights: int,
     ) -> None:  # fmt: skip
@@ -329,11 +381,11 @@ class Walk:
             Row(layer, node.op, "array", x.shape, weight_shape, after, x.format, weight_format, out, macs, weights)
         )
 
-    def host_row(self, node: Node, value: Codes) -> None:
+    def host_row(self, node: Node, source: Codes, shape: Shape) -> None:
         """List floats after the network's last codes."""
         self._add_row(
-            Row(self.names.new(node.name), node.op, "host", value.shape, (), value.shape, value.format, "-", "float32",
-                0, 0)
+            Row(self.names.new(node.name), node.op, "host", source.shape, (), shape, source.format, "-", "float32", 0,
+                0)
         )  # fmt: skip
 
     def _add_row(self, row: Row) -> None:
@@ -344,7 +396,29 @@ class Walk:
         """Return the codes expected of an ONNX tensor, as the trace stores them."""
         if name not in self.expected or view is None:
             return None
-        return view.to_trace(np.asarray(self.expected[name]))
+        codes = np.asarray(self.expected[name])
+        return view.to_trace(codes) if codes.dtype.kind != "f" else None
+
+    def finish(self, name: str, value: Any, leave: Callable[[Walk, Node, Any, str], Any]) -> None:
+        """Say what becomes of a network output that no node quantizes."""
+        try:
+            self.values[name] = leave(self, value.node, value, name)
+        except NotSupported as reason:
+            self._lose(value.node, str(reason))
+        if isinstance(self.values[name], Codes):
+            self.views[name] = self.values[name]
+
+    def name_output(self, codes: Codes) -> None:
+        """Make codes an output of the network, unless they are an input."""
+        tensor = codes.view.tensor
+        if tensor not in self.outputs and tensor not in self.input_tensors:
+            self.outputs.append(tensor)
+            self.builder.output(tensor)
+
+    def note(self, text: str) -> None:
+        """Keep a remark on something that is not exact, or not as the file has it."""
+        if text not in self.notes:
+            self.notes.append(text)
 
     def set(self, node: Node, value: Any, index: int = 0) -> None:
         """Say what a node's output is."""
@@ -367,12 +441,8 @@ def format_of(array: Array) -> str:
     return name
 
 
-def place_of_rows(rows: Sequence[Row]) -> Place:  # pragma: no cover (kept for type checkers of importers)
-    """Return where the last row runs."""
-    return rows[-1].place
-
-
-def _output_of(codes: Codes) -> Output:
+def output_of(codes: Codes) -> Output:
+    """Return what codes mean, as a layer's output."""
     if np.ndim(codes.scale):
         raise NotSupported("accumulators with a scale a channel cannot be moved")
     return Output(codes.format, float(codes.scale), codes.zero_point)
@@ -417,7 +487,10 @@ _MEANINGS = {
     "MatMulInteger": {0: (-1, 2), 1: (-1, 3)},
     "ConvInteger": {0: (-1, 2)},
 }
-_CODES_ONLY = frozenset("MaxPool Reshape Flatten Transpose Squeeze Unsqueeze Relu Clip Slice Pad Identity".split())
+_CODES_ONLY = frozenset(
+    {"MaxPool", "Reshape", "Flatten", "Transpose", "Squeeze", "Unsqueeze", "Relu", "Clip", "Slice", "Split", "Pad",
+     "Identity", "Resize"}
+)  # fmt: skip
 
 
 def _meaning_of_input(graph: OnnxGraph, name: str) -> tuple[float, int, bool]:
@@ -433,8 +506,3 @@ def _meaning_of_input(graph: OnnxGraph, name: str) -> tuple[float, int, bool]:
             if scale is not None and scale.size == 1 and zero.size == 1:
                 return float(scale.reshape(())), int(zero.reshape(())), True
     return 1.0, 0, False
-
-
-def whole(shape: Sequence[int]) -> int:
-    """Return the number of elements."""
-    return math.prod(shape)
