@@ -18,6 +18,7 @@ from accelsim.errors import ModelError
 from accelsim.importers.graph import Shape, check_size, missing_library, read_bytes
 
 IDENTIFIER = b"TFL3"
+SMALLEST_SCALE, LARGEST_SCALE = 1e-18, 1e18  # products and quotients of two stay within float32
 
 DTYPES: dict[str, Any] = {
     "FLOAT32": np.float32,
@@ -197,7 +198,8 @@ def _absent(array: Any) -> bool:
 
 
 def _array(array: Any, dtype: Any) -> NDArray[Any]:
-    return np.zeros(0, dtype) if _absent(array) else np.array(array, dtype)
+    with np.errstate(invalid="ignore"):  # a damaged scale may be a signalling NaN; it is refused later
+        return np.zeros(0, dtype) if _absent(array) else np.array(array, dtype)
 
 
 def _tensor(path: str, model: Any, tensor: Any, index: int, types: dict[int, str], content: bytes) -> FileTensor:
@@ -240,8 +242,10 @@ def _quantization(what: str, quantization: Any, shape: Shape) -> tuple[NDArray[n
         return nothing
     zero_point = _array(quantization.ZeroPointAsNumpy(), np.int64)
     axis = quantization.QuantizedDimension() if scale.size > 1 else 0
-    if not np.all(np.isfinite(scale) & (scale > 0)):
-        raise ModelError(f"{what}: its scales span {scale.min()} to {scale.max()}; scales are finite and above 0")
+    if not np.all((scale >= SMALLEST_SCALE) & (scale <= LARGEST_SCALE)):  # NaN fails too
+        raise ModelError(
+            f"{what}: its scales span {scale.min()} to {scale.max()}; scales lie in {SMALLEST_SCALE} to {LARGEST_SCALE}"
+        )
     if scale.size > 1 and not (0 <= axis < len(shape) and shape[axis] == scale.size):
         raise ModelError(f"{what}: has {scale.size} scales along axis {axis} of shape {shape}")
     if zero_point.size not in (0, 1, scale.size):

@@ -26,6 +26,7 @@ from accelsim.operators.fixed_point import quantize_multiplier
 FIXED_POINT = "double_half_up_then_away"
 INT64_SUMS = "half_up_int16_multiplier"
 FLOAT64 = "float64_half_away"
+LARGEST_EXPONENT = 30
 
 
 def conv_2d(operator: FileOperator, context: Context) -> list[Call]:
@@ -160,6 +161,8 @@ def _real_factor(x: FileTensor, weight: QTensor, output: FileTensor, *, float32_
 def _factors(scale: NDArray[np.float64]) -> dict[str, Any]:
     pairs = [quantize_multiplier(float(each)) for each in scale.reshape(-1)]
     multiplier, exponent = (np.array(column).reshape(scale.shape) for column in zip(*pairs, strict=True))
+    if np.any(exponent > LARGEST_EXPONENT):
+        raise NotSupported(f"its scales ask for a factor of {scale.max():g}; TFLite's kernels take less than 2**30")
     return {"rounding": FIXED_POINT, "multiplier": multiplier, "shift": 31 - exponent}
 
 
