@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from fractions import Fraction
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
-from pydantic import model_validator
+from pydantic import Field, model_validator
 
 from accelsim.actions import Actions
 from accelsim.errors import ShapeError
@@ -24,11 +24,14 @@ from accelsim.operators.common import (
     largest_difference,
     limit,
     listed,
+    rounded,
     rounding_actions,
     vector_actions,
 )
 from accelsim.operators.fixed_point import Int64Array, multiply, quantize_multiplier
 from accelsim.operators.spec import Attributes, Operand, Reals, Shape, TensorSpec, Work
+
+Bound = Annotated[float, Field(ge=-1e30, le=1e30, allow_inf_nan=False)]
 
 
 class ClipAttributes(Attributes):
@@ -37,8 +40,8 @@ class ClipAttributes(Attributes):
     rule : "tflite": rescaled by R1, bounds as codes; "onnxruntime": float32 between dequantizing and quantizing
     """
 
-    minimum: float | None = None
-    maximum: float | None = None
+    minimum: Bound | None = None
+    maximum: Bound | None = None
     rule: Literal["tflite", "onnxruntime"] = "tflite"
 
     @model_validator(mode="after")
@@ -67,26 +70,27 @@ class Clip:
         low, high = output.format.code_low, output.format.code_high
         differences = centred(inputs[0])
         if attributes.rule == "tflite":
-            rounded = multiply(differences, *quantize_multiplier(_ratio32(inputs[0], output)))
-            return limit(rounded + output.zero_point, *_code_bounds(output, attributes))
+            codes = multiply(differences, *quantize_multiplier(_ratio32(inputs[0], output)))
+            return limit(codes + output.zero_point, *_code_bounds(output, attributes))
         reals = differences.astype(np.float32) * np.float32(inputs[0].scale)
         bounded = np.clip(reals, *_real_bounds(attributes), dtype=np.float32)
-        steps = np.clip(np.rint(bounded / np.float32(output.scale)).astype(np.float64), -(2.0**40), 2.0**40)
-        return limit(steps.astype(np.int64) + output.zero_point, low, high)
+        with np.errstate(over="ignore"):  # a bound of too many steps is infinite, and clamps
+            steps = bounded / np.float32(output.scale)
+        return limit(rounded(steps) + output.zero_point, low, high)
 
     def oracle(self, inputs: Sequence[Operand], output: TensorSpec, attributes: ClipAttributes) -> Codes:
         x, codes = inputs[0], []
         factors = slow.quantize_multiplier(_ratio32(x, output))
         for code in listed(x):
             if attributes.rule == "tflite":
-                rounded = slow.multiply(code - x.zero_point, *factors) + output.zero_point
-                codes.append(slow.clamp(rounded, *_code_bounds(output, attributes)))
+                moved = slow.multiply(code - x.zero_point, *factors) + output.zero_point
+                codes.append(slow.clamp(moved, *_code_bounds(output, attributes)))
                 continue
             real = np.float32(code - x.zero_point) * np.float32(x.scale)
             least, most = (np.float32(bound) for bound in _real_bounds(attributes))
             real = min(max(real, least), most)
-            rounded = slow.half_even(Fraction(float(real / np.float32(output.scale)))) + output.zero_point
-            codes.append(slow.clamp(rounded, output.format.code_low, output.format.code_high))
+            moved = slow.half_even(Fraction(float(real / np.float32(output.scale)))) + output.zero_point
+            codes.append(slow.clamp(moved, output.format.code_low, output.format.code_high))
         return np.array(codes).reshape(x.shape)
 
     def real(self, inputs: Sequence[Reals], attributes: ClipAttributes) -> Reals:
@@ -112,7 +116,7 @@ class Clip:
 class LeakyReluAttributes(Attributes):
     """alpha : the slope of negative values."""
 
-    alpha: float
+    alpha: float = Field(ge=-1e4, le=1e4, allow_inf_nan=False)
 
 
 class LeakyRelu:
@@ -140,8 +144,8 @@ class LeakyRelu:
         ratio, slope = _leaky_ratios(x, output, attributes)
         for code in listed(x):
             difference = code - x.zero_point
-            rounded = _oracle_signed(difference, ratio if difference >= 0 else slope) + output.zero_point
-            codes.append(slow.clamp(rounded, output.format.code_low, output.format.code_high))
+            moved = _oracle_signed(difference, ratio if difference >= 0 else slope) + output.zero_point
+            codes.append(slow.clamp(moved, output.format.code_low, output.format.code_high))
         return np.array(codes).reshape(x.shape)
 
     def real(self, inputs: Sequence[Reals], attributes: LeakyReluAttributes) -> Reals:
@@ -196,8 +200,8 @@ class PRelu:
             value, ratio = code - x.zero_point, x.scale / output.scale
             if value < 0:
                 value, ratio = value * (slope - slopes.zero_point), x.scale * slopes.scale / output.scale
-            rounded = slow.multiply(value, *slow.quantize_multiplier(ratio)) + output.zero_point
-            codes.append(slow.clamp(rounded, output.format.code_low, output.format.code_high))
+            moved = slow.multiply(value, *slow.quantize_multiplier(ratio)) + output.zero_point
+            codes.append(slow.clamp(moved, output.format.code_low, output.format.code_high))
         return np.array(codes).reshape(x.shape)
 
     def real(self, inputs: Sequence[Reals], attributes: PReluAttributes) -> Reals:
@@ -251,7 +255,8 @@ def _code_bounds(output: TensorSpec, attributes: ClipAttributes) -> tuple[int, i
     codes: list[Any] = [low, high]
     for i, bound in enumerate((attributes.minimum, attributes.maximum)):
         if bound is not None:
-            steps = float(np.float32(bound) / np.float32(output.scale))
+            with np.errstate(over="ignore"):
+                steps = float(np.float32(bound) / np.float32(output.scale))
             magnitude = math.floor(min(abs(steps), 2.0**40) + 0.5)
             codes[i] = output.zero_point + (magnitude if steps >= 0 else -magnitude)
     return slow.clamp(codes[0], low, high), slow.clamp(codes[1], low, high)

@@ -28,6 +28,7 @@ from accelsim.operators.common import (
     compare_actions,
     largest_difference,
     limit,
+    rounded,
     rounding_actions,
     vector_actions,
 )
@@ -81,9 +82,9 @@ class _Sum(_Elementwise):
         if attributes.rule == "hawq":
             check_symmetric(*inputs, output, why="dyadic arithmetic")
             for tensor in inputs:
-                _, exponent = math.frexp(tensor.scale / output.scale)
-                if exponent > 31:
-                    raise FormatError(f"the ratio of scales {tensor.scale / output.scale:g} is too large: use < 2**31")
+                ratio = tensor.scale / output.scale
+                if ratio >= 2.0**30:
+                    raise FormatError(f"the ratio of scales {ratio:g} is too large; use less than 2**30")
         if attributes.rule == "tflite":
             if _left_shift(inputs) == 15:
                 check_symmetric(*inputs, output, why="16-bit addition")
@@ -101,8 +102,8 @@ class _Sum(_Elementwise):
             input_scales, output_scale = _sum_scales(inputs, output)
             first, second = (quantize_multiplier(scale) for scale in input_scales)
             total = multiply(a << left, *first) + self.sign * multiply(b << left, *second)
-            rounded = multiply(total, *quantize_multiplier(output_scale)) + output.zero_point
-            return limit(rounded, *activation_range(attributes.activation, output))
+            codes = multiply(total, *quantize_multiplier(output_scale)) + output.zero_point
+            return limit(codes, *activation_range(attributes.activation, output))
         low, high = output.format.code_low, output.format.code_high
         if attributes.rule == "hawq":
             return limit(_dyadic(a, inputs[0], output) + self.sign * _dyadic(b, inputs[1], output), low, high)
@@ -177,9 +178,9 @@ class Mul(_Elementwise):
         scale = _product_scale(inputs, output, attributes.rule)
         if attributes.rule == "onnxruntime":
             scaled = product.astype(np.float32) * np.float32(scale) + np.float32(output.zero_point)
-            return limit(np.rint(scaled).astype(np.int64), output.format.code_low, output.format.code_high)
-        rounded = multiply(product, *quantize_multiplier(scale)) + output.zero_point
-        return limit(rounded, *activation_range(attributes.activation, output))
+            return limit(rounded(scaled), output.format.code_low, output.format.code_high)
+        codes = multiply(product, *quantize_multiplier(scale)) + output.zero_point
+        return limit(codes, *activation_range(attributes.activation, output))
 
     def oracle(self, inputs: Sequence[Operand], output: TensorSpec, attributes: ProductAttributes) -> Codes:
         scale = _product_scale(inputs, output, attributes.rule)
@@ -257,7 +258,7 @@ def _real32(differences: Int64Array, tensor: TensorSpec) -> Float32Array:
 def _round32(quotient: Float32Array, output: TensorSpec) -> Codes:
     low, high = output.format.code_low, output.format.code_high
     limited = np.clip(quotient, np.float32(low - output.zero_point), np.float32(high - output.zero_point))
-    return limit(np.rint(limited).astype(np.int64) + output.zero_point, low, high)
+    return limit(rounded(limited) + output.zero_point, low, high)
 
 
 def _onnxruntime_sum(a: int, b: int, sign: int, inputs: Sequence[Operand], output: TensorSpec) -> int:
@@ -277,12 +278,12 @@ def _dyadic(differences: Int64Array, tensor: TensorSpec, output: TensorSpec) -> 
 
 
 def _hawq_sum(a: int, b: int, sign: int, inputs: Sequence[Operand], output: TensorSpec) -> int:
-    rounded = []
+    branches = []
     for value, operand in zip((a, b), inputs, strict=True):
         fraction, exponent = np.frexp(np.float64(operand.scale) / np.float64(output.scale))
         multiplier = slow.half_away(Fraction(float(fraction)) * (1 << 31))
-        rounded.append(slow.half_even(Fraction(value * multiplier) * Fraction(2) ** int(exponent - 31)))
-    return slow.clamp(rounded[0] + sign * rounded[1], output.format.code_low, output.format.code_high)
+        branches.append(slow.half_even(Fraction(value * multiplier) * Fraction(2) ** int(exponent - 31)))
+    return slow.clamp(branches[0] + sign * branches[1], output.format.code_low, output.format.code_high)
 
 
 def _pairs(inputs: Sequence[Operand]) -> Iterator[tuple[int, int]]:

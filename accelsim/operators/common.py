@@ -62,15 +62,26 @@ def limit(values: NDArray[np.int64], low: int, high: int) -> NDArray[np.int32]:
     return np.clip(values, low, high).astype(np.int32)
 
 
+def rounded(steps: NDArray[np.float32] | Reals) -> Int64Array:
+    """Return numbers rounded to integers, ties to even; those far beyond any code come out smaller."""
+    far = 2.0**40
+    return np.clip(np.rint(steps.astype(np.float64)), -far, far).astype(np.int64)
+
+
 def check_count(inputs: Sequence[object], count: int, names: str) -> None:
     """Raise ShapeError unless there are `count` inputs."""
     if len(inputs) != count:
         raise ShapeError(f"takes {count} input{'s' * (count != 1)} ({names}), but has {len(inputs)}")
 
 
+SMALLEST_SCALE, LARGEST_SCALE = 2.0**-40, 2.0**40  # float32 holds the product of two and a quotient by a third
+
+
 def check_integers(*tensors: TensorSpec, bits: int = 16) -> None:
-    """Raise FormatError unless all tensors are plain integers of at most `bits` bits."""
+    """Raise FormatError unless all tensors are plain integers of at most `bits` bits, with scales of a usable size."""
     for tensor in tensors:
+        if not SMALLEST_SCALE <= tensor.scale <= LARGEST_SCALE:
+            raise FormatError(f"scale {tensor.scale:g} is beyond 2**-40..2**40, where arithmetic on it is exact enough")
         if tensor.format.datapath != "integer" or tensor.format.blocks is not None or tensor.format.lane_bits > bits:
             raise FormatError(
                 f"{tensor.format.name} is no plain integer of at most {bits} bits; use int8, for instance"

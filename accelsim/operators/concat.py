@@ -20,6 +20,7 @@ from accelsim.operators.common import (
     check_same_meaning,
     limit,
     meaning,
+    rounded,
     vector_actions,
 )
 from accelsim.operators.spec import Attributes, Operand, Reals, Shape, TensorSpec, Work
@@ -94,8 +95,7 @@ def _moved(operand: Operand, output: TensorSpec) -> Codes:
     if meaning(operand) == meaning(output):
         return operand.codes
     reals = centred(operand).astype(np.float32) * np.float32(operand.scale)
-    steps = np.clip(np.rint(reals / np.float32(output.scale)).astype(np.float64), -(2.0**40), 2.0**40)
-    codes = steps.astype(np.int64) + output.zero_point
+    codes = rounded(reals / np.float32(output.scale)) + output.zero_point
     return limit(codes, output.format.code_low, output.format.code_high)
 
 

@@ -97,8 +97,12 @@ def gelu_codes(x: Int64Array, scale: float, output_scale: float) -> Int64Array:
     constants = erf_constants(scale)
     magnitude = np.minimum(np.abs(x), -constants.b)
     erf = (np.sign(x) * ((magnitude + constants.b) ** 2 + constants.c)) >> ERF_SHIFT
-    unit = float(F(F(scale) * F(constants.unit)) / F(2))
-    return half_even_product(x * (erf + constants.one), *dyadic(unit / float(F(output_scale))))
+    return half_even_product(x * (erf + constants.one), *dyadic(gelu_unit(scale) / float(F(output_scale))))
+
+
+def gelu_unit(scale: float) -> float:
+    """Return what 1 means in x * (1 + erf) / 2 (negative), before it is requantized."""
+    return float(F(F(scale) * F(erf_constants(scale).unit)) / F(2))
 
 
 class NormFactors(NamedTuple):

@@ -21,6 +21,7 @@ from accelsim.operators.common import (
     check_register,
     largest_difference,
     limit,
+    rounded,
     rounding_actions,
     vector_actions,
 )
@@ -64,11 +65,11 @@ class Mean:
         x, count = inputs[0], _count(inputs[0].shape, attributes)
         total = centred(x).sum(axis=axes_of(attributes.axes, len(x.shape)), keepdims=attributes.keepdims)
         if attributes.rule == "tflite":
-            rounded = multiply(total, *_tflite_factors(x.scale / output.scale, count))
+            codes = multiply(total, *_tflite_factors(x.scale / output.scale, count))
         else:
             factor = np.float32(x.scale) / (np.float32(output.scale) * np.float32(count))
-            rounded = np.rint(total.astype(np.float32) * factor).astype(np.int64)
-        return limit(rounded + output.zero_point, output.format.code_low, output.format.code_high)
+            codes = rounded(total.astype(np.float32) * factor)
+        return limit(codes + output.zero_point, output.format.code_low, output.format.code_high)
 
     def oracle(self, inputs: Sequence[Operand], output: TensorSpec, attributes: MeanAttributes) -> Codes:
         x, codes = inputs[0], []
@@ -77,11 +78,11 @@ class Mean:
             if attributes.rule == "tflite":
                 multiplier, shift = slow.quantize_multiplier(x.scale / output.scale)
                 bits = min(len(f"{count:b}") - 1, 32, 31 + shift)
-                rounded = slow.multiply(total, slow.c_divide(multiplier * 2**bits, count), shift - bits)
+                code = slow.multiply(total, slow.c_divide(multiplier * 2**bits, count), shift - bits)
             else:
                 factor = np.float32(x.scale) / (np.float32(output.scale) * np.float32(count))
-                rounded = slow.half_even(Fraction(float(np.float32(total) * factor)))
-            codes.append(slow.clamp(rounded + output.zero_point, output.format.code_low, output.format.code_high))
+                code = slow.half_even(Fraction(float(np.float32(total) * factor)))
+            codes.append(slow.clamp(code + output.zero_point, output.format.code_low, output.format.code_high))
         return np.array(codes).reshape(output.shape)
 
     def real(self, inputs: Sequence[Reals], attributes: MeanAttributes) -> Reals:

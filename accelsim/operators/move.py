@@ -43,7 +43,7 @@ def flat_index(place: Sequence[int], shape: Shape) -> int:
 class ReshapeAttributes(Attributes):
     """shape : the new sizes, as many elements as before."""
 
-    shape: tuple[int, ...]
+    shape: tuple[Size, ...]
 
 
 class Reshape(_Move):

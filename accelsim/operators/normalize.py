@@ -23,6 +23,7 @@ from accelsim.operators.common import (
     compare_actions,
     limit,
     listed,
+    rounded,
     rounding_actions,
     vector_actions,
 )
@@ -44,7 +45,7 @@ class LayerNormAttributes(Attributes):
     """
 
     rule: Literal["ibert", "float"] = "ibert"
-    epsilon: float = Field(default=1e-5, ge=0)
+    epsilon: float = Field(default=1e-5, ge=0, le=1, allow_inf_nan=False)
     shift: int = Field(default=0, ge=0, le=31)
 
 
@@ -62,6 +63,9 @@ class Gelu:
         check_integers(inputs[0], output, bits=32)
         check_symmetric(inputs[0], output, why="I-BERT's arithmetic")
         ibert.check_scale(inputs[0].scale, ibert.LARGEST_SCALE_ERF)
+        unit = abs(ibert.gelu_unit(inputs[0].scale))
+        if output.scale < 2.1 * unit:
+            raise FormatError(f"output scale {output.scale:g} is too fine: I-BERT's result has steps of {unit:g}")
 
     def run(self, inputs: Sequence[Operand], output: TensorSpec, attributes: GeluAttributes) -> Codes:
         codes = ibert.gelu_codes(centred(inputs[0]), inputs[0].scale, output.scale)
@@ -100,15 +104,17 @@ class LayerNorm:
         length, bits = inputs[0].shape[-1], inputs[0].format.lane_bits
         if attributes.rule == "ibert":
             check_symmetric(inputs[0], output, why="I-BERT's arithmetic")
-        # Differences to the mean have one bit more than codes; a sum of squares has to fit int64.
-        if 2 * (bits + 1 - attributes.shift) + length.bit_length() > 62:
-            raise FormatError(f"the squares of {length} elements of {bits} bits do not fit 62 bits; use a larger shift")
+        # Differences have one bit more than codes; both rules add squares, the float one times the length.
+        ibert_bits = 2 * (bits + 1 - attributes.shift) + length.bit_length()
+        if (ibert_bits if attributes.rule == "ibert" else 2 * (bits + 1 + length.bit_length())) > 62:
+            remedy = "a larger shift" if attributes.rule == "ibert" else "an input of fewer bits"
+            raise FormatError(f"the squares of {length} elements of {bits} bits do not fit 62 bits; use {remedy}")
 
     def run(self, inputs: Sequence[Operand], output: TensorSpec, attributes: LayerNormAttributes) -> Codes:
         x, gamma, beta = inputs
         low, high = output.format.code_low, output.format.code_high
         if attributes.rule == "ibert":
-            _check_weights(gamma, beta)
+            _check_weights(gamma, beta, output)
             factors = ibert.norm_factors(centred(gamma), gamma.scale, centred(beta), beta.scale, output.scale)
             return limit(ibert.layer_norm_codes(centred(x), factors, attributes.shift), low, high)
         codes, count = centred(x), x.shape[-1]
@@ -116,9 +122,7 @@ class LayerNorm:
         variance = (count * squares - total**2).astype(np.float64) / float(count * count) * (x.scale * x.scale)
         deviation = np.sqrt(variance + attributes.epsilon)
         reals = (count * codes - total).astype(np.float64) / float(count) * x.scale / deviation
-        steps = np.rint((reals * _real(gamma) + _real(beta)) / output.scale)
-        far = 2.0**40
-        return limit(np.clip(steps, -far, far).astype(np.int64) + output.zero_point, low, high)
+        return limit(rounded((reals * _real(gamma) + _real(beta)) / output.scale) + output.zero_point, low, high)
 
     def oracle(self, inputs: Sequence[Operand], output: TensorSpec, attributes: LayerNormAttributes) -> Codes:
         x, gamma, beta = inputs
@@ -149,12 +153,15 @@ class LayerNorm:
         return Work(3, count, actions)
 
 
-def _check_weights(gamma: Operand, beta: Operand) -> None:
+def _check_weights(gamma: Operand, beta: Operand, output: TensorSpec) -> None:
     if np.any(centred(gamma) == 0):
         raise FormatError("a gamma of 0 has no I-BERT form, which divides beta by it; use the smallest code instead")
     largest = np.max(np.abs(centred(beta)) * beta.scale / (np.abs(centred(gamma)) * gamma.scale))
     if largest >= 1 << 15:
         raise FormatError(f"beta / gamma = {largest:g} is too large for I-BERT's form; use less than 2**15")
+    steps = np.max(np.abs(centred(gamma))) * gamma.scale / output.scale
+    if steps >= 2.0**31:
+        raise FormatError(f"gamma is {steps:g} output steps; use a larger output scale")
 
 
 def _real(operand: Operand) -> NDArray[np.float64]:

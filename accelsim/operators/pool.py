@@ -24,6 +24,7 @@ from accelsim.operators.common import (
     check_same_meaning,
     compare_actions,
     limit,
+    rounded,
     vector_actions,
 )
 from accelsim.operators.spec import Attributes, Operand, Reals, Shape, TensorSpec, Work
@@ -133,10 +134,8 @@ class AveragePool2d:
         if attributes.count_include_pad:
             counts = np.full_like(counts, math.prod(attributes.kernel))
         total32 = window_sum(centred(x).astype(np.float32) * np.float32(x.scale), attributes)
-        steps = total32 / counts.astype(np.float32) / np.float32(output.scale)
-        return limit(
-            np.rint(steps).astype(np.int64) + output.zero_point, output.format.code_low, output.format.code_high
-        )
+        steps = np.asarray(total32 / counts.astype(np.float32) / np.float32(output.scale), np.float32)
+        return limit(rounded(steps) + output.zero_point, output.format.code_low, output.format.code_high)
 
     def oracle(self, inputs: Sequence[Operand], output: TensorSpec, attributes: AveragePoolAttributes) -> Codes:
         x, found = inputs[0], np.zeros(output.shape, np.int64)

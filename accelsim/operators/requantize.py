@@ -20,6 +20,7 @@ from accelsim.operators.common import (
     largest_difference,
     limit,
     listed,
+    rounded,
     rounding_actions,
     vector_actions,
 )
@@ -57,8 +58,7 @@ class Requantize:
             multiplier, shift = quantize_multiplier(inputs[0].scale / output.scale)
             return limit(multiply(differences, multiplier, shift) + output.zero_point, low, high)
         reals = differences.astype(np.float32) * np.float32(inputs[0].scale)
-        steps = np.clip(np.rint(reals / np.float32(output.scale)).astype(np.float64), -(2.0**40), 2.0**40)
-        return limit(steps.astype(np.int64) + output.zero_point, low, high)
+        return limit(rounded(reals / np.float32(output.scale)) + output.zero_point, low, high)
 
     def oracle(self, inputs: Sequence[Operand], output: TensorSpec, attributes: RequantizeAttributes) -> Codes:
         codes = []
@@ -66,11 +66,11 @@ class Requantize:
             difference = code - inputs[0].zero_point
             if attributes.rule == "tflite":
                 factors = slow.quantize_multiplier(inputs[0].scale / output.scale)
-                rounded = slow.multiply(difference, *factors)
+                moved = slow.multiply(difference, *factors)
             else:
                 real = np.float32(difference) * np.float32(inputs[0].scale)
-                rounded = slow.half_even(Fraction(float(real / np.float32(output.scale))))
-            codes.append(slow.clamp(rounded + output.zero_point, output.format.code_low, output.format.code_high))
+                moved = slow.half_even(Fraction(float(real / np.float32(output.scale))))
+            codes.append(slow.clamp(moved + output.zero_point, output.format.code_low, output.format.code_high))
         return np.array(codes).reshape(inputs[0].shape)
 
     def real(self, inputs: Sequence[Reals], attributes: RequantizeAttributes) -> Reals:

@@ -42,9 +42,9 @@ class SoftmaxAttributes(Attributes):
     """
 
     axis: int = -1
-    beta: float = 1.0
+    beta: float = Field(default=1.0, gt=0, le=1e4, allow_inf_nan=False)
     rule: Literal["tflite", "ibert", "float"] = "tflite"
-    exp_scale: float = Field(default=1 / 32767, ge=2.0**-15, le=2.0**-4)
+    exp_scale: float = Field(default=1 / 32767, ge=2.0**-15, le=2.0**-4, allow_inf_nan=False)
 
 
 class Softmax(Rows):

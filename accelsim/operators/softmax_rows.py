@@ -14,7 +14,7 @@ from accelsim.errors import FormatError
 from accelsim.formats.spec import Codes
 from accelsim.operators import fixed_exp_oracle as slow
 from accelsim.operators import fixed_point_oracle as integers
-from accelsim.operators.common import add_actions, axis_of, compare_actions, limit, vector_actions
+from accelsim.operators.common import add_actions, axis_of, compare_actions, limit, rounded, vector_actions
 from accelsim.operators.fixed_exp import SUM_BITS, difference_scale, exp_of_negative, smallest_difference
 from accelsim.operators.fixed_point import Int64Array, divide_by_power, high_product
 from accelsim.operators.spec import Reals, TensorSpec
@@ -91,10 +91,7 @@ def float_exponentials(differences: Int64Array, scale: float) -> tuple[Reals, Re
 
 def quantized(reals: Reals, output: TensorSpec) -> Codes:
     """Return the codes of real numbers, ties to even."""
-    steps = np.rint(reals / output.scale)
-    far = 2.0**40
-    codes = np.clip(steps, -far, far).astype(np.int64) + output.zero_point
-    return limit(codes, output.format.code_low, output.format.code_high)
+    return limit(rounded(reals / output.scale) + output.zero_point, output.format.code_low, output.format.code_high)
 
 
 # -- the oracle's pieces ----------------------------------------------------------------------------------------------

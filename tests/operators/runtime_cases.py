@@ -191,7 +191,13 @@ def _leaky_relu(name, rng):
     x = tensor(rng, (3, 40), dtype)
     output = ((3, 40), dtype, f32(x[2] * np.exp(rng.uniform(-1, 2))), a_zero(rng, dtype))
     alpha = f32(rng.uniform(0.01, 0.9))
-    return name, {"alpha": alpha}, [x], output, litert("LEAKY_RELU", [x], output, ("LeakyReluOptions", {"alpha": alpha}))
+    return (
+        name,
+        {"alpha": alpha},
+        [x],
+        output,
+        litert("LEAKY_RELU", [x], output, ("LeakyReluOptions", {"alpha": alpha})),
+    )
 
 
 def _prelu(name, rng):
