@@ -248,7 +248,7 @@ def clips(draw, name):
 def leaky(draw, name):
     shape = draw(shapes())
     alpha = draw(st.floats(-2, 2).map(np.float32).map(float))
-    return [draw(operands(shape))], draw(outputs(shape)), {"alpha": alpha}
+    return [draw(operands(shape))], draw(outputs(shape)), {"alpha": alpha, "rule": draw(rules("tflite", "onnxruntime"))}
 
 
 @st.composite
