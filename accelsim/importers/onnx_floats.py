@@ -5,7 +5,7 @@ result (accelsim.importers.onnx_pending).
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from fractions import Fraction
 from typing import Any
@@ -130,7 +130,7 @@ def _weight(walk: Walk, node: Node, index: int, channels_at: int | None) -> Weig
     return Weight(value.array, scale, zero, value.format)
 
 
-# --- what follows a product --------------------------------------------------------------------------------------------
+# --- what follows a product
 
 
 def batch_normalization(walk: Walk, node: Node) -> None:
@@ -168,9 +168,9 @@ def waiting(walk: Walk, node: Node, index: int) -> Pending | None:
 
 
 def clip(walk: Walk, node: Node) -> None:
-    """Relu, and Clip with constant bounds."""
-    low, high = _bounds(walk, node)
+    """Relu, and Clip with constant bounds, of reals."""
     value = walk.values.get(node.input(0))
+    low, high = _bounds(walk, node)
     if isinstance(value, FloatInput):
         walk.set(node, stepped(value, lambda x: float32(np.clip(x, np.float32(low), np.float32(high)))))
     elif isinstance(value, Pending):
@@ -196,7 +196,9 @@ def clipped(codes: Codes, node: Node, low: float, high: float) -> Pending:
     """Return quantized reals within bounds, which may be requantized on the way."""
     bounds = {"minimum": low if low > -math.inf else None, "maximum": high if high < math.inf else None}
     view = replace(codes.view, tensor="")
-    call = VectorCall("clip", (codes.view.tensor,), {**bounds, "rule": "onnxruntime"}, replace(view, moves=()), (codes,))
+    call = VectorCall(
+        "clip", (codes.view.tensor,), {**bounds, "rule": "onnxruntime"}, replace(view, moves=()), (codes,)
+    )
     return Pending(node, view.shape, vector=call, moves=view.moves)
 
 
@@ -209,7 +211,7 @@ def arithmetic(walk: Walk, node: Node) -> None:
         return
     if node.op == "Div":
         raise NotSupported("divides by what is no constant")
-    walk.set(node, elementwise(walk, node, node.op.lower(), 0, 1))
+    walk.set(node, elementwise(walk, node, node.op.lower(), values))
 
 
 _STEPS: dict[str, Callable[[Array, Array], Array]] = {
@@ -223,10 +225,10 @@ _STEPS: dict[str, Callable[[Array, Array], Array]] = {
 def _with_constant(walk: Walk, node: Node, values: list[Any], *, first: bool) -> None:
     value, constant = (values[1], values[0].array) if first else (values[0], values[1].array)
     if isinstance(value, FloatInput):
-        operation, number = _STEPS[node.op], float32(constant)
-        if np.broadcast_shapes(number.shape, value.shape) != value.shape:
-            raise NotSupported(f"a constant of shape {number.shape} enlarges {value.shape}")
-        walk.set(node, stepped(value, lambda x: float32(operation(number, x) if first else operation(x, number))))
+        operation, single = _STEPS[node.op], float32(constant)
+        if np.broadcast_shapes(single.shape, value.shape) != value.shape:
+            raise NotSupported(f"a constant of shape {single.shape} enlarges {value.shape}")
+        walk.set(node, stepped(value, lambda x: float32(operation(single, x) if first else operation(x, single))))
         return
     number = _channel_vector(np.asarray(constant, np.float64), value)
     if node.op == "Add":
@@ -254,8 +256,8 @@ def _channel_vector(constant: Float64, pending: Pending) -> Float64:
     shape = (1,) * (rank - constant.ndim) + constant.shape
     if len(shape) != rank or any(size != 1 for i, size in enumerate(shape) if i != axis):
         raise NotSupported(
-            f"a constant of shape {constant.shape} meets a result of shape {pending.shape}; one number, or one for each "
-            f"of the {pending.shape[axis]} channels, is supported"
+            f"a constant of shape {constant.shape} meets a result of shape {pending.shape}; one number, or one for "
+            f"each of the {pending.shape[axis]} channels, is supported"
         )
     return constant.reshape(-1)
 
@@ -270,12 +272,11 @@ def stepped(value: FloatInput, operation: Callable[[Array], Array]) -> FloatInpu
     return replace(value, steps=(*value.steps, step))
 
 
-# --- the vector unit ---------------------------------------------------------------------------------------------------
+# --- the vector unit
 
 
-def elementwise(walk: Walk, node: Node, operator: str, a_at: int, b_at: int) -> Pending:
+def elementwise(walk: Walk, node: Node, operator: str, values: Sequence[Any]) -> Pending:
     """Return a sum or product of two quantized tensors, of which one may be a constant."""
-    values = [walk.values.get(node.input(i)) for i in (a_at, b_at)]
     tensors = [value for value in values if isinstance(value, Codes)]
     if not tensors or not all(isinstance(value, Codes | Constant) for value in values):
         raise NotSupported(
@@ -283,7 +284,8 @@ def elementwise(walk: Walk, node: Node, operator: str, a_at: int, b_at: int) -> 
         )
     rank = max(len(value.shape) for value in values if value is not None)
     order = _common_order(tensors, rank)
-    inputs, stored = [], []
+    inputs: list[str | QTensor] = []
+    stored: list[Shape] = []
     for value in values:
         if isinstance(value, Codes):
             arranged = walk.arranged(node, _padded(value, rank), order)
@@ -338,9 +340,7 @@ def _constant_operand(value: Constant, rank: int, order: Shape) -> QTensor:
         raise NotSupported("a constant operand has a scale a channel; one scale is supported")
     codes = value.array.astype(np.int32).reshape((1,) * (rank - value.array.ndim) + value.array.shape)
     arranged = View("", codes.shape).moved(Move("transpose", tuple(int(i) for i in np.argsort(order)))).to_onnx(codes)
-    return make_qtensor(
-        arranged, get(value.format), float(value.scale.reshape(())), int(value.zero_point.reshape(()))
-    )
+    return make_qtensor(arranged, get(value.format), float(value.scale.reshape(())), int(value.zero_point.reshape(())))
 
 
 def pooled(walk: Walk, node: Node, x: Codes) -> Pending:
@@ -421,8 +421,6 @@ FLOATS: dict[tuple[str, str], Callable[[Walk, Node], None]] = {
     ("", "MatMul"): matmul,
     ("", "Gemm"): gemm,
     ("", "BatchNormalization"): batch_normalization,
-    ("", "Relu"): clip,
-    ("", "Clip"): clip,
     ("", "Add"): arithmetic,
     ("", "Sub"): arithmetic,
     ("", "Mul"): arithmetic,

@@ -209,7 +209,6 @@ def _inferred(model: onnx.ModelProto) -> dict[str, Shape]:
 
 
 def _graph(model: onnx.ModelProto, shapes: dict[str, Shape], file: Path) -> OnnxGraph:
-    onnx = _package()
     constants: dict[str, Array] = {}
     for tensor in model.graph.initializer:
         _refuse_giants(tensor.name, tuple(tensor.dims), file)

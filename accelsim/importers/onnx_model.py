@@ -13,18 +13,36 @@ from accelsim.errors import ModelError
 from accelsim.formats import QTensor
 from accelsim.importers.graph import ModelInput, Row, rows_until, take_inputs
 from accelsim.importers.onnx_edges import EDGES, HOST_OPERATORS, host, leave
-from accelsim.importers.onnx_floats import FLOATS
-from accelsim.importers.onnx_graph import OnnxGraph, load_graph
+from accelsim.importers.onnx_floats import FLOATS, clip
+from accelsim.importers.onnx_functions import ONE_NUMBER
+from accelsim.importers.onnx_graph import Node, OnnxGraph, load_graph
 from accelsim.importers.onnx_moves import MOVES
 from accelsim.importers.onnx_pending import Pending
-from accelsim.importers.onnx_qoperator import QOPERATORS
+from accelsim.importers.onnx_qoperator import QOPERATORS, clip_codes
 from accelsim.importers.onnx_values import Array, Codes, Host
 from accelsim.importers.onnx_walk import HostImporter, Walk
 from accelsim.importers.qonnx import QUANTIZERS
 from accelsim.trace.builder import TraceBuilder
 from accelsim.trace.reader import Trace
 
-IMPORTERS = {**QOPERATORS, **FLOATS, **MOVES, **EDGES, **QUANTIZERS}
+
+def clip_any(walk: Walk, node: Node) -> None:
+    """Relu and Clip, on codes or on reals."""
+    value = walk.values.get(node.input(0))
+    on_codes = isinstance(value, Codes) and not value.real
+    (clip_codes if on_codes else clip)(walk, node)
+
+
+IMPORTERS = {
+    **QOPERATORS,
+    **FLOATS,
+    **ONE_NUMBER,
+    **MOVES,
+    **EDGES,
+    **QUANTIZERS,
+    ("", "Relu"): clip_any,
+    ("", "Clip"): clip_any,
+}
 HOST = HostImporter(HOST_OPERATORS, host)
 
 

@@ -119,7 +119,7 @@ def identity(walk: Walk, node: Node) -> None:
     walk.set(node, walk.values[node.input(0)])
 
 
-# --- operators of the vector unit --------------------------------------------------------------------------------------
+# --- operators of the vector unit
 
 
 def _codes(walk: Walk, node: Node, index: int = 0) -> Codes:

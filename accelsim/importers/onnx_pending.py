@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from accelsim import formats
 from accelsim.importers.graph import NotSupported
 from accelsim.importers.onnx_graph import Node
+from accelsim.importers.onnx_layers import add_product
 from accelsim.importers.onnx_products import Product, Weight
 from accelsim.importers.onnx_thresholds import Quantizer, Step, fold
 from accelsim.importers.onnx_values import Codes, Move, Shape, View
@@ -97,8 +98,6 @@ def quantize(walk: Walk, node: Node, pending: Pending, quantizer: Quantizer) -> 
         view = _product(walk, pending, quantizer, name)
     else:  # pragma: no cover (one of the two is always there)
         raise NotSupported("nothing to quantize")
-    for move in pending.moves:
-        view = view.moved(move)
     return Codes(view, quantizer.format, float(quantizer.scale), quantizer.zero_point, real=False)
 
 
@@ -112,9 +111,7 @@ def raw(walk: Walk, node: Node, pending: Pending, name: str) -> tuple[Codes, Pen
     pending = _folded(walk, pending) if pending.steps and pending.product.weight is not None else pending
     product = pending.product
     assert product is not None
-    view = product.add(walk, pending.node, name, {"rounding": None}, "int32")
-    for move in pending.moves:
-        view = view.moved(move)
+    view = add_product(walk, pending.node, product, name, {"rounding": None}, "int32", pending.moves)
     units = np.array([float(each) for each in _exact_units(product, 1 if product.weight is None else
                                                            pending.product_channels, pending.factor)])  # fmt: skip
     scale: float | NDArray[np.float64] = units if len(set(units.tolist())) > 1 else float(units[0])
@@ -133,15 +130,18 @@ def _vector(walk: Walk, pending: Pending, quantizer: Quantizer, name: str) -> Vi
     output = Output(quantizer.format, float(quantizer.scale), quantizer.zero_point)
     inputs = [each(output) if callable(each) else each for each in call.inputs]
     limited = (low, high) != (whole.code_low, whole.code_high)
+    view = call.view
+    for move in pending.moves:
+        view = view.moved(move)
     made = walk.vector_layer(
         pending.node, call.operator, inputs, output, call.attributes, after=stored, names="" if limited else name,
-        view=call.view,
+        view=view,
     )  # fmt: skip
     if limited:  # rounding keeps the order, so what is rounded may be clipped
         attributes = {"minimum": output.real(low), "maximum": output.real(high), "rule": "onnxruntime"}
         made = walk.vector_layer(pending.node, "clip", [made], output, attributes, after=stored, names=name,
-                                 view=call.view)  # fmt: skip
-    return replace(call.view, tensor=made)
+                                 view=view)  # fmt: skip
+    return replace(view, tensor=made)
 
 
 def _product(walk: Walk, pending: Pending, quantizer: Quantizer, name: str) -> View:
@@ -175,7 +175,7 @@ def _scaled(walk: Walk, pending: Pending, quantizer: Quantizer, name: str) -> Vi
     low, high = _limits(steps, quantizer)
     if (low, high) != (whole.code_low, whole.code_high):
         finish.update(activation="clamp", clamp=(low, high))
-    return product.add(walk, pending.node, name, finish, quantizer.format)
+    return add_product(walk, pending.node, product, name, finish, quantizer.format, pending.moves)
 
 
 def _plus(bias: NDArray[np.int64] | None, more: NDArray[np.float64], pending: Pending) -> NDArray[np.int64]:
@@ -228,7 +228,7 @@ def _thresholds(walk: Walk, pending: Pending, quantizer: Quantizer, name: str) -
         "activation": "threshold",
         "thresholds": thresholds,
     }
-    return product.add(walk, pending.node, name, finish, quantizer.format)
+    return add_product(walk, pending.node, product, name, finish, quantizer.format, pending.moves)
 
 
 def _exact_units(product: Product, channels: int, factor: Fraction) -> list[Fraction]:

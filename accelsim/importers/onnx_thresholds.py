@@ -8,7 +8,7 @@ number. Numbers are exact here: fractions of the file's floats, and square roots
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Literal
@@ -148,6 +148,7 @@ class Quantizer:
 
     def codes(self, reals: NDArray[np.float32]) -> NDArray[np.int64]:
         """Return the codes of float32 numbers, in float32 as the file's reference does."""
+        reals = np.asarray(reals, np.float32)
         if self.is_sign:
             return (reals >= 0).astype(np.int64)
         if self.inner is not None:
@@ -156,10 +157,10 @@ class Quantizer:
             steps = reals / self.scale
         if self.zero_first:
             steps = steps + np.float32(self.zero_point)
-        rounded = _ROUND[self.rounding](np.clip(steps, -(2.0**40), 2.0**40)).astype(np.int64)
+        rounded = np.asarray(_ROUND[self.rounding](np.clip(steps, -(2.0**40), 2.0**40))).astype(np.int64)
         if not self.zero_first:
             rounded = rounded + self.zero_point
-        return np.clip(rounded, self.low, self.high)
+        return np.asarray(np.clip(rounded, self.low, self.high))
 
 
 def _edge(target: int, rounding: Rounding) -> tuple[Fraction, bool]:
@@ -176,7 +177,7 @@ def _edge(target: int, rounding: Rounding) -> tuple[Fraction, bool]:
     return Fraction(target - 1), False
 
 
-_ROUND = {
+_ROUND: dict[Rounding, Callable[[NDArray[np.float32]], NDArray[np.float32]]] = {
     "half_even": np.rint,
     "floor": np.floor,
     "ceil": np.ceil,

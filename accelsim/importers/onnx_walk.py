@@ -191,9 +191,9 @@ class Walk:
         if why:
             shape = self.shape_of(node.input(0))
             after = self.shape_of(node.outputs[0])
-            self.rows.append(
-                Row(self.names.new(node.name), node.op, "vector unit", shape, (), after, "-", "-", "-", 0, 0, why)
-            )
+            name = Names().new(node.name)  # the name that the layer would have had
+            name = self.names.new(node.name) if any(row.name == name for row in self.rows) else name
+            self.rows.append(Row(name, node.op, "vector unit", shape, (), after, "-", "-", "-", 0, 0, why))
 
     def shape_of(self, name: str) -> Shape:
         """Return a tensor's shape as ONNX sees it, with the file's batch; () where nobody knows."""
@@ -493,12 +493,18 @@ _CODES_ONLY = frozenset(
 )  # fmt: skip
 
 
+def _meanings(node: Node) -> dict[int, tuple[int, int]]:
+    if node.op == "QLinearConcat":
+        return {index: (index + 1, index + 2) for index in range(2, len(node.inputs), 3)}
+    return _MEANINGS.get(node.op, {})
+
+
 def _meaning_of_input(graph: OnnxGraph, name: str) -> tuple[float, int, bool]:
     """Return (scale, zero point, whether the file says the scale) of a network input of codes, from its readers."""
     for node in graph.consumers.get(name, ()):
         if node.op in _CODES_ONLY and node.input(0) == name:
             return _meaning_of_input(graph, node.outputs[0])
-        for index, (scale_at, zero_at) in _MEANINGS.get(node.op, {}).items():
+        for index, (scale_at, zero_at) in _meanings(node).items():
             if node.input(index) != name:
                 continue
             zero = graph.constants.get(node.input(zero_at), np.zeros(()))

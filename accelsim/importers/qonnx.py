@@ -129,11 +129,12 @@ def _constant(value: Constant, scale: Array, make: Callable[[np.float32], Quanti
     if axis is None:
         codes = make(np.float32(flat[0])).codes(reals)
     else:
-        slices = [make(np.float32(flat[i])).codes(reals.take(i, axis=axis)) for i in range(flat.size)]
+        slices = [make(np.float32(flat[i])).codes(float32(reals.take(i, axis=axis))) for i in range(flat.size)]
         codes = np.stack(slices, axis=axis)
     quantizer = make(np.float32(flat[0]))
-    scales = flat.astype(np.float64) if axis is not None else np.float64(flat[0]).reshape(())
-    return Constant(codes, scales, np.int64(quantizer.zero_point).reshape(()), axis, quantizer.format)
+    scales = flat.astype(np.float64)
+    zero = np.asarray(quantizer.zero_point, np.int64)
+    return Constant(codes, scales if axis is not None else scales[0].reshape(()), zero, axis, quantizer.format)
 
 
 QUANTIZERS: dict[tuple[str, str], Callable[[Walk, Node], None]] = {

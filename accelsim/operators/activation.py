@@ -114,13 +114,17 @@ class Clip:
 
 
 class LeakyReluAttributes(Attributes):
-    """alpha : the slope of negative values."""
+    """alpha : the slope of negative values
+
+    rule : "tflite": each side rescaled by R1; "onnxruntime": float32 between dequantizing and quantizing
+    """
 
     alpha: float = Field(ge=-1e4, le=1e4, allow_inf_nan=False)
+    rule: Literal["tflite", "onnxruntime"] = "tflite"
 
 
 class LeakyRelu:
-    """x, or alpha * x where x is negative; each side rescaled by R1."""
+    """x, or alpha * x where x is negative."""
 
     name: ClassVar[str] = "leaky_relu"
     attributes = LeakyReluAttributes
@@ -131,11 +135,16 @@ class LeakyRelu:
 
     def check(self, inputs: Sequence[TensorSpec], output: TensorSpec, attributes: LeakyReluAttributes) -> None:
         check_integers(inputs[0], output)
-        for ratio in _leaky_ratios(inputs[0], output, attributes):
-            _check_ratio(ratio, inputs[0])
+        if attributes.rule == "tflite":
+            for ratio in _leaky_ratios(inputs[0], output, attributes):
+                _check_ratio(ratio, inputs[0])
 
     def run(self, inputs: Sequence[Operand], output: TensorSpec, attributes: LeakyReluAttributes) -> Codes:
         differences = centred(inputs[0])
+        if attributes.rule == "onnxruntime":
+            reals = differences.astype(np.float32) * np.float32(inputs[0].scale)
+            steps = np.where(reals >= 0, reals, reals * np.float32(attributes.alpha)) / np.float32(output.scale)
+            return limit(rounded(steps) + output.zero_point, output.format.code_low, output.format.code_high)
         ratio, slope = _leaky_ratios(inputs[0], output, attributes)
         return _by_sign(differences, _signed(differences, ratio), _signed(differences, slope), output)
 
@@ -144,7 +153,12 @@ class LeakyRelu:
         ratio, slope = _leaky_ratios(x, output, attributes)
         for code in listed(x):
             difference = code - x.zero_point
-            moved = _oracle_signed(difference, ratio if difference >= 0 else slope) + output.zero_point
+            if attributes.rule == "onnxruntime":
+                factor = np.float32(attributes.alpha if difference < 0 else 1)
+                step = np.float32(difference) * np.float32(x.scale) * factor / np.float32(output.scale)
+                moved = slow.half_even(Fraction(float(step))) + output.zero_point
+            else:
+                moved = _oracle_signed(difference, ratio if difference >= 0 else slope) + output.zero_point
             codes.append(slow.clamp(moved, output.format.code_low, output.format.code_high))
         return np.array(codes).reshape(x.shape)
 
@@ -153,7 +167,17 @@ class LeakyRelu:
 
     def work(self, inputs: Sequence[TensorSpec], output: TensorSpec, attributes: LeakyReluAttributes) -> Work:
         count, bits = math.prod(output.shape), inputs[0].format.lane_bits + 1
-        actions = rounding_actions(count, bits) + compare_actions(count, bits)
+        if attributes.rule == "tflite":
+            actions = rounding_actions(count, bits) + compare_actions(count, bits)
+        else:
+            actions = compare_actions(count, 32) + vector_actions(
+                {
+                    ("fp32_from_int", ()): count,
+                    ("fp32_mult", ()): 2 * count,
+                    ("divide", (24, 24)): count,
+                    ("shift_clamp", ()): count,
+                }
+            )
         return Work(1, count, actions + _zero_point_actions(inputs, output, count))
 
 
