@@ -193,16 +193,17 @@ class _Construction:
     def run(self, net: TraceBuilder, rows: Sequence[Row]) -> TraceBuilder:
         """Add inputs, layers and outputs, and compare all shapes with those that the file declares."""
         chosen = self.graph.operators[: len(rows)]
-        self._inputs(net, chosen)
-        problems = []
+        calls, problems = [], []
         for operator, row in zip(chosen, rows, strict=True):
             try:
-                self._layer(net, operator, row.name)
+                calls.append((row.name, self.model.lower(operator, self.context)))
             except NotSupported as error:
                 problems.append(f"{row.name} ({row.op}): {error}")
-                break
         if problems:
             raise ModelError(problem_list(self.graph.path, problems))
+        self._inputs(net, chosen)
+        for name, each in calls:
+            self._layer(net, each, name)
         if len(rows) == len(self.graph.operators):
             for index in dict.fromkeys(source for output in self.graph.outputs for source in self._codes_of(output)):
                 net.output(self.made[index])
@@ -218,8 +219,7 @@ class _Construction:
             quantized = self.model._quantized(self.graph.tensors[index])
             self.made[index if quantized is None else quantized.index] = name
 
-    def _layer(self, net: TraceBuilder, operator: FileOperator, name: str) -> None:
-        calls = self.model.lower(operator, self.context)
+    def _layer(self, net: TraceBuilder, calls: Sequence[Call], name: str) -> None:
         previous = ""
         for position, call in enumerate(calls):
             inputs = [self._name(each, previous) for each in call.inputs]

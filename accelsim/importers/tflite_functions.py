@@ -9,7 +9,7 @@ from accelsim.errors import AccelsimError
 from accelsim.formats import make_qtensor
 from accelsim.importers.graph import NotSupported
 from accelsim.importers.tflite_file import FileOperator, FileTensor
-from accelsim.importers.tflite_lowering import MICRO, Call, Context, meaning
+from accelsim.importers.tflite_lowering import MICRO, Call, Context, meaning, same_meaning
 from accelsim.importers.tflite_operators import vector
 from accelsim.operators.spec import TensorSpec
 from accelsim.operators.tables import Kernel, table
@@ -49,12 +49,17 @@ def curve(operator: FileOperator, context: Context) -> list[Call]:
 
 def bounded(operator: FileOperator, context: Context) -> list[Call]:
     """RELU and its kin as operators of their own."""
+    rescaled = not same_meaning(context.tensor(operator, 0), context.output(operator))
+    if context.semantics == MICRO and operator.op == "RELU6" and rescaled:
+        raise NotSupported("TFLite Micro's kernel does not rescale, but input and output have different scales")
     minimum, maximum = BOUNDS[operator.op]
     return vector("clip", operator, context, {"minimum": minimum, "maximum": maximum, "rule": "tflite"})
 
 
 def leaky_relu(operator: FileOperator, context: Context) -> list[Call]:
     """LEAKY_RELU."""
+    if context.semantics == MICRO:
+        raise NotSupported("TFLite Micro computes the factor of its slope in a precision that accelsim does not have")
     return vector("leaky_relu", operator, context, {"alpha": operator.options["Alpha"]})
 
 

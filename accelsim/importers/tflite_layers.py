@@ -140,8 +140,9 @@ def _finish(operator: FileOperator, context: Context, weight: QTensor, *, full: 
         raise NotSupported(f"takes {x.dtype} and makes {output.dtype}; TFLite's kernels keep the type")
     if weight.channel_axis not in (None, 0):
         raise NotSupported(f"its weight has scales along axis {weight.channel_axis}, which is not its outputs'")
-    per_tensor = x.dtype == "UINT8" or (full and weight.channel_axis is None)
-    scale = _real_factor(x, weight, output, float32_product=per_tensor)
+    if x.dtype == "UINT8" and context.semantics == MICRO:
+        raise NotSupported("is of the old uint8 scheme, for which TFLite Micro has no kernels")
+    scale = _real_factor(x, weight, output, float32_product=x.dtype == "UINT8" and not full)
     if full and context.semantics != MICRO:
         return {**finish, "rounding": FLOAT64, "requantization_scale": scale}
     if x.dtype == "INT16" and (bias is None or bias.dtype == "INT64"):
@@ -150,11 +151,12 @@ def _finish(operator: FileOperator, context: Context, weight: QTensor, *, full: 
 
 
 def _real_factor(x: FileTensor, weight: QTensor, output: FileTensor, *, float32_product: bool) -> NDArray[np.float64]:
-    """Return s_x * s_w / s_y, as the kernels compute it: the product in float64, or in float32."""
+    """Return s_x * s_w / s_y in float64. `float32_product`: s_x * s_w is rounded to float32 first, as convolutions of
+    uint8 do.
+    """
+    product = np.asarray(x.scale[0] * weight.scale)
     if float32_product:
-        product = (np.float32(x.scale[0]) * weight.scale.astype(np.float32)).astype(np.float64)
-    else:
-        product = x.scale[0] * weight.scale
+        product = product.astype(np.float32).astype(np.float64)
     return np.asarray(product / output.scale[0])
 
 

@@ -167,6 +167,38 @@ def test_fully_connected(folder, seed, inputs, outputs, leading, keep, kind, per
     check(path, codes(rng, (3, *leading, inputs), np.uint8 if dtype == "UINT8" else np.int8))
 
 
+KERNELS = {
+    "CONV_2D": ("Conv2DOptions", (1, 1), {"strideH": 1, "strideW": 1}),
+    "DEPTHWISE_CONV_2D": ("DepthwiseConv2DOptions", (1, 1), {"strideH": 1, "strideW": 1, "depthMultiplier": 200}),
+    "FULLY_CONNECTED": ("FullyConnectedOptions", (), {}),
+}
+
+
+@pytest.mark.parametrize("kernel", KERNELS)
+@pytest.mark.parametrize(("dtype", "per_channel"), [("INT8", True), ("INT8", False), ("UINT8", False)])
+def test_the_factor_of_the_scales_is_computed_as_the_kernel_does(folder, kernel, dtype, per_channel):
+    """Some kernels round s_x * s_w to float32, others do not. Accumulators near 2**29 tell, where they lie between two
+    codes by one and beyond by the other: here they are the biases of channels whose weights are all zero.
+    """
+    options, window, fields = KERNELS[kernel]
+    x_scale, w_scale, y_scale = np.float32(0.0117), np.float32(0.000299), np.float32(17.3)
+    rounded, exact = float(x_scale * w_scale) / float(y_scale), float(x_scale) * float(w_scale) / float(y_scale)
+    bounds = np.arange(-100, 100) + 0.5
+    biases = np.rint((bounds / rounded + bounds / exact) / 2).astype(np.int32)
+    assert np.any(np.floor(biases * rounded + 0.5) != np.floor(biases * exact + 0.5)), "the biases tell"
+    zero = 0 if dtype == "INT8" else 128
+    net = Maker()
+    x = net.tensor((1, *window, 1), dtype, x_scale, zero)
+    shape = (1, 1, 1, 200) if kernel == "DEPTHWISE_CONV_2D" else (200, *window, 1)
+    each = np.full(200, w_scale) if per_channel else w_scale
+    axis = 3 if kernel == "DEPTHWISE_CONV_2D" else 0
+    w = net.constant(np.full(shape, zero, dtype.lower()), None, each, zero, axis)
+    b = net.constant(biases, None, x_scale * each)
+    y = net.tensor((1, *window, 200), dtype, y_scale, zero)
+    net.op(kernel, [x, w, b], [y], options, version=5, **fields)
+    check(net.save(folder / "factor.tflite", [x], [y]), codes(drawn(0), (2, *window, 1), np.dtype(dtype.lower())))
+
+
 def test_fully_connected_over_all_of_an_image(folder):
     rng, net = drawn(1), Maker()
     x = net.tensor((1, 3, 4, 5), "INT8", 0.05, -10)
