@@ -1,6 +1,6 @@
 """Print the accuracy table of docs/import.md: every shared model on all of its samples, under both semantics.
 
-PYTHONPATH=tests python tests/make_model_table.py [MODEL...]        (half an hour on one core)
+python tests/make_model_table.py [MODEL...]        (some ten minutes)
 """
 
 import sys

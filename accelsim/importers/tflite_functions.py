@@ -19,7 +19,6 @@ CURVES = {
     "GELU": "gelu",
     "HARD_SWISH": "hard_swish",
     "LOGISTIC": "logistic",
-    "LOG": "log",
     "TANH": "tanh",
 }
 """TFLite's names, and accelsim's (accelsim.operators.tables.FUNCTIONS)."""

@@ -300,3 +300,16 @@ def test_inspect_lists_layers_and_what_is_not_supported(tmp_path):
     assert rows["total"][1] == "756"
     assert "not supported: 3_sin (SIN): SIN cannot be imported" in result.stdout
     assert "to run the part before: --until 2_fully_connected" in result.stdout
+
+
+# -- the page --
+
+
+def test_the_page_lists_the_operators_that_can_be_imported(project_root):
+    import re
+
+    from accelsim.importers.tflite import LOWERINGS
+
+    section = (project_root / "docs" / "import.md").read_text().split("## TFLite")[1].split("###")[0]
+    rows = [line.split("|")[1] for line in section.splitlines() if line.startswith("| `")]
+    assert {name for row in rows for name in re.findall(r"`(\w+)`", row)} == set(LOWERINGS)

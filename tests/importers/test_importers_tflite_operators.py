@@ -146,6 +146,28 @@ def test_moves_of_codes(tmp_path, rng):
     assert report.layers[-1].output_codes.shape == (3, 5, 3, 2)
 
 
+def test_more_moves_of_codes(tmp_path, rng):
+    """Padding with a constant, split by sizes, masks of a strided slice, dimensions of size 1."""
+    net, means = Maker(), (0.05, -13)
+
+    def made(*shape):
+        return net.tensor((1, *shape), "INT8", *means)
+
+    def ints(values):
+        return net.constant(np.array(values, np.int32))
+
+    x, padded, picked, parts = made(4, 5), made(6, 6), made(3, 5), [made(1, 5), made(2, 5)]
+    filler = net.constant(np.array([77], np.int8), None, *means)
+    net.op("PADV2", [x, ints([[0, 0], [2, 0], [0, 1]]), filler], [padded], "PadV2Options")
+    bounds = [ints([0, 9, 1]), ints([0, 9, 9]), ints([1, 2, 1])]
+    net.op("STRIDED_SLICE", [padded, *bounds], [picked], "StridedSliceOptions", beginMask=3, endMask=7)
+    net.op("SPLIT_V", [picked, ints([1, 2]), ints(1)], parts, "SplitVOptions", numSplits=2)
+    wide, narrow = made(1, 2, 5), made(2, 5)
+    net.op("EXPAND_DIMS", [parts[1], ints(1)], [wide], "ExpandDimsOptions")
+    net.op("SQUEEZE", [wide], [narrow], "SqueezeOptions", squeezeDims=[1])
+    check(net.save(tmp_path / "more.tflite", [x], [narrow]), random_codes(rng, 3, 4, 5))
+
+
 def test_requantizing_between_networks_parts(tmp_path):
     net = Maker()
     x, y, z = (
@@ -174,7 +196,7 @@ def test_curves(tmp_path, name, x):
     check(one_operator(tmp_path, name, (256,), (256,), CURVES[name], x, options=options), ALL_CODES[None])
 
 
-@pytest.mark.parametrize("name", ["RELU", "RELU6", "RELU_N1_TO_1"])
+@pytest.mark.parametrize("name", ["RELU", "RELU6", "RELU_N1_TO_1", "RELU_0_TO_1"])
 def test_bounds_as_operators(tmp_path, name):
     check(one_operator(tmp_path, name, (256,), (256,), (0.027, -30), (0.04, -7)), ALL_CODES[None])
 
