@@ -35,7 +35,9 @@ app = typer.Typer(
 USER_ERROR, STRICT_FAILURE = 2, 3
 
 ConfigPath = Annotated[Path, typer.Argument(metavar="CONFIG", help="The hardware, YAML.", show_default=False)]
-ModelPath = Annotated[Path, typer.Argument(metavar="MODEL", help="A quantized model, .tflite.", show_default=False)]
+ModelPath = Annotated[
+    Path, typer.Argument(metavar="MODEL", help="A quantized model, .tflite or .onnx.", show_default=False)
+]
 TracePath = Annotated[Path, typer.Argument(metavar="TRACE", help="The quantized layers, .npz.", show_default=False)]
 
 

@@ -201,13 +201,23 @@ def rows_until(model: Model, until: str | None) -> tuple[Row, ...]:
     if wrong:
         lines = [f"{row.name} ({row.op}): {row.problem}" for row in wrong]
         raise ModelError("\n".join(filter(None, [problem_list(model.subject, lines), way_out(rows, wrong[0])])))
+    if not _layers(rows):
+        first = _layers(model.rows)
+        hint = f"; the first layer is {first[0].name!r}" if first else ""
+        raise ModelError(
+            f"{model.subject}: nothing runs on the accelerator{'' if until is None else f' up to {until!r}'}{hint}"
+        )
     return rows
+
+
+def _layers(rows: Sequence[Row]) -> list[Row]:
+    """Return the rows that are layers of a trace."""
+    return [row for row in rows if row.place in ("array", "vector unit")]
 
 
 def way_out(rows: Sequence[Row], first: Row) -> str:
     """Return how to run the part before the first operator that is not supported; empty where there is none."""
-    before = rows[: rows.index(first)]
-    runs = [row for row in before if row.place in ("array", "vector unit")]
+    runs = _layers(rows[: rows.index(first)])
     if not runs:
         return ""
     return f"to run the part before: --until {runs[-1].name} (Python: until={runs[-1].name!r})"

@@ -166,6 +166,16 @@ def test_everything_that_is_not_supported_is_in_one_message_with_the_way_out(tmp
     assert "no layer is named '0_conv'; did you mean '0_conv_2d'?" in message(path, until="0_conv")
 
 
+def test_a_beginning_without_layers(tmp_path):
+    net = Maker()
+    x, y, z = net.tensor((1, 3), "FLOAT32"), net.tensor((1, 3), "INT8", 0.1), net.tensor((1, 3), "INT8", 0.1)
+    net.op("QUANTIZE", [x], [y], "QuantizeOptions")
+    net.op("RELU", [y], [z])
+    path = net.save(tmp_path / "net.tflite", [x], [z])
+    text = message(path, np.zeros((1, 3), np.float32), until="0_quantize")
+    assert text.endswith("nothing runs on the accelerator up to '0_quantize'; the first layer is '1_relu'")
+
+
 def test_float_and_hybrid_layers_are_refused_in_words(tmp_path):
     net, inputs, (_y, _z, out) = maker()
     net.tensors[inputs[0]].type, net.tensors[inputs[0]].quantization = 0, None  # FLOAT32
