@@ -72,6 +72,7 @@ def add_product(
         product.kind
     ]
     view, macs = add(site, product)
+    walk.formats[site.output] = out_format
     second = product.weight if product.weight is not None else product.other
     assert second is not None
     shape = product.weight.codes.shape if product.weight is not None else product.other.shape  # type: ignore[union-attr]

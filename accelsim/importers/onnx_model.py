@@ -9,7 +9,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import ArrayLike
 
-from accelsim.errors import ModelError
+from accelsim.errors import ModelError, problem_list
 from accelsim.formats import QTensor
 from accelsim.importers.graph import ModelInput, Row, rows_until, take_inputs
 from accelsim.importers.onnx_edges import EDGES, HOST_OPERATORS, host, leave
@@ -108,7 +108,12 @@ class OnnxModel:
             description="; ".join((f"imported from {self._graph.path.name} ({self.kind}), semantics {semantics}",
                                    *self.notes)),
         )  # fmt: skip
-        return self._walked(walk).builder
+        walk = self._walked(walk)
+        # What is fine for one batch of the file may not be for several.
+        wrong = [f"{row.name} ({row.op}): {row.problem}" for row in walk.rows if row.problem]
+        if wrong:
+            raise ModelError(problem_list(self.subject, wrong))
+        return walk.builder
 
     def _walked(self, walk: Walk) -> Walk:
         """Walk, and name the network's outputs."""

@@ -128,10 +128,19 @@ def _codes(walk: Walk, node: Node, index: int = 0) -> Codes:
 
 
 def _add(
-    walk: Walk, node: Node, operator: str, x: Codes, attributes: dict[str, Any], stored: Shape, *, index: int = 0
+    walk: Walk,
+    node: Node,
+    operator: str,
+    x: Codes,
+    attributes: dict[str, Any],
+    stored: Shape,
+    *,
+    index: int = 0,
+    last: Move | None = None,
 ) -> None:
-    """Add an operator on a tensor, arranged as it is, and say what its output is."""
+    """Add an operator on a tensor, arranged as it is, and say what its output is: after `last`, if given."""
     view = View("", stored, x.view.moves)
+    view = view if last is None else view.moved(last)
     name = walk.vector_layer(
         node, operator, [x.view.tensor], output_of(x), attributes, after=stored, names=node.outputs[index], view=view
     )
@@ -152,10 +161,8 @@ def max_pool(walk: Walk, node: Node) -> None:
     kernel, geometry = window(node, (height, width), channels)
     sizes = window_sizes((height, width), kernel, geometry, bool(node.attributes.get("ceil_mode", 0)))
     attributes = {"kernel": kernel, "stride": geometry.stride, "padding": geometry.padding}
-    _add(walk, node, "max_pool2d", images, attributes, (batch, *sizes, channels))
-    if flat:
-        made = walk.values[node.outputs[0]]
-        walk.set(node, replace(made, view=made.view.moved(Move("reshape", (batch, channels, sizes[1])))))
+    last = Move("reshape", (batch, channels, sizes[1])) if flat else None
+    _add(walk, node, "max_pool2d", images, attributes, (batch, *sizes, channels), last=last)
 
 
 def _axis_order(walk: Walk, node: Node, x: Codes) -> tuple[Codes, Shape]:

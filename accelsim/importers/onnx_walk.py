@@ -121,6 +121,7 @@ class Walk:
         self.names = Names()
         self.builder = TraceBuilder(Names().new(self.graph.path.stem), self.description)
         self.outputs: list[str] = []
+        self.formats: dict[str, str] = {}  # of the trace's tensors
         self.input_tensors: set[str] = set()
         self.image_names = _images(self.graph)
 
@@ -252,6 +253,7 @@ class Walk:
             moves = (Move("transpose", CHANNELS_FIRST), Move("reshape", shape))
         tensor = self.names.new(entering.name)
         self.input_tensors.add(tensor)
+        self.formats[tensor] = entering.format
         inner = View(tensor, stored, moves)
         if self.given is None:
             codes = np.full(stored, _some_code(entering), np.int32)
@@ -363,14 +365,12 @@ class Walk:
             layer, operator, inputs, output=output.format, scale=output.scale, zero_point=output.zero_point,
             attributes=attributes, output_name=output_name, expected=self.expected_of(names, view),
         )  # fmt: skip
-        reads = inputs[0] if isinstance(inputs[0], str) else ""
-        self._add_row(Row(layer, node.op, "vector unit", self.shape_of(node.input(0)), (), after,
-                          self.builder_format(reads), "-", output.format, 0, 0))  # fmt: skip
+        reads = self.formats[next(each for each in inputs if isinstance(each, str))]
+        self.formats[made] = output.format
+        before = self.shape_of(node.input(0))
+        op = node.op if names else operator
+        self._add_row(Row(layer, op, "vector unit", before, (), after, reads, "-", output.format, 0, 0))
         return made
-
-    def builder_format(self, tensor: str) -> str:
-        """Return the format of a tensor of the trace so far."""
-        return self.builder._assembly.tensors[tensor].format if tensor else "-"
 
     def list_layer(
         self, layer: str, node: Node, x: Codes, weight_shape: Shape, weight_format: str, after: Shape, out: str,

@@ -119,7 +119,7 @@ def test_automatic_padding(tmp_path, auto_pad, kernel):
     constants = {"xs": np.float32(0.02), "xz": np.uint8(100), "w": codes(rng, np.int8, (4, 3, kernel, kernel)),
                  "ws": np.float32(0.01), "wz": np.int8(0), "ys": np.float32(0.4), "yz": np.uint8(128)}  # fmt: skip
     made = model(
-        [node("QLinearConv", list(("x", *constants)), ["y"], auto_pad=auto_pad, strides=[2, 2])],
+        [node("QLinearConv", ["x", *constants], ["y"], auto_pad=auto_pad, strides=[2, 2])],
         {"x": (np.uint8, [1, 3, 8, 7])},
         {"y": (np.uint8, 4)},
         constants,
