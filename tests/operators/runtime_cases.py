@@ -342,7 +342,16 @@ def _ort_concat(name, rng):
     return name, {"axis": 1, "rule": "onnxruntime"}, [x, y], output, call
 
 
+def _ort_leaky_relu(name, rng):
+    x = tensor(rng, (3, 40), str(rng.choice(BYTES)))
+    output = ((3, 40), x[1], f32(x[2] * np.exp(rng.uniform(-1, 2))), a_zero(rng, x[1]))
+    alpha = f32(rng.uniform(0.01, 0.9))
+    node = ("com.microsoft:QLinearLeakyRelu", ["x0", "0s", "0z", "1s", "1z"], "out", {"alpha": alpha})
+    return name, {"alpha": alpha, "rule": "onnxruntime"}, [x], output, onnxruntime([node], [x], output)
+
+
 ONNXRUNTIME = {
+    "leaky_relu": _ort_leaky_relu,
     **dict.fromkeys(("add", "mul"), _ort_arithmetic),
     "requantize": _ort_requantize,
     "average_pool2d": _ort_pool,

@@ -28,6 +28,8 @@ def computed(name, attributes, inputs, output):
 def test_every_operator_that_a_runtime_has_is_stored():
     assert {case["operator"] for case in GOLDEN["litert"]} == set(runtime_cases.LITERT)
     assert {case["operator"] for case in GOLDEN["onnxruntime"]} == set(runtime_cases.ONNXRUNTIME)
+    tables = {case["attributes"]["function"] for case in GOLDEN["litert"] if case["operator"] == "lookup"}
+    assert tables == set(runtime_cases.TABLES)
     without = set(OPERATORS) - set(runtime_cases.LITERT)
     assert without == {"reshape", "gelu", "layer_norm"}, "I-BERT has no runtime; a reshape has no arithmetic"
 

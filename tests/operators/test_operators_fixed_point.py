@@ -108,6 +108,10 @@ def test_constants_are_what_they_say():
     assert constant(math.exp(-1 / 8), 0).raw == fixed_exp.EXP_OF_MINUS_EIGHTH
     assert constant(48 / 17, 2).raw == fixed_exp.FORTY_EIGHT_SEVENTEENTHS
     assert constant(math.log(2), 0).raw == fixed_exp.LOG_2
+    fourth = 2**0.25
+    alphas = (11 / 240 * fourth, fourth / 20, 2 / fourth - fourth, fourth / 4)
+    names = (fixed_exp.ALPHA_N, fixed_exp.ALPHA_D, fixed_exp.ALPHA_I, fixed_exp.ALPHA_F)
+    assert tuple(constant(value, 0).raw for value in alphas) == names
 
 
 @given(st.integers(-(2**31), 0), st.integers(3, 5))

@@ -21,6 +21,7 @@ def test_exponential_constants_by_hand():
     """Scale 1/10: 0.6931 / 0.1 = 6.931, floor of the negative -7; 0.96963238 / 0.35815147 / 0.1 = 27.07;
     1 / 0.35815147 / 0.01 = 279.2. At difference 0 the polynomial is 279: 279 * 0.35815147 / 100 = 0.99924.
     """
+    assert ibert.exp_constants(0.03)[0] == -24  # -23.1
     constants = ibert.exp_constants(0.1)
     assert constants[:3] == (-7, 27, 279)
     assert constants.unit * 2**30 == pytest.approx(0.0035815147, rel=1e-6)

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from operator_cases import operand, spec
 
+from accelsim.operators import mean
 from accelsim.operators.registry import OPERATORS, attributes_of
 
 
@@ -59,6 +60,20 @@ def test_a_sum_by_hand():
     shifted = [operand([3, -3], scale=0.5), operand([3, -3], scale=0.25)]  # 4.5 steps
     assert run("add", shifted, output, rule="tflite") == [5, -5]
     assert run("add", shifted, output, rule="onnxruntime") == [4, -4]
+
+
+@pytest.mark.parametrize(
+    ("scales", "zeros", "codes", "wanted"),
+    [
+        ((0.007994169369339943, 0.019255686551332474, 0.043732430785894394), (-128, -7, 99), (-29, 3), 121),
+        ((0.4612026512622833, 0.05133571848273277, 0.6309316754341125), (-69, 110, 8), (17, -128), 51),
+        ((0.014460683800280094, 0.03547089546918869, 0.015215412713587284), (116, -123, -117), (22, -45), -25),
+    ],
+)
+def test_the_shift_before_a_sum(scales, zeros, codes, wanted):
+    """Found by search: sums that a shift of 19 would round to the other side. Codes as LiteRT 2.3.0 gives them."""
+    inputs = [operand([code], "int8", s, z) for code, s, z in zip(codes, scales[:2], zeros[:2], strict=True)]
+    assert run("add", inputs, spec([1], "int8", scales[2], zeros[2])) == [wanted]
 
 
 def test_a_wide_output_is_not_clamped_under_hawq():
@@ -127,6 +142,7 @@ def test_mean_by_hand():
 
 def test_the_mean_of_three_is_a_truncated_multiplier():
     """1/3 as 2**30 << 1 // 3 is a bit less than a third: 3 * 715827882 / 2**31 = 0.9999999995 rounds to 1."""
+    assert mean._tflite_factors(1.0, 3) == (715827882, 0)
     x = operand(np.array([1, 1, 1]).reshape(1, 3))
     assert run("mean", [x], spec([1, 1]), axes=(1,)) == [[1]]
 
