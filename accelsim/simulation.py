@@ -397,6 +397,8 @@ def _output_stage(layer: Layer, trace: Trace, operands: GemmOperands) -> OutputS
     if operands.summation.kind == "fixed":
         acc_shift = operands.summation.lsb_exponent
     output_format, output_scale, zero_point = trace.output_factors(layer)
+    if layer.activation == "threshold":
+        zero_point = np.zeros_like(zero_point)  # thresholds make codes as they are; what codes mean is the reader's
     return OutputStage(
         rounding=layer.rounding,
         scale=None if factors is None else factors.scale,

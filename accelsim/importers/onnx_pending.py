@@ -80,6 +80,17 @@ class Pending:
         return replace(self, moves=(*self.moves, move), shape=move.shape(self.shape))
 
     @property
+    def never_negative(self) -> bool:
+        """Whether the result is a sum of numbers that are not negative, times some."""
+        product = self.product
+        if product is None or product.weight is None or product.bias is not None:
+            return False
+        x, weight = formats.get(product.x.format), product.weight
+        positive = x.datapath == "integer" and x.code_low >= product.x.zero_point and weight.format != "binary"
+        positive = positive and bool(np.all(weight.codes >= 0)) and not weight.zero_point.any()
+        return positive and all(step.kind != "add" and bool(np.all(step.value >= 0)) for step in self.steps)
+
+    @property
     def product_channels(self) -> int:
         """Output channels of the product."""
         assert self.product is not None

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from accelsim import formats
-from accelsim.errors import AccelsimError
+from accelsim.errors import AccelsimError, ModelError
 from accelsim.formats import QTensor, make_qtensor
 from accelsim.importers.graph import ModelInput, Names, NotSupported, Row
 from accelsim.importers.onnx_graph import Node, OnnxGraph, Port, evaluated
@@ -63,16 +63,16 @@ class OnnxInput(ModelInput):
 
     def codes(self, data: Any, *, subject: str) -> QTensor:
         """Return the user's data as codes: integers are codes, reals take the steps and are quantized."""
-        array = np.asarray(data)
+        array, what = np.asarray(data), f"{subject}: input {self.name!r}"
         if array.dtype.kind != "f" or self.quantize is None:
             return super().codes(data, subject=subject)
-        super().codes(data, subject=subject)  # for what it checks
-        reals = self._batched(array, f"{subject}: input {self.name!r}").astype(np.float32)
+        reals = self._batched(array, what).astype(np.float32)
+        if not np.all(np.isfinite(reals)):
+            raise ModelError(f"{what}: {np.count_nonzero(~np.isfinite(reals))} values are NaN or infinite in float32")
         for step in self.steps:
             reals = step(reals)
-        return make_qtensor(
-            self.quantize(reals), formats.get(self.format), self.scale, self.zero_point, subject=f"input {self.name!r}"
-        )
+        number_format = formats.get(self.format)
+        return make_qtensor(self.quantize(reals), number_format, self.scale, self.zero_point, subject=what)
 
 
 @dataclass(frozen=True)

@@ -66,15 +66,16 @@ def trunc(walk: Walk, node: Node) -> None:
         raise NotSupported("truncates what has a zero point; only 0 is supported")
     before = whole_number(walk.number(node, 3, "the bits before"), "the bits before")
     after = whole_number(walk.number(node, len(node.inputs) - 1, "the bits after"), "the bits after")
-    if len(node.inputs) == 5:
+    value = walk.values.get(node.input(0))
+    signed = bool(node.attributes.get("signed", 1))
+    if len(node.inputs) == 5:  # says no sign, and never clamps: what cannot be negative gets all bits
         step, means = np.float32(scale * np.float32(2.0 ** (before - after))), scale
+        signed = not (isinstance(value, Pending) and value.never_negative)
     else:
         means = np.float32(walk.number(node, 4, "the scale after"))
         step = np.float32(scale * np.float32(2.0 ** np.round(np.log2(means / scale))))
-    signed = bool(node.attributes.get("signed", 1))
     format_name, low, high = _range(after, signed, bool(node.attributes.get("narrow", 0)))
     made = Quantizer(format_name, low, high, step, 0, _rounding(node, "FLOOR"), zero_first=True, inner=scale)
-    value = walk.values.get(node.input(0))
     if not isinstance(value, Pending):
         raise NotSupported("truncates what no product and no pooling made; quantize it instead")
     codes = quantize(walk, node, value, made)
