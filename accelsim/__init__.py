@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from accelsim.config.model import HardwareConfig
     from accelsim.errors import AccelsimError
     from accelsim.formats.spec import QTensor
+    from accelsim.importers.api import import_model
     from accelsim.ppu.requantize import requantize
     from accelsim.report.values import LayerReport, RunReport
     from accelsim.simulation import simulate
@@ -38,6 +39,7 @@ _HOME = {
     "Trace": "accelsim.trace.reader",
     "TraceBuilder": "accelsim.trace.builder",
     "formats": "accelsim.formats",
+    "import_model": "accelsim.importers.api",
     "load_config": "accelsim.config.loader",
     "load_trace": "accelsim.trace.reader",
     "requantize": "accelsim.ppu.requantize",
@@ -54,6 +56,7 @@ __all__ = [
     "TraceBuilder",
     "__version__",
     "formats",
+    "import_model",
     "load_config",
     "load_trace",
     "requantize",

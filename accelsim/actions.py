@@ -10,7 +10,7 @@ class Action(NamedTuple):
     """One kind of event, priced by the energy table.
 
     component : where it happened, and where its energy is reported: "mac", "register", "accumulator", "scale_unit",
-        "decoder", "ppu", "buffer", "dram", "control", "leakage"
+        "decoder", "ppu", "vector", "buffer", "dram", "control", "leakage"
     operation : the entry of the energy table: "mult", "add", "register_write", "sram_read" ...
     params : the numbers that the entry's formula takes, in its order (bit-widths, or bytes of capacity)
     """

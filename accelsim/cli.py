@@ -43,6 +43,9 @@ def _path(text: str) -> Path:
 
 
 ConfigPath = Annotated[Path, typer.Argument(metavar="CONFIG", help="The hardware, YAML.", show_default=False)]
+ModelPath = Annotated[
+    Path, typer.Argument(metavar="MODEL", help="A quantized model, .tflite or .onnx.", show_default=False)
+]
 TracePath = Annotated[Path, typer.Argument(metavar="TRACE", help="The quantized layers, .npz.", show_default=False)]
 
 
@@ -298,6 +301,44 @@ def quantize(
         )
         written = load_trace(builder.save(out))
         typer.echo(f"{written.path}: {written.name}, {len(written.layers)} layers, digest {written.digest}")
+
+
+@app.command("import")
+def import_(
+    model: ModelPath,
+    inputs: Annotated[
+        str, typer.Option(metavar="FILE[:ARRAY]", help="Its data, .npz: floats, or integer codes; labels if you like.")
+    ],
+    out: Annotated[Path, typer.Option("--out", "-o", metavar="TRACE", help="The trace to write, .npz.")],
+    semantics: Annotated[
+        str | None, typer.Option(metavar="NAME", help="tflite-reference, tflite-micro or onnxruntime; docs/import.md.")
+    ] = None,
+    batch: Annotated[int | None, typer.Option(min=1, metavar="N", help="Only the first N inputs.")] = None,
+    until: Annotated[
+        str | None, typer.Option(metavar="LAYER", help="The last layer to import, as inspect names it.")
+    ] = None,
+) -> None:
+    """Import a quantized MODEL with its data as a trace."""
+    with user_errors():
+        from accelsim.importers.api import model_builder, open_model
+        from accelsim.importers.data import read_data
+        from accelsim.trace.reader import load_trace
+
+        network = open_model(model)
+        data, labels = read_data(inputs, network.inputs)
+        builder = model_builder(network, data, semantics, until=until, batch=batch, labels=labels)
+        written = load_trace(builder.save(out))
+        typer.echo(f"{written.path}: {written.name}, {len(written.layers)} layers, digest {written.digest}")
+
+
+@app.command()
+def inspect(model: ModelPath) -> None:
+    """List the layers of MODEL, what they cost, and what cannot be imported."""
+    with user_errors():
+        from accelsim.importers.api import open_model
+        from accelsim.report.model_contents import print_model
+
+        print_model(open_model(model))
 
 
 def main() -> None:

@@ -26,6 +26,10 @@ class NetworkError(AccelsimError):
     """A float network is damaged or inconsistent, or cannot be quantized as asked."""
 
 
+class ModelError(AccelsimError):
+    """A model file is damaged, cannot be imported as asked, or does not fit the data."""
+
+
 class FormatError(AccelsimError, ValueError):
     """A number format is unknown, or cannot represent what it was given."""
 

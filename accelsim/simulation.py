@@ -6,6 +6,7 @@ keeps.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Literal
@@ -23,21 +24,24 @@ from accelsim.engine.contract import ComputeResult, Engine, RegisterWatch
 from accelsim.engine.watched import watch_layer, why_not_watched
 from accelsim.errors import AccelsimError
 from accelsim.formats.spec import FLOATING, QTensor
-from accelsim.mapping.contract import GemmOperands, LayerPlan
+from accelsim.mapping.contract import CycleCounts, GemmOperands, GemmShape, LayerPlan
 from accelsim.mapping.direct import direct_accumulators
 from accelsim.mapping.lower import LoweredLayer, lower
 from accelsim.mapping.plan import plan_operands
 from accelsim.mapping.traffic import lookup_actions, traffic_actions
+from accelsim.mapping.vector import operand_of, vector_cycles, vector_traffic
+from accelsim.operators.registry import get as get_operator
+from accelsim.operators.spec import TensorSpec
 from accelsim.ppu.padding import subtract_padding
 from accelsim.ppu.pipeline import OutputStage, post_process, rule_in_force
 from accelsim.ppu.reference import post_process_reference
 from accelsim.ppu.zero_point import Corrected, apply_zero_points
 from accelsim.report.accuracy import compare, count_mismatches, fake_quant_distance, network_accuracy
-from accelsim.report.fake_quant import fake_layer
+from accelsim.report.fake_quant import fake_layer, on_grid
 from accelsim.report.findings import NetworkAccuracy, OverflowPlace, OverflowReport, RegisterReport
 from accelsim.report.values import LayerReport, RunReport
 from accelsim.trace.reader import Trace
-from accelsim.trace.schema import Conv2dMeta, Layer, MatmulMeta
+from accelsim.trace.schema import Conv2dMeta, Layer, MatmulMeta, Step, VectorMeta
 
 ProgressCallback = Callable[[int, int, str], None]
 """Called with (layers done, layers in all, name of the layer that runs now, or an empty string at the end)."""
@@ -92,7 +96,7 @@ def simulate(
     for index, layer in enumerate(trace.layers):
         if progress is not None:
             progress(index, len(trace.layers), layer.name)
-        reports.append(run.layer(index, layer))
+        reports.append(run.vector(index, layer) if isinstance(layer, VectorMeta) else run.layer(index, layer))
     if progress is not None:
         progress(len(trace.layers), len(trace.layers), "")
     array = config.array
@@ -138,7 +142,7 @@ class _Run:
         self.remarks: list[str] = []
         self.exponent_spans = (0, 0)  # the largest of any layer: what the machine is built for
         self.final_layer = next(layer.name for layer in trace.layers if layer.output == trace.outputs[-1])
-        self.last_use = {name: i for i, layer in enumerate(trace.layers) for name in _operands(layer)}
+        self.last_use = {name: i for i, layer in enumerate(trace.layers) for name in _reads(layer)}
 
     def layer(self, index: int, layer: Layer) -> LayerReport:
         """Compute one layer from its inputs to its report; forget the tensors that nobody needs any more."""
@@ -224,6 +228,63 @@ class _Run:
             fake_quant=fake_quant_distance(fake, output.dequantize(), _steps(output)),
         )
 
+    def vector(self, index: int, layer: VectorMeta) -> LayerReport:
+        """Run an operator of the vector unit."""
+        config, trace = self.config, self.trace
+        operator = get_operator(layer.operator)
+        attributes = operator.attributes.model_validate(layer.attributes)
+        tensors = [self._tensor(name) for name in layer.inputs]
+        inputs = [operand_of(tensor) for tensor in tensors]
+        output_format, scale, zero_point = trace.output_factors(layer)
+        spec = TensorSpec(trace.tensor_meta(layer.output).shape, output_format, float(scale), int(zero_point))
+        with _naming(layer):
+            operator.check(inputs, spec, attributes)
+            codes = operator.run(inputs, spec, attributes)
+            output = trace.output_tensor(layer, codes)
+        verified = None
+        if self.verify:
+            again = np.asarray(operator.oracle(inputs, spec, attributes)).reshape(spec.shape)
+            verified = count_mismatches(output.codes, again)
+        work = operator.work(inputs, spec, attributes)
+        cycles = CycleCounts(vector=vector_cycles(work, config))
+        actions = work.actions + vector_traffic(
+            work, config, input_bits=[tensor.size_bits for tensor in tensors], output_bits=output.size_bits
+        )
+        with _naming(layer):
+            energy = energy_account(actions, self.table)
+        expected, reference = trace.expected(layer.output), trace.reference(layer.output)
+        reals = [
+            self.fake.get(name, tensor.dequantize()).astype(np.float64)
+            for name, tensor in zip(layer.inputs, tensors, strict=True)
+        ]
+        fake = on_grid(operator.real(reals, attributes), output)
+        self._keep(index, layer, output, fake, reference)
+        idle = RegisterWatch(0, None, 0, 0)
+        return LayerReport.build(
+            name=layer.name,
+            op=layer.operator,
+            shape=GemmShape(1, math.prod(spec.shape[:-1]), 0, spec.shape[-1]),
+            macs=0,
+            input_format=tensors[0].format.name,
+            weight_format=tensors[1].format.name if len(tensors) > 1 else "-",
+            output_format=output_format.name,
+            cycles=cycles,
+            peak_macs_per_cycle=config.array.rows * config.array.cols * config.array.lanes,
+            clock_mhz=config.clock_mhz,
+            actions=actions,
+            energy=energy,
+            overflow=OverflowReport(
+                psum=_idle_report(idle, config.array.psum),
+                accumulator=_idle_report(idle, config.accumulator),
+                output_clamp=0,
+            ),
+            output_codes=output.codes,
+            mismatches=None if expected is None else _differing(output, expected),
+            verified=verified,
+            accuracy=None if reference is None else compare(reference, output.dequantize()),
+            fake_quant=fake_quant_distance(fake, output.dequantize(), _steps(output)),
+        )
+
     def _tensor(self, name: str) -> QTensor:
         if name not in self.tensors:
             self.tensors[name] = self.trace.tensor(name)
@@ -242,9 +303,9 @@ class _Run:
         return fake_layer(layer, fake_x, fake_weight, real_bias, output, thresholds=real_thresholds, pad=pad)
 
     def _keep(
-        self, index: int, layer: Layer, output: QTensor, fake: Float32, reference: NDArray[np.float64] | None
+        self, index: int, layer: Step, output: QTensor, fake: Float32, reference: NDArray[np.float64] | None
     ) -> None:
-        for name in _operands(layer):
+        for name in _reads(layer):
             if self.last_use[name] == index:
                 self.tensors.pop(name, None)
                 self.fake.pop(name, None)
@@ -304,7 +365,7 @@ def _check_arguments(config: object, trace: object) -> None:
 
 
 @contextmanager
-def _naming(layer: Layer) -> Iterator[None]:
+def _naming(layer: Step) -> Iterator[None]:
     """Put the layer's name before the message of an error."""
     try:
         yield
@@ -323,6 +384,15 @@ def _parameter_bits(bias: Bias | None, stage: OutputStage, config: HardwareConfi
     if stage.thresholds is not None:
         bits += stage.thresholds.size * config.accumulator.bits
     return bits
+
+
+def _idle_report(watch: RegisterWatch, register: Register) -> RegisterReport:
+    return RegisterReport.from_watch(watch, bits=register.bits, policy=register.overflow, first=None)
+
+
+def _reads(layer: Step) -> tuple[str, ...]:
+    """Return the names of all tensors that a layer reads."""
+    return layer.inputs if isinstance(layer, VectorMeta) else _operands(layer)
 
 
 def _operands(layer: Layer) -> tuple[str, str]:
@@ -351,6 +421,8 @@ def _output_stage(layer: Layer, trace: Trace, operands: GemmOperands) -> OutputS
     if operands.summation.kind == "fixed":
         acc_shift = operands.summation.lsb_exponent
     output_format, output_scale, zero_point = trace.output_factors(layer)
+    if layer.activation == "threshold":
+        zero_point = np.zeros_like(zero_point)  # thresholds make codes as they are; what codes mean is the reader's
     return OutputStage(
         rounding=layer.rounding,
         scale=None if factors is None else factors.scale,

@@ -256,6 +256,13 @@ class Ppu(Section):
     )
 
 
+class Vector(Section):
+    """The vector unit: additions of tensors, pooling, softmax and what else lies between the matrix products."""
+
+    lanes: int = Field(16, ge=1, le=4096, description="elements a cycle")
+    latency_cycles: int = Field(8, ge=0, le=1000, description="pipeline depth")
+
+
 class Buffer(Section):
     """An on-chip SRAM; its capacity sets the energy of a bit."""
 
@@ -298,6 +305,7 @@ class HardwareConfig(Section):
     array: Array = Field(description="the grid of processing elements (PEs)")
     accumulator: Register = Field(default_factory=lambda: Register(), description="accumulators below the array")
     ppu: Ppu = Field(default_factory=lambda: Ppu(), description="post-processing unit")
+    vector: Vector = Field(default_factory=lambda: Vector(), description="vector unit")
     buffers: Buffers = Field(default_factory=lambda: Buffers(), description="on-chip SRAM")
     dram: Dram = Field(default_factory=lambda: Dram(), description="off-chip memory")
     energy: Energy = Field(default_factory=lambda: Energy(), description="energy table")

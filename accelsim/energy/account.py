@@ -25,6 +25,7 @@ COMPONENTS = MappingProxyType(
         "scale_unit": "products, exponents and shifts of block scales and of sums of floats",
         "decoder": "look-ups of codebook weights",
         "ppu": "requantization, activation, clamp, output format",
+        "vector": "operators of the vector unit",
         "buffer": "on-chip SRAM, read and written",
         "dram": "off-chip memory, read and written",
         "control": "sequencing of the array",

@@ -35,6 +35,7 @@ class CycleCounts:
     compute : the far corner works: one lane step a cycle
     drain : output-stationary results leave (not hidden behind the next pass)
     ppu : the array waits for the PPU, and the PPU's pipeline empties after the layer's last result
+    vector : the vector unit works (the array rests)
     """
 
     load: int = 0
@@ -42,6 +43,7 @@ class CycleCounts:
     compute: int = 0
     drain: int = 0
     ppu: int = 0
+    vector: int = 0
 
     @property
     def total(self) -> int:

@@ -52,13 +52,22 @@ def fake_layer(
         y = np.minimum(y, np.float32(6))
     if layer.rounding is None:  # raw accumulators leave: nothing is quantized
         return y.astype(np.float32)
-    quantized = output.format.quantize(
-        y, output.block_axis, channel_axis=output.channel_axis, scale=output.scale, zero_point=output.zero_point
-    )
+    quantized = _quantized(y, output)
     if layer.clamp is not None:
         limited = np.clip(quantized.codes, layer.clamp.low, layer.clamp.high).astype(np.int32)
         quantized = replace(quantized, codes=limited)
     return quantized.dequantize().astype(np.float32)
+
+
+def on_grid(values: NDArray[np.float64], output: QTensor) -> Float32:
+    """Return real values quantized as `output` is, and back."""
+    return _quantized(values, output).dequantize().astype(np.float32)
+
+
+def _quantized(values: NDArray[np.floating], output: QTensor) -> QTensor:
+    return output.format.quantize(
+        values, output.block_axis, channel_axis=output.channel_axis, scale=output.scale, zero_point=output.zero_point
+    )
 
 
 def _convolve(layer: Conv2dMeta, x: Float32, weight: Float32, pad: float) -> Float32:

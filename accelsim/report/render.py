@@ -22,6 +22,7 @@ _TITLES = {
     "scale_unit": "scales",
     "decoder": "decoders",
     "ppu": "PPU",
+    "vector": "vector",
     "buffer": "buffers",
     "dram": "DRAM",
     "control": "control",
@@ -117,7 +118,8 @@ def _time_table(report: RunReport, totals: Totals, page: Page) -> None:
             lambda layer, cause=cause: f"{layer.cycles[cause]:,}",  # type: ignore[misc]
             lambda t, cause=cause: f"{t.cycles[cause]:,}",  # type: ignore[misc]
         )
-        for cause in totals.cycles.by_cause()
+        for cause, cycles in totals.cycles.by_cause().items()
+        if cycles or cause != "vector"  # most traces have no operators between their layers
     ]
     columns += [
         Column("cycles", lambda layer: f"{layer.total_cycles:,}", lambda t: f"{t.total_cycles:,}"),

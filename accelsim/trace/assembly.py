@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from pydantic import ValidationError
 
 from accelsim import formats
 from accelsim.errors import AccelsimError, ShapeError, TraceError, did_you_mean
 from accelsim.formats import Format, QTensor
 from accelsim.formats.spec import FLOATING
+from accelsim.operators import registry as operators
 from accelsim.trace.factors import narrow_codes, plain_array, quantize_bias, real_bias
-from accelsim.trace.geometry import output_dims
+from accelsim.trace.geometry import input_dims, output_dims
 from accelsim.trace.metadata import MetaError, checked
 from accelsim.trace.pieces import check_input, check_layer
-from accelsim.trace.schema import Conv2dMeta, Layer, LinearMeta, MatmulMeta, TensorMeta, TensorName
+from accelsim.trace.schema import Conv2dMeta, Layer, LinearMeta, MatmulMeta, Step, TensorMeta, TensorName, VectorMeta
 from accelsim.trace.shapes import Shape, channel_axis_of_weight, output_shape
 from accelsim.trace.slots import TensorPart, layer_array, tensor_array
 
@@ -51,7 +53,7 @@ class Assembly:
 
     def __init__(self) -> None:
         self.tensors: dict[str, TensorMeta] = {}
-        self.layers: list[Layer] = []
+        self.layers: list[Step] = []
         self.arrays: Arrays = {}
 
     @property
@@ -62,8 +64,14 @@ class Assembly:
     @property
     def used(self) -> set[str]:
         """Every tensor that a layer reads as an activation."""
-        others = {layer.other for layer in self.layers if isinstance(layer, MatmulMeta)}
-        return others | {layer.input for layer in self.layers}
+        read: set[str] = set()
+        for layer in self.layers:
+            if isinstance(layer, VectorMeta):
+                read.update(layer.inputs)
+            else:
+                read.add(layer.input)
+                read.update([layer.other] if isinstance(layer, MatmulMeta) else [])
+        return read
 
     def shape(self, tensor: str, where: str) -> Shape:
         """Return a tensor's shape; TraceError for an unknown name."""
@@ -144,6 +152,73 @@ class Assembly:
         self.layers.append(layer)
         return output
 
+    def add_vector(
+        self,
+        name: str,
+        operator: str,
+        inputs: Sequence[str | QTensor],
+        *,
+        output: str | Format,
+        scale: float,
+        zero_point: int,
+        attributes: dict[str, Any],
+        output_name: str | None,
+        expected: ArrayLike | None,
+        reference: ArrayLike | None,
+    ) -> str:
+        """Add an operator of the vector unit and its output; return the output's name."""
+        where = f"layer {name!r}"
+        if any(layer.name == name for layer in self.layers):
+            raise TraceError(f"{where}: another layer has this name; use a new one, or begin a new TraceBuilder")
+        made_name = output_name if output_name is not None else f"{name}.out"
+        self._refuse_taken(made_name, where)
+        new_tensors: dict[str, TensorMeta] = {}
+        new_arrays: Arrays = {}
+        names = []
+        for position, tensor in enumerate(inputs):
+            if isinstance(tensor, str):
+                self.shape(tensor, where)
+                names.append(tensor)
+                continue
+            constant = f"{name}.{position}"
+            self._refuse_taken(constant, where)
+            dims = tuple(f"dim{axis}" for axis in range(len(tensor.shape)))
+            new_tensors[constant], arrays = _stored(constant, tensor, dims)
+            new_arrays.update(arrays)
+            names.append(constant)
+        fields = {"name": name, "operator": operator, "inputs": names, "output": made_name, "attributes": attributes}
+        layer = checked(lambda: VectorMeta.model_validate(fields), where, VectorMeta)
+        number_format, factor = _requantized_output(where, output, scale)
+        tensors = {**self.tensors, **new_tensors}
+        try:
+            known = operators.get(operator)
+            shapes = [tensors[each].shape for each in names]
+            shape = known.output_shape(shapes, known.attributes.model_validate(attributes))
+        except ValidationError as error:
+            problem = error.errors()[0]
+            place = ".".join(map(str, problem["loc"]))
+            raise TraceError(f"{where}: attributes of {operator}: {place}: {problem['msg']}") from None
+        except AccelsimError as error:
+            raise TraceError(f"{where}: {error}") from None
+        dims = tensors[names[0]].dims
+        if len(dims) != len(shape):
+            dims = (
+                input_dims(len(shape))
+                if shape[0] == tensors[names[0]].shape[0]
+                else tuple(f"dim{i}" for i in range(len(shape)))
+            )
+        new_tensors[made_name] = TensorMeta(format=number_format.name, dims=dims, shape=shape)
+        parts = _factors(factor, plain_array(zero_point, f"{where}: zero_point"))
+        if expected is not None:
+            parts["expected"] = narrow_codes(expected, number_format, f"{where}: expected")
+        if reference is not None:
+            parts["reference"] = _floats(reference, f"{where}: reference")
+        new_arrays.update({tensor_array(made_name, part): array for part, array in parts.items()})
+        self.tensors.update(new_tensors)
+        self.arrays.update(new_arrays)
+        self.layers.append(layer)
+        return made_name
+
     def _refuse_taken(self, name: str, where: str) -> None:
         if name in self.tensors:
             raise TraceError(f"{where}: another tensor is named {name!r}; use a new name, or begin a new TraceBuilder")
@@ -204,14 +279,14 @@ def _output(
             raise TraceError(f"{where}: activation 'threshold' needs thresholds, integers [channels, codes - 1]")
         if layer.rounding is not None:
             raise TraceError(f"{where}: thresholds make the codes; use rounding=None")
-        number_format, scale = _requantized_output(where, finish)
+        number_format, scale = _requantized_output(where, finish.output, finish.scale)
         made[layer_array(layer.name, "thresholds")] = plain_array(finish.thresholds, f"{where}: thresholds")
     elif finish.thresholds is not None:
         raise TraceError(f"{where}: thresholds are given, but activation is {layer.activation!r}; use 'threshold'")
     elif layer.rounding is None:
         number_format, scale = _raw_output(where, finish), acc_scale
     else:
-        number_format, scale = _requantized_output(where, finish)
+        number_format, scale = _requantized_output(where, finish.output, finish.scale)
         made.update(_requantization(layer, finish, acc_scale, scale))
     channel_axis = len(shape) - 1 if scale.ndim else None
     last = len(shape) - 1 if number_format.blocks is not None else None
@@ -269,16 +344,18 @@ def _raw_output(where: str, finish: Finish) -> Format:
     return _format(RAW_FORMAT if finish.output is None else finish.output)
 
 
-def _requantized_output(where: str, finish: Finish) -> tuple[Format, NDArray[np.float64]]:
-    if finish.output is None or finish.scale is None:
+def _requantized_output(
+    where: str, output: str | Format | None, factor: float | None
+) -> tuple[Format, NDArray[np.float64]]:
+    if output is None or factor is None:
         raise TraceError(
             f"{where}: say the output's number format and scale, e.g. output='int8', scale=0.05; "
             f"or rounding=None to let raw accumulators leave"
         )
-    scale = plain_array(finish.scale, f"{where}: scale").astype(np.float64)
+    scale = plain_array(factor, f"{where}: scale").astype(np.float64)
     if scale.shape != () or not (np.isfinite(scale) and scale > 0):
-        raise TraceError(f"{where}: scale={finish.scale!r}; the output's scale is one finite number greater than 0")
-    return _format(finish.output), scale
+        raise TraceError(f"{where}: scale={factor!r}; the output's scale is one finite number greater than 0")
+    return _format(output), scale
 
 
 def _requantization(layer: Layer, finish: Finish, acc_scale: NDArray[np.float64], scale: NDArray[np.float64]) -> Arrays:

@@ -193,6 +193,46 @@ class TraceBuilder:
                         multiplier, shift, expected, expected_block_scales, reference, thresholds)  # fmt: skip
         return self._assembly.add_layer(MatmulMeta, name, a, b, {"transpose_other": transpose_other}, finish)
 
+    def vector(
+        self,
+        name: str,
+        operator: str,
+        inputs: Sequence[str | QTensor],
+        *,
+        output: str | Format,
+        scale: float,
+        zero_point: int = 0,
+        attributes: Mapping[str, Any] | None = None,
+        output_name: str | None = None,
+        expected: ArrayLike | None = None,
+        reference: ArrayLike | None = None,
+    ) -> str:
+        """Add an operator of the vector unit (docs/operators.md).
+
+        operator : its name (accelsim.operators.registry)
+        inputs : names of tensors; or QTensors, constants that the trace stores as "<name>.<position>"
+        output, scale, zero_point : what the result's codes mean
+        attributes : by name, as the operator's own page says
+
+        Raises TraceError, which names the layer.
+        """
+        return self._assembly.add_vector(
+            name,
+            operator,
+            inputs,
+            output=output,
+            scale=scale,
+            zero_point=zero_point,
+            attributes=dict(attributes or {}),
+            output_name=output_name,
+            expected=expected,
+            reference=reference,
+        )
+
+    def shape(self, tensor: str) -> tuple[int, ...]:
+        """Return the shape of a tensor so far; TraceError for an unknown name."""
+        return self._assembly.shape(tensor, f"trace {self._name!r}")
+
     def labels(self, labels: ArrayLike) -> None:
         """Say the class of each input of the batch: integers [batch], from 0."""
         self._labels = plain_array(labels, "labels")

@@ -20,7 +20,16 @@ from accelsim.trace import metadata
 from accelsim.trace.archive import META, SIZE_LIMIT_BYTES, ArraySource, ZipSource
 from accelsim.trace.head import BATCH, cut_batch
 from accelsim.trace.problems import file_path, trace_error
-from accelsim.trace.schema import Layer, LayerMeta, MatmulMeta, TensorMeta, TraceMeta
+from accelsim.trace.schema import (
+    Conv2dMeta,
+    Layer,
+    LayerMeta,
+    LinearMeta,
+    Step,
+    TensorMeta,
+    TraceMeta,
+    VectorMeta,
+)
 from accelsim.trace.slots import LABELS, TensorPart, layer_array, tensor_array
 from accelsim.trace.summary import layer_row, size_bits
 from accelsim.trace.validate import find_problems
@@ -78,8 +87,8 @@ class Trace:
         return self._meta
 
     @property
-    def layers(self) -> tuple[Layer, ...]:
-        """The layers, in the order of computation."""
+    def layers(self) -> tuple[Step, ...]:
+        """The layers and vector operators, in the order of computation."""
         return self._meta.layers
 
     @property
@@ -118,7 +127,9 @@ class Trace:
             )
         return self._stored(name, "codes", "block_scales")
 
-    def output_tensor(self, layer: LayerMeta | str, codes: ArrayLike, block_scales: ArrayLike | None = None) -> QTensor:
+    def output_tensor(
+        self, layer: LayerMeta | VectorMeta | str, codes: ArrayLike, block_scales: ArrayLike | None = None
+    ) -> QTensor:
         """Return computed codes as the tensor that a layer puts out.
 
         codes : integers in the output format's range, the output's shape
@@ -126,7 +137,7 @@ class Trace:
 
         Raises TraceError for a wrong shape; FormatError for codes outside of the format's range.
         """
-        output = self._layer(layer).output
+        output = self._step(layer).output
         shape = self._meta.tensors[output].shape
         if np.shape(codes) != shape:
             raise TraceError(
@@ -134,9 +145,11 @@ class Trace:
             )
         return self._qtensor(output, codes, block_scales)
 
-    def output_factors(self, layer: LayerMeta | str) -> tuple[Format, NDArray[np.float64], NDArray[np.int64]]:
+    def output_factors(
+        self, layer: LayerMeta | VectorMeta | str
+    ) -> tuple[Format, NDArray[np.float64], NDArray[np.int64]]:
         """Return (format, scale, zero point) of a layer's output tensor; scale and zero point are () or (C,)."""
-        output = self._layer(layer).output
+        output = self._step(layer).output
         return (formats.get(self._meta.tensors[output].format), *self._factors(output))
 
     def head(self, count: int) -> Trace:
@@ -221,7 +234,7 @@ class Trace:
     @property
     def weight_bytes(self) -> int:
         """Packed size of all weights with their block scales (not biases), each tensor rounded up to whole bytes."""
-        weights = {layer.weight for layer in self.layers if not isinstance(layer, MatmulMeta)}
+        weights = {layer.weight for layer in self.layers if isinstance(layer, Conv2dMeta | LinearMeta)}
         return sum(-(-size_bits(self._meta.tensors[name]) // 8) for name in weights)
 
     def describe(self) -> list[dict[str, Any]]:
@@ -261,7 +274,8 @@ class Trace:
                 yield partial(self.tensor, name)
                 yield partial(self.reference, name)
         for layer in self.layers:
-            yield from self._layer_reads(layer)
+            if not isinstance(layer, VectorMeta):
+                yield from self._layer_reads(layer)
         yield lambda: self.labels
 
     def _output_reads(self, tensor: str) -> tuple[Callable[[], object], ...]:
@@ -274,12 +288,20 @@ class Trace:
     def _subject(self) -> str:
         return str(self._path) if self._path is not None else f"trace {self.name!r}"
 
-    def _layer(self, layer: LayerMeta | str) -> Layer:
+    def _step(self, layer: LayerMeta | VectorMeta | str) -> Step:
         name = layer if isinstance(layer, str) else layer.name
         try:
             return self._layers[name]
         except KeyError:
             raise TraceError(f"{self._subject}: unknown layer {name!r}{did_you_mean(name, self._layers)}") from None
+
+    def _layer(self, layer: LayerMeta | str) -> Layer:
+        step = self._step(layer)
+        if isinstance(step, VectorMeta):
+            raise TraceError(
+                f"{self._subject}: layer {step.name!r} is an operator of the vector unit ({step.operator})"
+            )
+        return step
 
     def _factors(self, tensor: str) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
         """Return a tensor's checked (scale, zero point), from the file."""

@@ -11,7 +11,7 @@ Arrays are plain ``.npy`` entries beside it, found by name::
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -114,7 +114,26 @@ class MatmulMeta(LayerMeta):
     transpose_other: bool = False
 
 
-Layer = Annotated[Conv2dMeta | LinearMeta | MatmulMeta, Field(discriminator="op")]
+class VectorMeta(Meta):
+    """An operator of the vector unit (docs/operators.md).
+
+    operator : its name (accelsim.operators.registry)
+    inputs : tensor names, computed ones or stored constants (tables, slopes)
+    attributes : what the operator asks for, by name
+    """
+
+    op: Literal["vector"] = "vector"
+    name: Name
+    operator: str
+    inputs: tuple[Name, ...] = Field(min_length=1)
+    output: Name
+    attributes: dict[str, Any] = Field(default_factory=dict)
+
+
+Layer = Conv2dMeta | LinearMeta | MatmulMeta
+"""A layer of the PE array."""
+Step = Annotated[Conv2dMeta | LinearMeta | MatmulMeta | VectorMeta, Field(discriminator="op")]
+"""What a trace lists: a layer of the array, or an operator of the vector unit."""
 
 
 class TraceMeta(Meta):
@@ -125,6 +144,6 @@ class TraceMeta(Meta):
     name: str = Field(min_length=1, max_length=200)
     description: str = ""
     tensors: dict[Name, TensorMeta]
-    layers: tuple[Layer, ...] = Field(min_length=1)
+    layers: tuple[Step, ...] = Field(min_length=1)
     inputs: tuple[Name, ...]
     outputs: tuple[Name, ...]

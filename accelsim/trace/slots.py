@@ -9,7 +9,7 @@ from typing import Literal
 from accelsim.formats import Format
 from accelsim.formats.spec import FLOATING
 from accelsim.trace.archive import Header
-from accelsim.trace.schema import Layer, TensorMeta, TraceMeta
+from accelsim.trace.schema import Layer, TensorMeta, TraceMeta, VectorMeta
 from accelsim.trace.shapes import Shape, weight_name
 
 TensorPart = Literal[
@@ -63,6 +63,8 @@ def array_slots(meta: TraceMeta, formats: Mapping[str, Format], producers: Mappi
     for name, tensor in meta.tensors.items():
         slots.update(_tensor_slots(name, tensor, formats.get(name), producers.get(name)))
     for layer in meta.layers:
+        if isinstance(layer, VectorMeta):
+            continue  # its constants are tensors
         operands = [formats.get(name) for name in (layer.input, weight_name(layer))]
         floating = any(operand is not None and operand.datapath in FLOATING for operand in operands)
         slots.update(_layer_slots(layer, meta.tensors.get(layer.output), formats.get(layer.output), floating))

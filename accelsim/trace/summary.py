@@ -7,13 +7,15 @@ from collections.abc import Container, Mapping
 from typing import Any
 
 from accelsim import formats
-from accelsim.trace.schema import Layer, MatmulMeta, TensorMeta
+from accelsim.trace.schema import MatmulMeta, Step, TensorMeta, VectorMeta
 from accelsim.trace.shapes import macs, weight_name
 from accelsim.trace.slots import layer_array
 
 
-def layer_row(layer: Layer, tensors: Mapping[str, TensorMeta], arrays: Container[str]) -> dict[str, Any]:
+def layer_row(layer: Step, tensors: Mapping[str, TensorMeta], arrays: Container[str]) -> dict[str, Any]:
     """Return one row of ``Trace.describe()``; `arrays` are the names of the arrays that the trace holds."""
+    if isinstance(layer, VectorMeta):
+        return _vector_row(layer, tensors)
     x, w, y = tensors[layer.input], tensors[weight_name(layer)], tensors[layer.output]
     weights = 0 if isinstance(layer, MatmulMeta) else math.prod(w.shape)
     biases = y.shape[-1] if layer_array(layer.name, "bias") in arrays else 0
@@ -33,6 +35,28 @@ def layer_row(layer: Layer, tensors: Mapping[str, TensorMeta], arrays: Container
         "activation": layer.activation,
         "macs": macs(layer, tensors),
         "parameters": weights + biases,
+    }
+
+
+def _vector_row(layer: VectorMeta, tensors: Mapping[str, TensorMeta]) -> dict[str, Any]:
+    x, y = tensors[layer.inputs[0]], tensors[layer.output]
+    second = tensors[layer.inputs[1]] if len(layer.inputs) > 1 else None
+    return {
+        "name": layer.name,
+        "op": layer.operator,
+        "input": layer.inputs[0],
+        "weight": layer.inputs[1] if len(layer.inputs) > 1 else "",
+        "output": layer.output,
+        "input_shape": x.shape,
+        "weight_shape": () if second is None else second.shape,
+        "output_shape": y.shape,
+        "input_format": x.format,
+        "weight_format": "" if second is None else second.format,
+        "output_format": y.format,
+        "rounding": None,
+        "activation": "none",
+        "macs": 0,
+        "parameters": 0,
     }
 
 

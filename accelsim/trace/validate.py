@@ -6,14 +6,26 @@ import math
 from collections import Counter
 from collections.abc import Iterable, Mapping
 
+from pydantic import ValidationError
+
 from accelsim import formats
-from accelsim.errors import FormatError, ShapeError, did_you_mean
+from accelsim.errors import FormatError, ShapeError, TraceError, did_you_mean
 from accelsim.formats.integer import MAX_OPERAND_BITS
 from accelsim.formats.spec import FLOATING
+from accelsim.operators import registry as operators
 from accelsim.rounding import RULES
 from accelsim.trace.archive import META, SIZE_LIMIT_BYTES, Header
 from accelsim.trace.problems import MAX_SHOWN
-from accelsim.trace.schema import Conv2dMeta, Layer, LinearMeta, MatmulMeta, TensorMeta, TraceMeta
+from accelsim.trace.schema import (
+    Conv2dMeta,
+    Layer,
+    LinearMeta,
+    MatmulMeta,
+    Step,
+    TensorMeta,
+    TraceMeta,
+    VectorMeta,
+)
 from accelsim.trace.shapes import channel_axis_of_weight, output_shape, reduction_axis_of_weight, weight_name
 from accelsim.trace.slots import array_slots, layer_array, tensor_array
 
@@ -32,6 +44,14 @@ def find_problems(
 FLOAT_RULE = "float32_half_even"
 
 
+def _roles(layer: Step) -> list[tuple[str, str]]:
+    """Return what a layer reads: (role, tensor name)."""
+    if isinstance(layer, VectorMeta):
+        return [("operand", name) for name in layer.inputs]
+    second = ("other", layer.other) if isinstance(layer, MatmulMeta) else ("weight", layer.weight)
+    return [("input", layer.input), second]
+
+
 class _Check:
     """One pass over a trace; the steps append to `problems`."""
 
@@ -48,6 +68,9 @@ class _Check:
             self._tensor(f"tensor {name!r}", name, tensor)
         self._graph()
         for layer in self.meta.layers:
+            if isinstance(layer, VectorMeta):
+                self._vector(layer)
+                continue
             # Shapes and formats speak only where every tensor that they are about exists.
             if all(tensor in self.formats for tensor in (layer.input, weight_name(layer), layer.output)):
                 self._shapes(layer)
@@ -133,8 +156,7 @@ class _Check:
         known, used = set(self.meta.inputs), set[str]()
         for layer in self.meta.layers:
             where = f"layer {layer.name!r}"
-            second = ("other", layer.other) if isinstance(layer, MatmulMeta) else ("weight", layer.weight)
-            roles = [("input", layer.input), second, ("output", layer.output)]
+            roles = [*_roles(layer), ("output", layer.output)]
             for role, name in roles:
                 if name not in self.meta.tensors:
                     self._say(where, f"{role}: {self._unknown_tensor(name)}")
@@ -143,6 +165,8 @@ class _Check:
                         self._say(where, f"weight {name!r} is computed by {self.producers[name]!r}; store it")
                     elif name in self.meta.inputs:
                         self._say(where, f"weight {name!r} is listed in inputs; list activations there only")
+                elif role == "operand" and name not in self.producers:
+                    pass  # a network input, or a constant
                 elif role != "output" and name not in known:
                     if name in self.producers:
                         self._say(
@@ -184,6 +208,35 @@ class _Check:
                 f"output of shape {computed} needs {needed} bytes, more than the limit of "
                 f"{self.size_limit_bytes} bytes an array",
             )
+
+    def _vector(self, layer: VectorMeta) -> None:
+        """An operator that exists, with attributes and shapes that it takes; formats are checked when it runs."""
+        where = f"layer {layer.name!r}"
+        try:
+            operator = operators.get(layer.operator)
+        except TraceError as error:
+            self._say(where, str(error))
+            return
+        try:
+            attributes = operator.attributes.model_validate(layer.attributes)
+        except ValidationError as error:
+            for problem in error.errors():
+                place = ".".join(map(str, problem["loc"]))
+                self._say(where, f"attributes of {layer.operator}: {place}: {problem['msg']}")
+            return
+        if not all(name in self.formats for name in (*layer.inputs, layer.output)):
+            return
+        try:
+            computed = operator.output_shape([self.meta.tensors[name].shape for name in layer.inputs], attributes)
+        except ShapeError as error:
+            self._say(where, str(error))
+            return
+        declared = self.meta.tensors[layer.output].shape
+        if computed != declared:
+            self._say(where, f"output {layer.output!r} has shape {declared}, but the operator makes {computed}")
+        for name in (*layer.inputs, layer.output):
+            if self.meta.tensors[name].channel_axis is not None or self.formats[name].blocks is not None:
+                self._say(where, f"{name!r} has scales of channels or blocks; the vector unit takes one scale a tensor")
 
     def _operands(self, layer: Layer) -> None:
         """Operands enter multipliers; scales and blocks run along axes that the array can serve."""
@@ -339,10 +392,11 @@ class _Check:
         for name in sorted(self.headers.keys() - slots.keys() - {META}):
             self.problems.append(f"array {name!r} is unknown{self._near(name, slots)}")
         for layer in self.meta.layers:
-            self._factors(layer)
+            if not isinstance(layer, VectorMeta):
+                self._factors(layer)
             self._expected(layer)
 
-    def _expected(self, layer: Layer) -> None:
+    def _expected(self, layer: Layer | VectorMeta) -> None:
         number_format = self.formats.get(layer.output)
         if number_format is None or number_format.blocks is None:
             return

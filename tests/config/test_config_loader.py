@@ -332,9 +332,9 @@ ARRAY = "array: {rows: 1, cols: 1, dataflow: os}\n"
         ("", "it is empty; a configuration needs at least name, clock_mhz, array"),
         ("# nothing but a comment\n", "it is empty; a configuration needs at least name, clock_mhz, array"),
         ("- name: a\n", "it holds a list, not keys and values; the keys are name, clock_mhz, array, accumulator, ppu, "
-         "buffers, dram, energy"),
+         "vector, buffers, dram, energy"),
         ("name\n", "it holds 'name', not keys and values; the keys are name, clock_mhz, array, accumulator, ppu, "
-         "buffers, dram, energy"),
+         "vector, buffers, dram, energy"),
         (HEAD + "array:\n\trows: 1\n", "line 4: not valid YAML: found character '\\t' that cannot start any token; "
          "indent with spaces, not tabs"),
         (HEAD + "array: {rows: 1\nppu: 1\n", "line 4: not valid YAML: expected ',' or '}', but got ':'"),

@@ -13,8 +13,8 @@ from accelsim.config.loader import load_config, parse_config
 from accelsim.config.model import FloatUnit
 from accelsim.quantize.presets import PRESETS
 
-INTEGER = ["bitfusion", "bitserial", "bwn", "int16", "int4_vsq", "int8_is", "int8_os", "int8_ws", "kmeans4", "po2",
-           "ternary", "xnor"]  # fmt: skip
+INTEGER = ["bitfusion", "bitserial", "bwn", "int16", "int4_vsq", "int8_is", "int8_os", "int8_reference", "int8_ws",
+           "kmeans4", "po2", "ternary", "xnor"]  # fmt: skip
 FLOAT = ["mx4", "mx6", "mx9", "mxfp4", "mxfp6", "mxfp8", "nvfp4"]
 SHIPPED = sorted(INTEGER + FLOAT)
 
@@ -116,6 +116,7 @@ def test_int8_is_differs_from_int8_ws_in_the_dataflow_alone(project_root):
     [
         ("int8_ws", ("ws", 1, 8, 8, 32, "double_half_up_then_away", 32)),
         ("int8_os", ("os", 8, 8, 8, 32, "double_half_up_then_away", 32)),
+        ("int8_reference", ("os", 8, 8, 8, 32, "trace", 32)),
         ("int8_is", ("is", 1, 8, 8, 32, "double_half_up_then_away", 32)),
         ("int4_vsq", ("ws", 16, 4, 4, 32, "half_up", 32)),
         ("int16", ("ws", 1, 16, 16, 48, "half_up_int16_multiplier", 16)),

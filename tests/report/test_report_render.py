@@ -39,7 +39,7 @@ def test_titles_name_the_columns_and_the_units(report):
     assert "Energy in nJ (horowitz45)" in text
     assert re.search(r"layer +load +fill +compute +drain +PPU +cycles +util\. % +ns", text)
     assert re.search(r"layer +MAC +PPU +buffers +DRAM +leakage +total", text)
-    assert "Zero in every layer: registers, accum., scales, decoders, control." in text
+    assert "Zero in every layer: registers, accum., scales, decoders, vector, control." in text
 
 
 def test_needed_bits_are_explained_where_something_overflowed(report):

@@ -159,7 +159,7 @@ def test_the_document_is_plain_json_for_other_programs(report):
     assert data["totals"]["total_cycles"] == 350
     conv, fc = data["layers"]
     assert conv["total_cycles"] == 310
-    assert conv["cycles"] == {"load": 40, "fill": 70, "compute": 180, "drain": 0, "ppu": 20}
+    assert conv["cycles"] == {"load": 40, "fill": 70, "compute": 180, "drain": 0, "ppu": 20, "vector": 0}
     assert conv["sqnr_db"] == 31.4159
     assert fc["sqnr_db"] == "inf"
     assert conv["overflow"]["psum"]["first"] == {"layer": "conv1", "index": [1, 0, 2, 5], "k": 36, "value": 40123}

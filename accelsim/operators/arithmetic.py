@@ -1,0 +1,296 @@
+"""Element by element: add, sub, mul, with NumPy's broadcasting (docs/operators.md, Arithmetic)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from fractions import Fraction
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from accelsim.actions import Actions
+from accelsim.errors import FormatError, ShapeError
+from accelsim.formats.spec import Codes
+from accelsim.operators import fixed_point_oracle as slow
+from accelsim.operators.common import (
+    COMPARES,
+    Activation,
+    activate,
+    activation_range,
+    add_actions,
+    centred,
+    check_count,
+    check_integers,
+    check_register,
+    check_symmetric,
+    compare_actions,
+    largest_difference,
+    limit,
+    rounded,
+    rounding_actions,
+    vector_actions,
+)
+from accelsim.operators.fixed_point import Int64Array, dyadic, half_even_shift, multiply, quantize_multiplier
+from accelsim.operators.spec import Attributes, Operand, Reals, Shape, TensorSpec, Work
+
+Float32Array = NDArray[np.float32]
+
+
+class SumAttributes(Attributes):
+    """rule : whose arithmetic; activation : fused, rule "tflite" only."""
+
+    rule: Literal["tflite", "onnxruntime", "hawq"] = "tflite"
+    activation: Activation = "none"
+
+
+class ProductAttributes(Attributes):
+    """rule : whose arithmetic; activation : fused, the TFLite rules only.
+
+    "tflite" and "tflite_micro" differ in the multiplier alone: scale_a * scale_b / scale_out in float32 or in float64.
+    """
+
+    rule: Literal["tflite", "tflite_micro", "onnxruntime"] = "tflite"
+    activation: Activation = "none"
+
+
+class _Elementwise:
+    """What the three have in common: two inputs that broadcast."""
+
+    def output_shape(self, inputs: Sequence[Shape], attributes: Any) -> Shape:
+        check_count(inputs, 2, "a, b")
+        try:
+            return np.broadcast_shapes(*inputs)
+        except ValueError:
+            raise ShapeError(
+                f"{inputs[0]} and {inputs[1]} do not broadcast: from the last axis on, sizes must be equal or 1"
+            ) from None
+
+    def _check(self, inputs: Sequence[TensorSpec], output: TensorSpec, activation: Activation, rule: str) -> None:
+        check_integers(*inputs, output, bits=32 if rule == "hawq" else 16)
+        if activation != "none" and not rule.startswith("tflite"):
+            raise FormatError(f"rule {rule!r} has no fused activation; add {activation!r} as an operator of its own")
+
+
+class _Sum(_Elementwise):
+    attributes = SumAttributes
+    sign: ClassVar[int]
+
+    def check(self, inputs: Sequence[TensorSpec], output: TensorSpec, attributes: SumAttributes) -> None:
+        self._check(inputs, output, attributes.activation, attributes.rule)
+        if attributes.rule == "hawq":
+            check_symmetric(*inputs, output, why="dyadic arithmetic")
+            for tensor in inputs:
+                ratio = tensor.scale / output.scale
+                if ratio >= 2.0**30:
+                    raise FormatError(f"the ratio of scales {ratio:g} is too large; use less than 2**30")
+        if attributes.rule == "tflite":
+            if _left_shift(inputs) == 15:
+                check_symmetric(*inputs, output, why="16-bit addition")
+            _, output_scale = _sum_scales(inputs, output)
+            if output_scale >= 1:
+                raise FormatError(
+                    f"output scale {output.scale:g} is too small for these inputs: the sum would be multiplied by "
+                    f"{output_scale:g}, and the rule needs less than 1"
+                )
+
+    def run(self, inputs: Sequence[Operand], output: TensorSpec, attributes: SumAttributes) -> Codes:
+        a, b = (centred(operand) for operand in inputs)
+        if attributes.rule == "tflite":
+            left = _left_shift(inputs)
+            input_scales, output_scale = _sum_scales(inputs, output)
+            first, second = (quantize_multiplier(scale) for scale in input_scales)
+            total = multiply(a << left, *first) + self.sign * multiply(b << left, *second)
+            codes = multiply(total, *quantize_multiplier(output_scale)) + output.zero_point
+            return limit(codes, *activation_range(attributes.activation, output))
+        low, high = output.format.code_low, output.format.code_high
+        if attributes.rule == "hawq":
+            return limit(_dyadic(a, inputs[0], output) + self.sign * _dyadic(b, inputs[1], output), low, high)
+        second32 = _real32(b, inputs[1])
+        total32 = _real32(a, inputs[0]) + (second32 if self.sign > 0 else -second32)
+        return _round32(total32 / np.float32(output.scale), output)
+
+    def oracle(self, inputs: Sequence[Operand], output: TensorSpec, attributes: SumAttributes) -> Codes:
+        rule, shape = attributes.rule, self.output_shape([operand.shape for operand in inputs], attributes)
+        if rule == "tflite":
+            codes = [_tflite_sum(a, b, self.sign, inputs, output, attributes) for a, b in _pairs(inputs)]
+        elif rule == "hawq":
+            codes = [_hawq_sum(a, b, self.sign, inputs, output) for a, b in _pairs(inputs)]
+        else:
+            codes = [_onnxruntime_sum(a, b, self.sign, inputs, output) for a, b in _pairs(inputs)]
+        return np.array(codes).reshape(shape)
+
+    def real(self, inputs: Sequence[Reals], attributes: SumAttributes) -> Reals:
+        return activate(inputs[0] + self.sign * inputs[1], attributes.activation)
+
+    def work(self, inputs: Sequence[TensorSpec], output: TensorSpec, attributes: SumAttributes) -> Work:
+        count = math.prod(output.shape)
+        bits = max(tensor.format.lane_bits for tensor in inputs)
+        if attributes.rule == "tflite":
+            actions = rounding_actions(2 * count, 32) + rounding_actions(count, 32) + add_actions(count, 32)
+        elif attributes.rule == "hawq":
+            actions = rounding_actions(2 * count, bits) + add_actions(count, 32)
+        else:
+            actions = vector_actions(
+                {
+                    ("fp32_from_int", ()): 2 * count,
+                    ("fp32_mult", ()): 2 * count,
+                    ("fp32_add", ()): count,
+                    ("divide", (24, 24)): count,
+                    ("shift_clamp", ()): count,
+                }
+            )
+        zero_points = sum(tensor.zero_point != 0 for tensor in (*inputs, output))
+        actions += add_actions(zero_points * count, bits + 1)
+        return Work(1, count, actions + compare_actions(COMPARES[attributes.activation] * count, bits + 1))
+
+
+class Add(_Sum):
+    """a + b."""
+
+    name: ClassVar[str] = "add"
+    sign: ClassVar[int] = 1
+
+
+class Sub(_Sum):
+    """a - b."""
+
+    name: ClassVar[str] = "sub"
+    sign: ClassVar[int] = -1
+
+
+class Mul(_Elementwise):
+    """a * b."""
+
+    name: ClassVar[str] = "mul"
+    attributes = ProductAttributes
+
+    def check(self, inputs: Sequence[TensorSpec], output: TensorSpec, attributes: ProductAttributes) -> None:
+        self._check(inputs, output, attributes.activation, attributes.rule)
+        if attributes.rule != "onnxruntime":
+            scale = _product_scale(inputs, output, attributes.rule)
+            largest = largest_difference(inputs[0]) * largest_difference(inputs[1])
+            check_register(largest, quantize_multiplier(scale)[1], scale)
+
+    def run(self, inputs: Sequence[Operand], output: TensorSpec, attributes: ProductAttributes) -> Codes:
+        product = centred(inputs[0]) * centred(inputs[1])
+        scale = _product_scale(inputs, output, attributes.rule)
+        if attributes.rule == "onnxruntime":
+            scaled = product.astype(np.float32) * np.float32(scale) + np.float32(output.zero_point)
+            return limit(rounded(scaled), output.format.code_low, output.format.code_high)
+        codes = multiply(product, *quantize_multiplier(scale)) + output.zero_point
+        return limit(codes, *activation_range(attributes.activation, output))
+
+    def oracle(self, inputs: Sequence[Operand], output: TensorSpec, attributes: ProductAttributes) -> Codes:
+        scale = _product_scale(inputs, output, attributes.rule)
+        codes = []
+        for a, b in _pairs(inputs):
+            if attributes.rule == "onnxruntime":
+                scaled = np.float32(a * b) * np.float32(scale) + np.float32(output.zero_point)
+                code = slow.half_even(Fraction(float(scaled)))
+            else:
+                code = slow.multiply(a * b, *slow.quantize_multiplier(scale)) + output.zero_point
+            codes.append(slow.clamp(code, *activation_range(attributes.activation, output)))
+        return np.array(codes).reshape(self.output_shape([operand.shape for operand in inputs], attributes))
+
+    def real(self, inputs: Sequence[Reals], attributes: ProductAttributes) -> Reals:
+        return activate(inputs[0] * inputs[1], attributes.activation)
+
+    def work(self, inputs: Sequence[TensorSpec], output: TensorSpec, attributes: ProductAttributes) -> Work:
+        count = math.prod(output.shape)
+        a_bits, b_bits = (tensor.format.lane_bits + (tensor.zero_point != 0) for tensor in inputs)
+        actions: Actions = vector_actions({("mult", (a_bits, b_bits)): count})
+        if attributes.rule == "onnxruntime":
+            actions += vector_actions(
+                {("fp32_from_int", ()): count, ("fp32_mult", ()): count, ("fp32_add", ()): count}
+            ) + vector_actions({("shift_clamp", ()): count})
+        else:
+            actions += rounding_actions(count, a_bits + b_bits)
+            zero_points = sum(tensor.zero_point != 0 for tensor in (*inputs, output))
+            actions += add_actions(zero_points * count, max(a_bits, b_bits) + 1)
+            actions += compare_actions(COMPARES[attributes.activation] * count, output.format.lane_bits + 1)
+        return Work(1, count, actions)
+
+
+# -- rule "tflite" ----------------------------------------------------------------------------------------------------
+
+
+def _left_shift(inputs: Sequence[TensorSpec]) -> int:
+    return 20 if max(tensor.format.lane_bits for tensor in inputs) <= 8 else 15
+
+
+def _sum_scales(inputs: Sequence[TensorSpec], output: TensorSpec) -> tuple[list[float], float]:
+    """Return the scales of the inputs (at most 1/2) and of the sum, from values shifted left."""
+    twice_largest = 2 * max(tensor.scale for tensor in inputs)
+    scales = [tensor.scale / twice_largest for tensor in inputs]
+    return scales, twice_largest / ((1 << _left_shift(inputs)) * output.scale)
+
+
+def _product_scale(inputs: Sequence[TensorSpec], output: TensorSpec, rule: str) -> float:
+    a, b = (tensor.scale for tensor in inputs)
+    if rule == "tflite_micro":
+        return a * b / output.scale
+    return float(np.float32(a) * np.float32(b) / np.float32(output.scale))
+
+
+def _tflite_sum(
+    a: int, b: int, sign: int, inputs: Sequence[Operand], output: TensorSpec, attributes: SumAttributes
+) -> int:
+    shift = 20 if all(operand.format.lane_bits <= 8 for operand in inputs) else 15
+    largest = max(operand.scale for operand in inputs)
+    halves = [
+        slow.multiply(value * (1 << shift), *slow.quantize_multiplier(operand.scale / (2 * largest)))
+        for value, operand in zip((a, b), inputs, strict=True)
+    ]
+    total_scale = 2 * largest / ((1 << shift) * output.scale)
+    code = slow.multiply(halves[0] + sign * halves[1], *slow.quantize_multiplier(total_scale)) + output.zero_point
+    return slow.clamp(code, *activation_range(attributes.activation, output))
+
+
+# -- rule "onnxruntime" -----------------------------------------------------------------------------------------------
+
+
+def _real32(differences: Int64Array, tensor: TensorSpec) -> Float32Array:
+    return differences.astype(np.float32) * np.float32(tensor.scale)
+
+
+def _round32(quotient: Float32Array, output: TensorSpec) -> Codes:
+    low, high = output.format.code_low, output.format.code_high
+    limited = np.clip(quotient, np.float32(low - output.zero_point), np.float32(high - output.zero_point))
+    return limit(rounded(limited) + output.zero_point, low, high)
+
+
+def _onnxruntime_sum(a: int, b: int, sign: int, inputs: Sequence[Operand], output: TensorSpec) -> int:
+    first, second = np.float32(a) * np.float32(inputs[0].scale), np.float32(b) * np.float32(inputs[1].scale)
+    total = (first + second if sign > 0 else first - second) / np.float32(output.scale)
+    code = slow.half_even(Fraction(float(total))) + output.zero_point
+    return slow.clamp(code, output.format.code_low, output.format.code_high)
+
+
+# -- rule "hawq" ------------------------------------------------------------------------------------------------------
+
+
+def _dyadic(differences: Int64Array, tensor: TensorSpec, output: TensorSpec) -> Int64Array:
+    """Return the values in steps of the output: times m / 2**e, m of 31 bits, ties to even."""
+    multiplier, shift = dyadic(tensor.scale / output.scale)
+    return half_even_shift(differences * multiplier, shift)
+
+
+def _hawq_sum(a: int, b: int, sign: int, inputs: Sequence[Operand], output: TensorSpec) -> int:
+    branches = []
+    for value, operand in zip((a, b), inputs, strict=True):
+        fraction, exponent = np.frexp(np.float64(operand.scale) / np.float64(output.scale))
+        multiplier = slow.half_away(Fraction(float(fraction)) * (1 << 31))
+        branches.append(slow.half_even(Fraction(value * multiplier) * Fraction(2) ** int(exponent - 31)))
+    return slow.clamp(branches[0] + sign * branches[1], output.format.code_low, output.format.code_high)
+
+
+def _pairs(inputs: Sequence[Operand]) -> Iterator[tuple[int, int]]:
+    """Yield the two inputs' codes less their zero points, in the order of the broadcast output."""
+    a, b = inputs
+    for first, second in np.nditer([a.codes, b.codes], order="C"):
+        yield int(first) - a.zero_point, int(second) - b.zero_point
+
+
+ARITHMETIC = (Add(), Sub(), Mul())

@@ -1,0 +1,55 @@
+"""The operators by name, one line a family."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from accelsim.errors import TraceError, did_you_mean
+from accelsim.operators.activation import ACTIVATIONS
+from accelsim.operators.argmax import ARGMAXES
+from accelsim.operators.arithmetic import ARITHMETIC
+from accelsim.operators.concat import CONCATS
+from accelsim.operators.log_softmax import LOG_SOFTMAXES
+from accelsim.operators.lut import LOOKUPS
+from accelsim.operators.mean import MEANS
+from accelsim.operators.move import MOVES
+from accelsim.operators.normalize import NORMALIZERS
+from accelsim.operators.pool import POOLS
+from accelsim.operators.requantize import REQUANTIZE
+from accelsim.operators.softmax import SOFTMAXES
+from accelsim.operators.spec import Attributes, Operator
+
+OPERATORS: dict[str, Operator[Any]] = {
+    operator.name: operator
+    for operator in (
+        *ARITHMETIC,
+        *REQUANTIZE,
+        *ACTIVATIONS,
+        *LOOKUPS,
+        *POOLS,
+        *MEANS,
+        *MOVES,
+        *CONCATS,
+        *SOFTMAXES,
+        *LOG_SOFTMAXES,
+        *NORMALIZERS,
+        *ARGMAXES,
+    )
+}
+"""Every operator that a trace can name. The tests run over all of it."""
+
+
+def get(name: str) -> Operator[Any]:
+    """Return the operator called `name`; TraceError for an unknown one."""
+    try:
+        return OPERATORS[name]
+    except KeyError:
+        raise TraceError(
+            f"unknown operator {name!r}{did_you_mean(name, OPERATORS)}; use one of {', '.join(OPERATORS)}"
+        ) from None
+
+
+def attributes_of(name: str, values: dict[str, Any]) -> Attributes:
+    """Return an operator's checked attributes; pydantic's ValidationError for bad ones."""
+    attributes: Attributes = get(name).attributes.model_validate(values)
+    return attributes
