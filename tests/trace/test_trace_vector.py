@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from accelsim import formats, load_config, load_trace, simulate
-from accelsim.errors import TraceError
+from accelsim.errors import AccelsimError, TraceError
 from accelsim.trace.builder import TraceBuilder
 
 ROOT = Path(__file__).parents[2]
@@ -70,5 +70,5 @@ def test_unknown_operators_and_tensors():
 def test_a_meaning_that_changes_on_the_way_is_refused_when_it_runs():
     net = TraceBuilder("v")
     reshaped(net, scale=0.25)
-    with pytest.raises(Exception, match="layer 'flat': codes only move, but one tensor is int8 with scale 0.5"):
+    with pytest.raises(AccelsimError, match=r"layer 'flat': codes only move, but one tensor is int8 with scale 0.5"):
         simulate(load_config(ROOT / "configs" / "int8_ws.yaml"), net.build())
