@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from accelsim.engine.contract import OverflowEvent
 from accelsim.engine.checks import largest_magnitude
+from accelsim.engine.contract import OverflowEvent
 from accelsim.engine.ordered import FirstOverflow, Registers, fits_narrow, limited_gemm
 from accelsim.engine.tiles import chunk_size, exact_in_float32, plain_sums, scaled_sums
 from accelsim.mapping.contract import GemmOperands, LayerPlan

@@ -200,6 +200,8 @@ class Assembly:
             raise TraceError(f"{where}: attributes of {operator}: {place}: {problem['msg']}") from None
         except AccelsimError as error:
             raise TraceError(f"{where}: {error}") from None
+        if not shape:
+            raise TraceError(f"{where}: {operator} makes a single number without dimensions; keep one (keepdims)")
         dims = tensors[names[0]].dims
         if len(dims) != len(shape):
             dims = (

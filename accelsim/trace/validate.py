@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from pydantic import ValidationError
 
 from accelsim import formats
-from accelsim.errors import FormatError, ShapeError, TraceError, did_you_mean
+from accelsim.errors import AccelsimError, FormatError, ShapeError, TraceError, did_you_mean
 from accelsim.formats.integer import MAX_OPERAND_BITS
 from accelsim.formats.spec import FLOATING
 from accelsim.operators import registry as operators
@@ -26,7 +26,7 @@ from accelsim.trace.schema import (
     TraceMeta,
     VectorMeta,
 )
-from accelsim.trace.shapes import channel_axis_of_weight, output_shape, reduction_axis_of_weight, weight_name
+from accelsim.trace.shapes import Shape, channel_axis_of_weight, output_shape, reduction_axis_of_weight, weight_name
 from accelsim.trace.slots import array_slots, layer_array, tensor_array
 
 
@@ -201,7 +201,10 @@ class _Check:
         if computed != declared:
             self._say(where, f"output {layer.output!r} has shape {declared}, but the layer makes {computed}")
             return
-        needed = math.prod(computed) * (8 if self.formats[layer.output].lane_bits > 32 else 4)
+        self._limit(where, computed, layer.output)
+
+    def _limit(self, where: str, computed: Shape, output: str) -> None:
+        needed = math.prod(computed) * (8 if self.formats[output].lane_bits > 32 else 4)
         if needed > self.size_limit_bytes:
             self._say(
                 where,
@@ -228,9 +231,10 @@ class _Check:
             return
         try:
             computed = operator.output_shape([self.meta.tensors[name].shape for name in layer.inputs], attributes)
-        except ShapeError as error:
+        except AccelsimError as error:
             self._say(where, str(error))
             return
+        self._limit(where, computed, layer.output)
         declared = self.meta.tensors[layer.output].shape
         if computed != declared:
             self._say(where, f"output {layer.output!r} has shape {declared}, but the operator makes {computed}")

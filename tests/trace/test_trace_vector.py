@@ -72,3 +72,13 @@ def test_a_meaning_that_changes_on_the_way_is_refused_when_it_runs():
     reshaped(net, scale=0.25)
     with pytest.raises(AccelsimError, match=r"layer 'flat': codes only move, but one tensor is int8 with scale 0.5"):
         simulate(load_config(ROOT / "configs" / "int8_ws.yaml"), net.build())
+
+
+def test_a_result_without_dimensions_and_a_giant_one_are_refused():
+    net = TraceBuilder("v")
+    x = net.input("x", tensor(2, 4))
+    with pytest.raises(TraceError, match="makes a single number without dimensions"):
+        net.vector("m", "mean", [x], output="int8", scale=0.5, attributes={"axes": (0, 1), "keepdims": False})
+    net.vector("p", "pad", [x], output="int8", scale=0.5, attributes={"padding": ((0, 1 << 20), (0, 1 << 20))})
+    with pytest.raises(TraceError, match="more than the limit of"):
+        net.build()
