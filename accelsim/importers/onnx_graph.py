@@ -117,7 +117,10 @@ def load_graph(path: str | os.PathLike[str]) -> OnnxGraph:
         raise ModelError(f"{file}: is not a readable ONNX model, or one without a single node")
     if len(model.graph.node) > _MAX_NODES:
         raise ModelError(f"{file}: has {len(model.graph.node):,} nodes; up to {_MAX_NODES:,} are read")
+    _check_names(model, file)
     _name_domains(model)
+    for value in _shaped(model.graph):
+        _refuse_giants(value.name, _port(value).shape, file)
     _check(model, file)
     inferred = _inferred(model)
     return _graph(model, inferred, file)
@@ -151,6 +154,18 @@ def _package() -> Any:
     except ModuleNotFoundError:
         raise missing_library("onnx", "onnx", "ONNX") from None
     return onnx
+
+
+def _check_names(model: onnx.ModelProto, file: Path) -> None:
+    """Refuse names that are no text: protobuf hands them over as bytes."""
+    graph = model.graph
+    names = [value.name for value in (*graph.input, *graph.output, *graph.initializer, *graph.value_info)]
+    for node in graph.node:
+        names += [node.name, node.op_type, node.domain, *node.input, *node.output]
+        names += [attribute.name for attribute in node.attribute]
+    for name in (graph.name, *names, *(entry.domain for entry in model.opset_import)):
+        if not isinstance(name, str):
+            raise ModelError(f"{file}: is damaged: the name {name!r} is not UTF-8")
 
 
 def _name_domains(model: onnx.ModelProto) -> None:
@@ -201,11 +216,14 @@ def _inferred(model: onnx.ModelProto) -> dict[str, Shape]:
         graph = onnx.shape_inference.infer_shapes(model, data_prop=True).graph
     except Exception:  # shapes are a help for inspection, and the import computes its own
         graph = model.graph
-    return {
-        value.name: _port(value).shape
-        for value in (*graph.value_info, *graph.input, *graph.output)
-        if value.type.HasField("tensor_type") and value.type.tensor_type.HasField("shape")
-    }
+    shapes = {value.name: _port(value).shape for value in _shaped(graph)}
+    return {name: shape for name, shape in shapes.items() if all(size is None or size > 0 for size in shape)}
+
+
+def _shaped(graph: onnx.GraphProto) -> Iterator[onnx.ValueInfoProto]:
+    for value in (*graph.value_info, *graph.input, *graph.output):
+        if value.type.HasField("tensor_type") and value.type.tensor_type.HasField("shape"):
+            yield value
 
 
 def _graph(model: onnx.ModelProto, shapes: dict[str, Shape], file: Path) -> OnnxGraph:
@@ -233,8 +251,6 @@ def _graph(model: onnx.ModelProto, shapes: dict[str, Shape], file: Path) -> Onnx
             constants[node.outputs[0]] = _constant_node(node, file)
             continue
         nodes.append(node)
-    for shape_of, shape in shapes.items():
-        _refuse_giants(shape_of, shape, file)
     consumers: dict[str, list[Node]] = {}
     for node in nodes:
         for name in node.inputs:

@@ -19,7 +19,7 @@ from accelsim.importers.onnx_graph import Node, OnnxGraph, load_graph
 from accelsim.importers.onnx_moves import MOVES
 from accelsim.importers.onnx_pending import Pending
 from accelsim.importers.onnx_qoperator import QOPERATORS, clip_codes
-from accelsim.importers.onnx_values import Array, Codes, Host
+from accelsim.importers.onnx_values import Array, Codes, Constant, Host
 from accelsim.importers.onnx_walk import HostImporter, Walk
 from accelsim.importers.qonnx import QUANTIZERS
 from accelsim.trace.builder import TraceBuilder
@@ -127,6 +127,11 @@ class OnnxModel:
             for source in sources:
                 walk.name_output(source)
         return walk
+
+    @property
+    def constants(self) -> Mapping[str, Constant]:
+        """Every constant: the file's, and what the importers compute of them, quantized ones with their meaning."""
+        return {name: value for name, value in self._look.values.items() if isinstance(value, Constant)}
 
     @property
     def notes(self) -> tuple[str, ...]:

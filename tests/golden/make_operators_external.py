@@ -1,6 +1,6 @@
 """Remake operators_external.json: what LiteRT's reference kernels and ONNX Runtime compute, a few cases an operator.
 
-    pip install ai-edge-litert==2.3.0 flatbuffers onnx==1.23.2 onnxruntime==1.31.1
+    pip install ai-edge-litert==2.3.0 flatbuffers tflite-micro onnx==1.23.2 onnxruntime==1.31.1
     python tests/golden/make_operators_external.py
 
 The cases are those of tests/operators/runtime_cases.py, the first small ones. On x86 both runtimes give the same codes
@@ -38,26 +38,25 @@ def some(make, name):
 
 
 def main():
-    packages = ("ai-edge-litert", "onnx", "onnxruntime")
+    packages = ("ai-edge-litert", "tflite_micro", "onnx", "onnxruntime")
     document = {
         "made_by": {name: version(name) for name in packages},
         "litert": [case for name in runtime_cases.LITERT for case in some(runtime_cases.litert_case, name)],
         "onnxruntime": [
             case for name in runtime_cases.ONNXRUNTIME for case in some(runtime_cases.onnxruntime_case, name)
         ],
+        "tflite_micro_tables": [
+            {"function": function, "codes": runtime_cases.micro_table(function, given, made).tolist()}
+            for function, given, made in runtime_cases.MICRO_TABLES
+        ],
+        "onnxruntime_means": [runtime_cases.mean_of_sums(*case)[2]().ravel().tolist() for case in runtime_cases.MEANS],
     }
-    lines = [json.dumps(case, separators=(",", ":")) for case in document["litert"]]
-    others = [json.dumps(case, separators=(",", ":")) for case in document["onnxruntime"]]
-    text = (
-        '{\n"made_by": '
-        + json.dumps(document["made_by"])
-        + ',\n"litert": [\n'
-        + ",\n".join(lines)
-        + '\n],\n"onnxruntime": [\n'
-        + ",\n".join(others)
-        + "\n]\n}\n"
-    )
-    (HERE / "operators_external.json").write_text(text, encoding="utf-8")
+    parts = []
+    for key, value in document.items():
+        lines = [json.dumps(item, separators=(",", ":")) for item in value] if isinstance(value, list) else None
+        text = "[\n" + ",\n".join(lines) + "\n]" if lines else json.dumps(value)
+        parts.append(f"{json.dumps(key)}: {text}")
+    (HERE / "operators_external.json").write_text("{\n" + ",\n".join(parts) + "\n}\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -183,6 +183,15 @@ def test_float_and_hybrid_layers_are_refused_in_words(tmp_path):
     assert "0_conv_2d (CONV_2D): is hybrid: INT8 weights, FLOAT32 activations; quantize the model fully" in text
 
 
+def test_a_bias_that_the_kernels_would_read_as_another_type(tmp_path):
+    net = Maker()
+    x, y = net.tensor((1, 4), "INT16", 0.01), net.tensor((1, 2), "INT16", 0.1)
+    w, b = net.constant(np.ones((2, 4), np.int8), None, 0.1), net.constant(np.ones(2, np.int32), None, 0.001)
+    net.op("FULLY_CONNECTED", [x, w, b], [y], "FullyConnectedOptions")
+    text = message(net.save(tmp_path / "net.tflite", [x], [y]), np.zeros((1, 4), np.int16))
+    assert text.endswith("its bias 'tensor/3;x' is INT32, but its options do not say so: kernels would read INT64")
+
+
 def test_floats_between_codes_are_refused(tmp_path):
     net, inputs, (_y, _z, out) = maker()
     a, b, c = net.tensor((1, 3), "FLOAT32"), net.tensor((1, 3), "FLOAT32"), net.tensor((1, 3), "INT8", 0.3, 1)

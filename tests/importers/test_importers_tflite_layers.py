@@ -155,7 +155,7 @@ def test_fully_connected(folder, seed, inputs, outputs, leading, keep, kind, per
     low = 0 if dtype == "UINT8" else -128
     x_scale, w_scale = np.float32(rng.uniform(0.01, 0.1)), scales(rng, outputs if per_channel and kind == "INT8" else 1)
     x = net.tensor((1, *leading, inputs), dtype, x_scale, rng.integers(low, low + 256))
-    reach = {"INT8": (-127, 128), "UINT8": (0, 256), "INT4": (-7, 8)}[kind]
+    reach = {"INT8": (-127, 128), "UINT8": (0, 256), "INT4": (-8, 8)}[kind]
     values = rng.integers(*reach, (outputs, inputs)).astype(np.uint8 if kind == "UINT8" else np.int8)
     w = net.constant(values, kind, w_scale, rng.integers(0, 256) if kind == "UINT8" else 0)
     b = net.constant(rng.integers(-3000, 3000, outputs).astype(np.int32), None, x_scale * w_scale)

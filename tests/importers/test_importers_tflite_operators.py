@@ -131,7 +131,7 @@ def test_moves_of_codes(tmp_path, rng):
     net.op("TRANSPOSE", [padded, ints([0, 2, 1, 3])], [turned], "TransposeOptions")
     bounds = [ints([0, -1, 1, 0]), ints([1, 0, 9, 4]), ints([1, -2, 1, 1])]
     net.op("STRIDED_SLICE", [turned, *bounds], [made(4, 4, 4)], "StridedSliceOptions")
-    one = [ints([0, 3, 1, 0]), ints([1, 4, 5, 4]), ints([1, 1, 1, 1])]
+    one = [ints([0, -1, 1, 0]), ints([1, 0, 5, 4]), ints([1, 1, 1, 1])]
     net.op("STRIDED_SLICE", [turned, *one], [picked], "StridedSliceOptions", shrinkAxisMask=2)
     net.op("SLICE", [picked, ints([0, 1, 0]), ints([1, 2, -1])], [part], "SliceOptions")
     halves = [made(2, 2), made(2, 2)]
@@ -229,14 +229,32 @@ def test_batch_matmul(tmp_path, rng, transposed):
     check(path, random_codes(rng, 3, 2, 5, 7), random_codes(rng, 3, *shape))
 
 
-def test_floats_at_the_edge_are_rounded_half_away_from_zero(tmp_path):
+def edge_model(path, size, scale):
+    """QUANTIZE, a layer that passes its codes on, DEQUANTIZE."""
     net = Maker()
-    x, y, z = net.tensor((1, 8), "FLOAT32"), net.tensor((1, 8), "INT8", 0.5, 3), net.tensor((1, 8), "FLOAT32")
-    w = net.constant(np.eye(8, dtype=np.int8) * 64, None, 1 / 64)
-    made = net.tensor((1, 8), "INT8", 0.5, 3)
+    x, y, z = (
+        net.tensor((1, size), "FLOAT32"),
+        net.tensor((1, size), "INT8", scale, 3),
+        net.tensor((1, size), "FLOAT32"),
+    )
+    made = net.tensor((1, size), "INT8", scale, 3)
     net.op("QUANTIZE", [x], [y], "QuantizeOptions")
-    net.op("FULLY_CONNECTED", [y, w, -1], [made], "FullyConnectedOptions", version=4)
+    net.op("RELU_N1_TO_1" if scale * 128 < 1 else "RELU", [y], [made])
     net.op("DEQUANTIZE", [made], [z], "DequantizeOptions")
-    path = net.save(tmp_path / "edge.tflite", [x], [z])
-    check(path, np.array([[0.25, -0.25, 0.75, -0.75, 100, -100, 0.24999999, 1e9]], np.float32))
-    assert [row.place for row in open_model(path).rows] == ["input", "array", "host"]
+    return net.save(path / "edge.tflite", [x], [z])
+
+
+def test_floats_at_the_edge_are_rounded_half_away_from_zero(tmp_path):
+    path = edge_model(tmp_path, 8, 0.005)
+    ties = np.array([[0.5, -0.5, 1.5, -1.5, 1000, -1000, 0.49999997, 2.5]], np.float32) * np.float32(0.005)
+    check(path, ties)
+    assert [row.place for row in open_model(path).rows] == ["input", "vector unit", "host"]
+
+
+def test_floats_at_the_edge_are_divided_in_float32(tmp_path):
+    scale = np.float32(0.3)
+    near = (np.arange(1, 100, dtype=np.float32) + np.float32(0.5)) * scale
+    x = np.stack([near, np.nextafter(near, np.float32(0)), np.nextafter(near, np.float32(99))])
+    exact = np.floor(x.astype(np.float64) / float(scale) + 0.5)
+    assert np.any(exact != np.floor((x / scale).astype(np.float64) + 0.5)), "the data tells the two apart"
+    check(edge_model(tmp_path, 99, scale), x)

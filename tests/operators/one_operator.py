@@ -1,6 +1,6 @@
-"""One operator as a model of LiteRT or ONNX Runtime, run by that runtime: what its kernels really compute.
+"""One operator as a model of LiteRT, TFLite Micro or ONNX Runtime, run by it: what its kernels really compute.
 
-Needs ai-edge-litert and flatbuffers, or onnx and onnxruntime; imports them only when called.
+Needs ai-edge-litert and flatbuffers (and tflite-micro), or onnx and onnxruntime; imports them only when called.
 """
 
 import numpy as np
@@ -84,6 +84,17 @@ def run_litert(arrays, builtin, inputs, output, options=None, constants=()):
         interpreter.invoke()
         return interpreter.get_tensor(interpreter.get_output_details()[0]["index"]).copy()
     raise RuntimeError(f"{builtin}: {problems}")
+
+
+def run_tflite_micro(array, builtin, given, output, options=None):
+    """Return the output of TFLite Micro's kernel for one input."""
+    from tflite_micro.python.tflite_micro import runtime
+
+    content = next(iter(tflite_model(builtin, [given], output, options)))
+    interpreter = runtime.Interpreter.from_bytes(content)
+    interpreter.set_input(array, 0)
+    interpreter.invoke()
+    return interpreter.get_output(0).copy()
 
 
 def run_onnxruntime(arrays, nodes, output_dtype, constants):

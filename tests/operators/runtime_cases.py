@@ -8,7 +8,7 @@ runtime's codes.
 from functools import partial
 
 import numpy as np
-from one_operator import run_litert, run_onnxruntime
+from one_operator import run_litert, run_onnxruntime, run_tflite_micro
 
 from accelsim import formats
 from accelsim.operators.spec import TensorSpec
@@ -261,6 +261,39 @@ LITERT = {
 
 def litert_case(name, rng):
     return LITERT[name](name, rng)
+
+
+# Integer tables, found by search: codes at which float32 tables, or another truncation, give something else.
+MICRO_TABLES = (
+    ("logistic", (0.014622757211327553, 93), (1 / 256, -128)),
+    ("logistic", (0.09508106112480164, 65), (1 / 256, -128)),
+    ("tanh", (0.003906188067048788, -39), (1 / 128, 0)),
+    ("tanh", (0.0171036534011364, -20), (1 / 128, 0)),
+    ("hard_swish", (0.010347678326070309, -57), (0.003075532615184784, -30)),
+    ("hard_swish", (0.16883306205272675, 32), (0.01190994679927826, -2)),
+)
+# Global averages, found by search, whose codes depend on how the factor is rounded: scales, and the sums of elements.
+MEANS = (
+    (38, 0.003905401797965169, 0.00011834550969069824, (-57, 57)),
+    (51, 0.008640056475996971, 0.005456877872347832, (-2754, -1530, -306)),
+    (3, 0.2542089521884918, 1.0168358087539673, (-378, -354, -330)),
+)
+
+
+def micro_table(function, given, made):
+    """Return TFLite Micro's codes of every int8 code."""
+    builtin, options, _ = TABLES[function]
+    codes = np.arange(-128, 128).astype(np.int8)
+    return run_tflite_micro(codes, builtin, ((256,), "int8", *given), ((256,), "int8", *made), options)
+
+
+def mean_of_sums(count, scale, output_scale, sums):
+    """Return (inputs, output, call) of a global average whose elements have these sums."""
+    codes = np.array([[total // count + (i < total % count) for i in range(count)] for total in sums], np.int8)
+    x = codes.reshape(len(sums), 1, count, 1), "int8", scale, 0
+    output = ((len(sums), 1, 1, 1), "int8", output_scale, 0)
+    node = ("com.microsoft:QLinearGlobalAveragePool", ["x0", "0s", "0z", "1s", "1z"], "out", {"channels_last": 1})
+    return [x], output, onnxruntime([node], [x], output)
 
 
 # -- ONNX Runtime -----------------------------------------------------------------------------------------------------

@@ -10,6 +10,7 @@ import runtime_cases
 from operator_cases import operand, spec
 
 from accelsim.operators.registry import OPERATORS, attributes_of
+from accelsim.operators.tables import table
 
 GOLDEN = json.loads((Path(__file__).parent.parent / "golden" / "operators_external.json").read_text())
 STORED = [(runtime, i) for runtime in ("litert", "onnxruntime") for i in range(len(GOLDEN[runtime]))]
@@ -44,6 +45,24 @@ def test_stored_cases(runtime, i):
     codes, again = computed(case["operator"], case["attributes"], inputs, output)
     assert np.array_equal(codes, wanted)
     assert np.array_equal(np.asarray(again).reshape(wanted.shape), wanted)
+
+
+@pytest.mark.parametrize("i", range(len(runtime_cases.MICRO_TABLES)))
+def test_integer_tables_are_those_of_tflite_micro(i):
+    function, given, made = runtime_cases.MICRO_TABLES[i]
+    stored = GOLDEN["tflite_micro_tables"][i]
+    assert stored["function"] == function
+    x, output = spec([256], "int8", *given), spec([256], "int8", *made)
+    assert table(function, x, output, "integer").tolist() == stored["codes"]
+    if function != "hard_swish":  # whose case tells other roundings apart
+        assert table(function, x, output, "float32").tolist() != stored["codes"]
+
+
+@pytest.mark.parametrize("i", range(len(runtime_cases.MEANS)))
+def test_the_factor_of_onnxruntimes_means(i):
+    inputs, output, _ = runtime_cases.mean_of_sums(*runtime_cases.MEANS[i])
+    codes, again = computed("mean", {"axes": [1, 2], "rule": "onnxruntime"}, inputs, output)
+    assert codes.ravel().tolist() == again.ravel().tolist() == GOLDEN["onnxruntime_means"][i]
 
 
 def live(name, make, seeds):

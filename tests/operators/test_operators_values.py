@@ -250,6 +250,13 @@ def test_softmax_cuts_off():
     assert codes[0] == round(2**16 / (1 + np.exp(-1))) - 2**15
 
 
+def test_softmax_in_floats():
+    """1/3 is 333.33 steps of 1/1000; log(1/3) = -1.0986 is -1098.6 steps."""
+    x = operand([[9, 9, 9]], scale=0.7)
+    assert run("softmax", [x], spec([1, 3], "int16", 1 / 1000, 5), rule="float") == [[338] * 3]
+    assert run("log_softmax", [x], spec([1, 3], "int16", 1 / 1000, 5), rule="float") == [[-1094] * 3]
+
+
 def test_log_softmax_of_equal_inputs():
     """log(1/4) = -1.386 is -22.2 steps of 1/16: code 127 - 22."""
     assert run("log_softmax", [operand([[9, 9, 9, 9]])], spec([1, 4], "int8", 1 / 16, 127)) == [[105] * 4]
