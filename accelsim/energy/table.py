@@ -6,6 +6,7 @@ import hashlib
 import json
 import math
 from dataclasses import asdict, dataclass
+from functools import lru_cache
 from pathlib import Path
 
 from accelsim.energy.forms import FORMS
@@ -110,8 +111,6 @@ def load_table(name_or_path: str | Path) -> EnergyTable:
     Anything with a folder or a ``.yaml`` / ``.yml`` ending is a path. Raises EnergyTableError with every problem of the
     file at once, or where there is no such table.
     """
-    from accelsim.energy.table_file import read_table  # pydantic and yaml are loaded only when a table is read
-
     text = str(name_or_path)
     is_path = isinstance(name_or_path, Path) or Path(text).name != text or text.endswith((".yaml", ".yml"))
     if not is_path and text not in shipped_tables():
@@ -130,4 +129,12 @@ def load_table(name_or_path: str | Path) -> EnergyTable:
         raise EnergyTableError(f"energy table {path}: cannot be read: {error.strerror}") from None
     except UnicodeDecodeError as error:
         raise EnergyTableError(f"energy table {path}: not UTF-8 text (byte {error.start})") from None
-    return read_table(content, str(path) if is_path else path.name)
+    return _read_once(content, str(path) if is_path else path.name)
+
+
+@lru_cache(maxsize=16)
+def _read_once(content: str, name: str) -> EnergyTable:
+    """Read a table's text; a sweep asks for the same one again and again."""
+    from accelsim.energy.table_file import read_table  # pydantic and yaml are loaded only when a table is read
+
+    return read_table(content, name)

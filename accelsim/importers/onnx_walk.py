@@ -119,7 +119,7 @@ class Walk:
 
     def __post_init__(self) -> None:
         self.names = Names()
-        self.builder = TraceBuilder(Names().new(self.graph.path.stem), self.description)
+        self.builder = TraceBuilder(Names().new(self.graph.path.stem), self.description, semantics="onnxruntime")
         self.outputs: list[str] = []
         self.formats: dict[str, str] = {}  # of the trace's tensors
         self.input_tensors: set[str] = set()

@@ -69,7 +69,7 @@ class TfliteModel:
         name = Names().new(Path(self.graph.path).stem)
         text = f"imported from {Path(self.graph.path).name} (TFLite), semantics {semantics}"
         return _Construction(self, inputs, Context(self.graph, semantics, self._batch(inputs))).run(
-            TraceBuilder(name, text), rows
+            TraceBuilder(name, text, semantics=semantics), rows
         )
 
     def _batch(self, inputs: Mapping[str, QTensor]) -> int:

@@ -61,9 +61,10 @@ class TraceBuilder:
     Each layer method returns the name of its output tensor, for the layers that use it.
     """
 
-    def __init__(self, name: str, description: str = "") -> None:
+    def __init__(self, name: str, description: str = "", *, semantics: str = "") -> None:
         self._name = name
         self._description = description
+        self._semantics = semantics
         self._assembly = Assembly()
         self._inputs: list[str] = []
         self._outputs: list[str] = []
@@ -270,6 +271,7 @@ class TraceBuilder:
             return TraceMeta(
                 name=self._name,
                 description=self._description,
+                semantics=self._semantics,
                 tensors=assembly.tensors,
                 layers=tuple(assembly.layers),
                 inputs=tuple(self._inputs),

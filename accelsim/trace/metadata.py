@@ -41,7 +41,10 @@ class MetaError(TraceError):
 
 def encode(meta: TraceMeta) -> bytes:
     """Return the metadata as UTF-8 JSON, always the same bytes for the same metadata."""
-    return json.dumps(meta.model_dump(mode="json", by_alias=True), ensure_ascii=False, separators=(",", ":")).encode()
+    document = meta.model_dump(mode="json", by_alias=True)
+    if not meta.semantics:  # traces that were not imported are the bytes that they were before the key existed
+        del document["semantics"]
+    return json.dumps(document, ensure_ascii=False, separators=(",", ":")).encode()
 
 
 def decode(data: bytes) -> TraceMeta:

@@ -137,12 +137,16 @@ Step = Annotated[Conv2dMeta | LinearMeta | MatmulMeta | VectorMeta, Field(discri
 
 
 class TraceMeta(Meta):
-    """The root of the metadata: a graph of layers in an order in which every input is known before it is used."""
+    """The root of the metadata: a graph of layers in an order in which every input is known before it is used.
+
+    semantics : whose arithmetic an imported model follows ("tflite-reference", "onnxruntime"...); empty: it has none
+    """
 
     schema_name: Literal["accelsim-trace"] = Field(alias="schema", default="accelsim-trace")
     version: Literal[1] = 1
     name: str = Field(min_length=1, max_length=200)
     description: str = ""
+    semantics: str = Field(default="", max_length=100)
     tensors: dict[Name, TensorMeta]
     layers: tuple[Step, ...] = Field(min_length=1)
     inputs: tuple[Name, ...]

@@ -82,3 +82,10 @@ def test_a_result_without_dimensions_and_a_giant_one_are_refused():
     net.vector("p", "pad", [x], output="int8", scale=0.5, attributes={"padding": ((0, 1 << 20), (0, 1 << 20))})
     with pytest.raises(TraceError, match="more than the limit of"):
         net.build()
+
+
+def test_whose_arithmetic_a_trace_follows_is_kept(tmp_path):
+    net = TraceBuilder("v", semantics="tflite-micro")
+    reshaped(net)
+    net.save(tmp_path / "v.npz")
+    assert load_trace(tmp_path / "v.npz").meta.semantics == "tflite-micro"
