@@ -85,8 +85,10 @@ def _main(options: argparse.Namespace) -> int:
     else:
         chosen = [case for case in CASES if not options.cases or case.name in options.cases]
         run = Run(options.repeats or (2 if options.quick else 5), options.quick)
+        before_run = _about(run)
         rows = _measure(chosen, run)
-        about = document.to_document(rows, _about(run))
+        before_run["git"]["changed_while_it_ran"] = machine.sources() != before_run["git"]["sources"]
+        about = document.to_document(rows, before_run)
     _summary(rows)
     if options.json:
         document.write(options.json, about)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib.metadata
 import os
 import platform
@@ -64,9 +65,18 @@ def revision() -> dict[str, Any]:
         return {
             "revision": git("rev-parse", "HEAD"),
             "changed_files": len(git("status", "--porcelain", "--", "accelsim", "benchmarks").splitlines()),
+            "sources": sources(),
         }
     except (OSError, subprocess.CalledProcessError):
-        return {"revision": "unknown", "changed_files": None}
+        return {"revision": "unknown", "changed_files": None, "sources": sources()}
+
+
+def sources() -> str:
+    """Return a digest of what is measured: every file of the package."""
+    digest = hashlib.sha256()
+    for path in sorted((ROOT / "accelsim").rglob("*.py")):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()[:16]
 
 
 def description() -> dict[str, Any]:

@@ -43,24 +43,34 @@ def results(about: dict[str, Any], rows: Sequence[Row]) -> list[str]:
     text = [
         f"Measured {about['created'][:10]} at revision `{git['revision'][:10]}`"
         + (f" with {changed} changed files" if changed else "")
+        + (" (more changed while it ran)" if git.get("changed_while_it_ran") else "")
         + f", {about['repeats']} repeats{', **quick run: small sizes**' if about['quick'] else ''}.",
         "",
         f"- Machine: {where['processor']}; {where['cores']} cores; {where['system']}; load average at the start "
         + ", ".join(f"{load:.1f}" for load in where["load_average"]),
         f"- Software: {versions}; BLAS: {where['blas']}",
     ]
-    with_goal = [row for row in rows if row.goal is not None]
-    met, missing = sum(row.met is True for row in with_goal), [row for row in with_goal if row.met is None]
-    not_met = [f"{row.name} ({table.figure(row.reached or 0)} of the goal)" for row in with_goal if row.met is False]
-    text += ["", f"**{met} of {len(with_goal)} goals are met.**"]
-    if not_met:
-        text.append("Not met: " + "; ".join(not_met) + ".")
-    if missing:
-        text.append("Not measured: " + "; ".join(row.name for row in missing) + ".")
+    text += ["", *_summary(rows)]
     for case in CASES:
         mine = [row for row in rows if row.case == case.name]
         if mine:
             text += ["", f"### `{case.name}`: {case.title}", ""]
             text += [f"Goal: {case.goal}.", ""] if case.goal else []
             text += table.markdown(mine)
+    return text
+
+
+def _summary(rows: Sequence[Row]) -> list[str]:
+    """Return how many goals are met, and for each case how far its weakest row gets."""
+    with_goal = [row for row in rows if row.goal is not None]
+    met = sum(row.met is True for row in with_goal)
+    text = [f"**{met} of {len(with_goal)} goals are met.** A row for every case that has goals:", ""]
+    text += ["| case | goal | rows that meet it | the weakest row reaches |", "| --- | --- | --- | --- |"]
+    for case in CASES:
+        mine = [row for row in with_goal if row.case == case.name]
+        if mine:
+            weakest = min((row.reached for row in mine if row.reached is not None), default=None)
+            reaches = "not measured" if weakest is None else f"{table.figure(weakest)} of its goal"
+            met = sum(row.met is True for row in mine)
+            text.append(f"| `{case.name}` | {case.goal} | {met} of {len(mine)} | {reaches} |")
     return text

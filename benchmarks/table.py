@@ -109,8 +109,15 @@ def markdown(rows: Sequence[Row]) -> list[str]:
         met = "" if row.met is None else "met" if row.met else "**not met**"
         cells = [row.name, value(row), rate(row.rate, row.work_unit), against, ratio(row), goal(row), met]
         text.append("| " + " | ".join(cells) + " |")
-    notes = [f"- {row.name}: {said}" for row in rows for said in (row.missing, row.note) if said]
-    return [*text, "", *dict.fromkeys(notes)] if notes else text
+    notes: dict[str, list[str]] = {}
+    for row in rows:
+        for said in filter(None, (row.missing, row.note)):
+            notes.setdefault(said, []).append(row.name)
+    return (
+        [*text, "", *(f"- {'; '.join(dict.fromkeys(names))}: {said}" for said, names in notes.items())]
+        if notes
+        else text
+    )
 
 
 def comparison(changes: Sequence[Change]) -> list[str]:

@@ -29,8 +29,19 @@ def _check_array(name: str, array: NDArray[Any], dtype: type[np.generic], shape:
         raise ShapeError(f"{name} is {array.dtype} {list(array.shape)}; the plan needs {np.dtype(dtype)} {list(shape)}")
 
 
-def check_operands(operands: GemmOperands, plan: LayerPlan) -> None:
-    """Raise ShapeError where operands and plan do not fit; UnsupportedLayerError where exact sums may leave int64."""
+def check_operands(operands: GemmOperands, plan: LayerPlan) -> int:
+    """Raise ShapeError where operands and plan do not fit; UnsupportedLayerError where exact sums may leave int64.
+
+    Returns `exact_bound`.
+    """
+    check_shapes(operands, plan)
+    bound = exact_bound(operands, plan)
+    check_bound(operands, plan, bound)
+    return bound
+
+
+def check_shapes(operands: GemmOperands, plan: LayerPlan) -> None:
+    """Raise ShapeError where operands and plan do not fit."""
     shape, summation = plan.shape, operands.summation
     if (operands.product, summation) != (plan.product, plan.summation):
         raise ShapeError(
@@ -53,7 +64,11 @@ def check_operands(operands: GemmOperands, plan: LayerPlan) -> None:
                 f"summation.{name} is {getattr(summation, name)}; the engines take -{EXPONENT_LIMIT} to "
                 f"{EXPONENT_LIMIT}"
             )
-    bound = exact_bound(operands, plan)
+
+
+def check_bound(operands: GemmOperands, plan: LayerPlan, bound: int) -> None:
+    """Raise UnsupportedLayerError where exact sums, which `bound` bounds, may leave int64."""
+    shape, summation = plan.shape, operands.summation
     if bound >= EXACT_LIMIT:
         what = "exact sums of this layer" if summation.kind == "integer" else "exact sums of a block of this layer"
         aligned = "" if summation.align_bits is None else f", fewer align_bits than {summation.align_bits}"

@@ -10,15 +10,25 @@ are popcounts of packed words where nothing overflows (accelsim.engine.fast_xnor
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 
-from accelsim.engine.checks import check_operands, exact_bound, largest_magnitude, register_limits
+from accelsim.engine.checks import (
+    check_bound,
+    check_operands,
+    check_shapes,
+    exact_bound,
+    largest_magnitude,
+    register_limits,
+)
 from accelsim.engine.contract import ComputeResult, RegisterWatch
 from accelsim.engine.fast_float import FixedGemm, float_result
 from accelsim.engine.fast_integers import IntegerGemm
-from accelsim.engine.fast_xnor import XnorGemm, packs
+from accelsim.engine.fast_xnor import may_pack, packed_gemms
 from accelsim.engine.preload import accumulator_extremes, earlier, preload
+from accelsim.engine.proved import exact_products
 from accelsim.mapping.contract import GemmOperands, LayerPlan
 
 Int64 = NDArray[np.int64]
@@ -37,45 +47,60 @@ class FastEngine:
 
         Raises ShapeError where operands and plan do not fit, UnsupportedLayerError where sums could leave int64.
         """
-        check_operands(operands, plan)
-        if operands.summation.kind == "float32":
-            return float_result(operands, plan)
-        if not watch and operands.summation.kind == "integer":
+        kind = operands.summation.kind
+        if not watch and kind == "integer":
             proved = _proved(operands, plan)
             if proved is not None:
                 return proved
-        return _watched(operands, plan)
+        check_operands(operands, plan)
+        return float_result(operands, plan) if kind == "float32" else _watched(operands, plan)
 
 
 def _proved(operands: GemmOperands, plan: LayerPlan) -> ComputeResult | None:
-    """Return the result by exact float products where a bound shows that no register overflows, else None."""
-    blocks = operands.blocks
-    if blocks is not None and blocks.product_shift:
-        return None  # rounded scale products cannot be folded into the operands
-    binary = packs(operands)
-    psum_bound, sum_bound = _binary_bounds(operands, plan) if binary else _bounds(operands, plan)
+    """Return the result where a bound shows that no register overflows, else None; one pass converts and bounds."""
+    check_shapes(operands, plan)
+    if operands.blocks is not None:
+        return _proved_blocks(operands, plan)
     bias = operands.bias.astype(np.int64)
-    bias_low, bias_high = int(bias.min(initial=0)), int(bias.max(initial=0))
+    if may_pack(operands):
+        gemms = packed_gemms(operands, plan, operands.shape.k)
+        if gemms is not None:
+            watches = _proof(operands, plan, *_binary_bounds(operands, plan))
+            if watches is None:
+                return None
+            shape = operands.shape
+            acc = np.empty((shape.batch, shape.m, shape.n), np.int64)
+            for b, gemm in enumerate(gemms):
+                gemm.products(bias[b], acc[b])
+            return ComputeResult(acc, plan.cycles, plan.actions, *watches)
+    products = exact_products(operands, plan)
+    if products is not None:
+        check_bound(operands, plan, products.peak * operands.shape.k)
+        watches = _proof(operands, plan, products.psum_bound, products.sum_bound)
+        return None if watches is None else ComputeResult(products.acc, plan.cycles, plan.actions, *watches)
+    return _proved_blocks(operands, plan)
+
+
+def _proof(
+    operands: GemmOperands, plan: LayerPlan, psum_bound: int, sum_bound: int
+) -> tuple[RegisterWatch, RegisterWatch] | None:
+    """Return what is known of both registers where neither can overflow, else None."""
+    bias_low, bias_high = int(operands.bias.min(initial=0)), int(operands.bias.max(initial=0))
     psum = RegisterWatch(0, None, -psum_bound, psum_bound, exact=False)
     accumulator = RegisterWatch(0, None, bias_low - sum_bound, bias_high + sum_bound, exact=False)
-    if not _fits(psum, plan.psum_bits) or not _fits(accumulator, plan.acc_bits):
-        return None
-    if binary:
-        products: Int64 | None = _binary_products(operands, plan)
-    else:
-        products = _float_products(operands)
-    if products is None:
-        return None
-    return ComputeResult(products + bias[:, None, :], plan.cycles, plan.actions, psum, accumulator)
+    return (psum, accumulator) if _fits(psum, plan.psum_bits) and _fits(accumulator, plan.acc_bits) else None
 
 
-def _binary_products(operands: GemmOperands, plan: LayerPlan) -> Int64:
-    """Return binary products by popcounts."""
-    shape = operands.shape
-    out = np.empty((shape.batch, shape.m, shape.n), np.int64)
-    for b in range(shape.batch):
-        XnorGemm(operands, plan, b, operands.shape.k).products(out[b])
-    return out
+def _proved_blocks(operands: GemmOperands, plan: LayerPlan) -> ComputeResult | None:
+    """The same of wider integers, and of blocks whose scales' products are not rounded."""
+    check_operands(operands, plan)
+    if operands.blocks is not None and operands.blocks.product_shift:
+        return None  # rounded scale products cannot be folded into the operands
+    watches = _proof(operands, plan, *_bounds(operands, plan))
+    products = None if watches is None else _float_products(operands)
+    if watches is None or products is None:
+        return None
+    return ComputeResult(products + operands.bias[:, None, :], plan.cycles, plan.actions, *watches)
 
 
 def _float_products(operands: GemmOperands) -> Int64 | None:
@@ -137,10 +162,12 @@ def _watched(operands: GemmOperands, plan: LayerPlan) -> ComputeResult:
     acc = np.empty((shape.batch, shape.m, shape.n), np.int64)
     extremes = np.empty((shape.batch, 4, shape.n), np.int64)
     kind: type[FixedGemm | IntegerGemm] = FixedGemm if operands.summation.kind == "fixed" else IntegerGemm
-    if packs(operands):
-        kind = XnorGemm
-    bound = exact_bound(operands, plan)
-    gemms = [kind(operands, plan, b, bound) for b in range(shape.batch)]
+    gemms: Sequence[FixedGemm | IntegerGemm] | None = None
+    if may_pack(operands):
+        gemms = packed_gemms(operands, plan, plan.group)
+    if gemms is None:
+        bound = exact_bound(operands, plan)
+        gemms = [kind(operands, plan, b, bound) for b in range(shape.batch)]
     for b, gemm in enumerate(gemms):
         extremes[b] = gemm.exact(acc[b])
     psum_low, psum_high = int(extremes[:, 0].min(initial=0)), int(extremes[:, 1].max(initial=0))

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from accelsim.engine.checks import largest_magnitude
+from accelsim.engine.checks import largest_magnitude, register_limits
 from accelsim.engine.contract import OverflowEvent
 from accelsim.engine.ordered import FirstOverflow, Registers, fits_narrow, limited_gemm
 from accelsim.engine.tiles import chunk_size, exact_in_float32, plain_sums, scaled_sums
@@ -24,6 +24,8 @@ class IntegerGemm:
         self.narrow = bound < 1 << 31
         self.a, self.w = np.ascontiguousarray(operands.a[index]), np.ascontiguousarray(operands.w[index])
         self.valid = operands.k_valid
+        self.unsafe: NDArray[np.bool_] | None = None  # rows whose psums may overflow, where `exact` finds out
+        self.acc_range = 0, 0  # what it finds the accumulators to move by
         blocks = operands.blocks
         if blocks is None:
             none = np.zeros((1, 1), np.int32)
@@ -45,7 +47,8 @@ class IntegerGemm:
                 scaled_sums(self.a, self.w, self.scales, self.block, self.shift, self.plan, found, out)
                 return found
             if not self.block and exact_in_float32(peak * chunk_size(self.plan)):
-                plain_sums(self.a, self.w, self.plan, found, out)
+                self.unsafe = plain_sums(self.a, self.w, self.plan, found, out)
+                self.acc_range = int(found[2].min(initial=0)), int(found[3].max(initial=0))
                 return found
         dtype = np.int32 if self.narrow else np.int64
         extremes: NDArray[Any] = np.empty((4, columns), dtype)
@@ -58,7 +61,9 @@ class IntegerGemm:
     def limited(
         self, held: Int64, out: Int64
     ) -> tuple[tuple[int, int], tuple[OverflowEvent | None, OverflowEvent | None]]:
-        """Write the accumulators; return the overflows of both registers and the first of each."""
+        """Write the accumulators, where `exact` left its sums; return the overflows of both registers and the first of
+        each.
+        """
         from accelsim.engine import fast_kernels as kernels
 
         plan = self.plan
@@ -66,9 +71,14 @@ class IntegerGemm:
             plan.group, plan.groups_per_fold, plan.psum_bits, plan.psum_overflow, plan.acc_bits, plan.acc_overflow
         )
         if self.block == 0 and fits_narrow(self.a, self.w, registers):
-            found = limited_gemm(self.a, self.w, held, registers)
-            out[:] = found.acc
-            events = self._event(found.psum_first), self._event(found.acc_first)
+            rows = self._followed(held)
+            if rows.size == 0:
+                out += held
+                return (0, 0), (None, None)
+            found = limited_gemm(np.ascontiguousarray(self.a[rows]), self.w, held, registers)
+            out += held
+            out[rows] = found.acc
+            events = self._event(found.psum_first, rows), self._event(found.acc_first, rows)
             return (found.psum_overflows, found.acc_overflows), events
         firsts = np.full((2, 5), -1, np.int64)
         order = (self.block, self.shift, plan.group, plan.groups_per_fold)
@@ -78,10 +88,20 @@ class IntegerGemm:
         )
         return counts, (integer_event(firsts[0], self.index), integer_event(firsts[1], self.index))
 
-    def _event(self, first: FirstOverflow | None) -> OverflowEvent | None:
+    def _followed(self, held: Int64) -> Int64:
+        """Return the rows whose registers must be followed: in all others, exact sums are what they held."""
+        every = np.arange(self.a.shape[0])
+        if self.unsafe is None:
+            return every
+        low, high = register_limits(self.plan.acc_bits)
+        if int(held.min(initial=0)) + self.acc_range[0] < low or int(held.max(initial=0)) + self.acc_range[1] > high:
+            return every
+        return every[self.unsafe]
+
+    def _event(self, first: FirstOverflow | None, rows: Int64) -> OverflowEvent | None:
         if first is None:
             return None
-        return OverflowEvent((self.index, first.m, first.n), first.k, first.before + first.addend)
+        return OverflowEvent((self.index, int(rows[first.m]), first.n), first.k, first.before + first.addend)
 
 
 def integer_event(first: Int64, batch: int) -> OverflowEvent | None:

@@ -2,37 +2,75 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 
 from accelsim.engine.fast_integers import Int64, IntegerGemm
-from accelsim.mapping.contract import GemmOperands
+from accelsim.mapping.contract import GemmOperands, LayerPlan
 
 WORD_BITS = 64
 
 
 def packs(operands: GemmOperands) -> bool:
     """Return whether the products of a layer are popcounts: all lanes are +1 or -1, but 0 where K is only padding."""
-    if operands.product != "xnor" or operands.summation.kind != "integer" or operands.blocks is not None:
+    if not may_pack(operands):
         return False
+    length = operands.shape.k
+    return all(_packed(operands, index, length) is not None for index in range(operands.shape.batch))
+
+
+def may_pack(operands: GemmOperands) -> bool:
+    """Return whether a layer is of a kind whose lanes may pack."""
+    return operands.product == "xnor" and operands.summation.kind == "integer" and operands.blocks is None
+
+
+def packed_gemms(operands: GemmOperands, plan: LayerPlan, group: int) -> Sequence[XnorGemm] | None:
+    """Return the products of the batch, each `group` of K starting a word; None if a lane does not pack."""
+    gemms = []
+    for index in range(operands.shape.batch):
+        packed = _packed(operands, index, group)
+        if packed is None:
+            return None
+        gemms.append(XnorGemm(operands, plan, index, packed))
+    return gemms
+
+
+def _packed(operands: GemmOperands, index: int, group: int) -> tuple[NDArray[np.uint64], NDArray[np.uint64]] | None:
+    """Return a as [M, words] and w as [words, N], in one pass that looks at every lane; None if one does not pack."""
     from accelsim.engine import popcount_kernels as kernels
 
+    shape, words = operands.shape, -(-group // WORD_BITS)
     valid = operands.k_valid.astype(np.int32)
-    for a, w in zip(operands.a, operands.w, strict=True):
-        if kernels.count_strays(np.ascontiguousarray(a), np.ascontiguousarray(w), valid):
-            return False
-    return True
+    count = -(-shape.k // group) * words
+    a, w = np.empty((shape.m, count), np.uint64), np.empty((count, shape.n), np.uint64)
+    if not kernels.pack_columns(np.ascontiguousarray(operands.w[index]), valid, group, words, w):
+        return None
+    if not kernels.pack_rows(np.ascontiguousarray(operands.a[index]), valid, group, words, a):
+        return None
+    return a, w
 
 
 class XnorGemm(IntegerGemm):
     """One product of the batch, of lanes that pack. Limited registers take the lanes as they are."""
 
-    def products(self, out: Int64) -> None:
-        """Write the sums of products, int64 [M, N]."""
+    def __init__(
+        self,
+        operands: GemmOperands,
+        plan: LayerPlan,
+        index: int,
+        packed: tuple[NDArray[np.uint64], NDArray[np.uint64]],
+    ) -> None:
+        """Take product `index` of the batch, and its packed words (`packed_gemms`)."""
+        super().__init__(operands, plan, index, operands.shape.k)
+        self.packed = packed
+
+    def products(self, bias: Int64, out: Int64) -> None:
+        """Write the sums of products, int64 [M, N], and the bias [N]; all of K is one group."""
         from accelsim.engine import popcount_kernels as kernels
 
-        length = self.a.shape[1]
-        kernels.sums(*self._packed(length), int(self.valid.sum()), out)
+        kernels.sums(*self.packed, int(self.valid.sum()), bias, out)
 
     def exact(self, out: Int64) -> Int64:
         """Write the sums of products; return the trajectories' extremes, int64 [4, N]."""
@@ -42,22 +80,5 @@ class XnorGemm(IntegerGemm):
         valid = np.add.reduceat(self.valid.astype(np.int64), np.arange(0, length, group))
         extremes = np.empty((4, self.w.shape[1]), np.int64)
         words = -(-group // WORD_BITS)
-        kernels.watched_sums(*self._packed(group), valid, words, self.plan.groups_per_fold, extremes, out)
+        kernels.watched_sums(*self.packed, valid, words, self.plan.groups_per_fold, extremes, out)
         return extremes
-
-    def _packed(self, group: int) -> tuple[NDArray[np.uint64], NDArray[np.uint64]]:
-        """Return a as [M, words] and w as [words, N]; each `group` of K starts a word."""
-        from accelsim.engine import popcount_kernels as kernels
-
-        rows, length = self.a.shape
-        groups, words = -(-length // group), -(-group // WORD_BITS)
-        bits = self.a > 0
-        if group % WORD_BITS:  # each group is completed to whole words
-            bits = np.pad(bits, ((0, 0), (0, groups * group - length))).reshape(rows, groups, group)
-            bits = np.pad(bits, ((0, 0), (0, 0), (0, words * WORD_BITS - group))).reshape(rows, -1)
-        packed_bytes = np.packbits(bits, axis=1, bitorder="little")
-        a = np.zeros((rows, groups * words * WORD_BITS // 8), np.uint8)
-        a[:, : packed_bytes.shape[1]] = packed_bytes
-        w = np.empty((groups * words, self.w.shape[1]), np.uint64)
-        kernels.pack_columns(self.w, group, words, w)
-        return a.view("<u8"), w

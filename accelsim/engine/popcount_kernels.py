@@ -19,33 +19,90 @@ UNROLLED = 4
 
 
 @njit
-def count_strays(a: I32, w: I32, valid: I32) -> int:
-    """Return how many lanes of a [M, K] and w [K, N] are not +1 or -1 where valid[k] is 1, or not 0 where it is 0."""
-    strays = 0
-    for m in range(a.shape[0]):
-        for k in range(a.shape[1]):
-            strays += abs(a[m, k]) != valid[k]
-    for k in range(w.shape[0]):
-        expected = valid[k]
-        for n in range(w.shape[1]):
-            strays += abs(w[k, n]) != expected
-    return strays
+def pack_word(lanes: I32, valid: I32) -> tuple[np.uint64, int]:
+    """Return up to 64 lanes as bits, the first one as bit 0, 1 for +1; and a number that is not 0 where they are not
+    +1 or -1 where valid, and 0 elsewhere.
+    """
+    word, strays = np.uint64(0), np.int32(0)
+    for i in range(lanes.size):
+        x = np.int32(lanes[i] + valid[i])  # 2 or 0; of padding 0
+        strays |= x & ~np.int32(valid[i] << np.int32(1))
+        word |= np.uint64(x >> 1) << np.uint64(i)
+    return word, strays
 
 
 @njit
-def pack_columns(lanes: I32, group: int, words_per_group: int, packed: U64) -> None:
-    """Pack [K, N] lanes along K: the first element is bit 0; 1 for +1, 0 for -1 and 0.
+def pack_rows(lanes: I32, valid: I32, group: int, words_per_group: int, packed: U64) -> bool:
+    """Pack [M, K] lanes along K; return whether all are +1 or -1 where valid [K] is 1, and 0 where it is 0.
 
-    packed [G * words_per_group, N] : each group of K starts a word; bits beyond a group's end are 0; written
+    packed [M, G * words_per_group] : each group of K starts a word; bits beyond a group's end are 0; written
     """
+    rows, length = lanes.shape
+    strays = np.int32(0)
+    for m in range(rows):
+        for start in range(0, length, group):
+            stop = min(start + group, length)
+            first = start // group * words_per_group
+            for i in range(words_per_group):
+                k = min(start + 64 * i, stop)
+                end = min(k + 64, stop)
+                packed[m, first + i], found = pack_word(lanes[m, k:end], valid[k:end])
+                strays |= found
+    return strays == 0
+
+
+@njit
+def or_row(lanes: I32, valid: int, bit: int, bits: I32, strays: I32) -> None:
+    """Put a row of lanes [N] into one bit of `bits`; bits of `strays` are set where a lane is not what it should be."""
+    one, place = np.int32(valid), np.int32(bit)
+    allowed = ~np.int32(one << np.int32(1))
+    for n in range(lanes.size):
+        x = np.int32(lanes[n] + one)
+        strays[n] |= x & allowed
+        bits[n] |= np.int32(x >> np.int32(1)) << place
+
+
+@njit
+def or_rows(lanes: I32, k: int, valid: I32, bits: I32, strays: I32) -> None:
+    """The same of the eight rows from k on, into eight bits; `bits` written."""
+    for n in range(bits.size):
+        word, stray = np.int32(0), strays[n]
+        for u in range(8):
+            x = np.int32(lanes[k + u, n] + valid[k + u])
+            stray |= x & ~np.int32(valid[k + u] << np.int32(1))
+            word |= np.int32(np.int32(x >> np.int32(1)) << np.int32(u))
+        bits[n], strays[n] = word, stray
+
+
+@njit
+def add_byte(bits: I32, place: int, packed: U64) -> None:
+    """Put eight bits of each column at bit `place` of its word."""
+    shift = np.uint64(place)
+    for n in range(bits.size):
+        packed[n] |= np.uint64(np.uint32(bits[n])) << shift
+
+
+@njit
+def pack_columns(lanes: I32, valid: I32, group: int, words_per_group: int, packed: U64) -> bool:
+    """The same of [K, N] lanes along K; packed [G * words_per_group, N]."""
     length, columns = lanes.shape
+    bits, strays = np.empty(columns, np.int32), np.zeros(columns, np.int32)
     packed[:] = 0
-    for k in range(length):
-        g, inside = k // group, k % group
-        row = packed[g * words_per_group + inside // 64]
-        bit = np.uint64(inside % 64)
-        for n in range(columns):
-            row[n] |= np.uint64(lanes[k, n] > 0) << bit
+    for start in range(0, length, group):
+        stop = min(start + group, length)
+        for k in range(start, stop, 8):
+            if k + 8 <= stop:
+                or_rows(lanes, k, valid, bits, strays)
+            else:
+                bits[:] = 0
+                for u in range(stop - k):
+                    or_row(lanes[k + u], valid[k + u], u, bits, strays)
+            inside = k - start
+            add_byte(bits, inside % 64, packed[start // group * words_per_group + inside // 64])
+    found = np.int32(0)
+    for n in range(columns):
+        found |= strays[n]
+    return found == 0
 
 
 @njit
@@ -79,15 +136,39 @@ def add_differences(a: U64, w: U64, m: int, first: int, stop: int, total: U64) -
 
 
 @njit
-def sums(a: U64, w: U64, valid: int, out: I64) -> None:
-    """Write every sum of products; `valid` of K's elements are not zero. a [M, words], w [words, N], out [M, N]."""
+def add_two_rows(a: U64, w: U64, m: int, first: int, total0: U64, total1: U64) -> None:
+    """The same of rows m and m + 1, over `UNROLLED` words from `first` on: each word of w is loaded once."""
+    for n in range(total0.size):
+        s0, s1 = total0[n], total1[n]
+        for u in range(UNROLLED):
+            x = w[first + u, n]
+            s0 += popcount(a[m, first + u] ^ x)
+            s1 += popcount(a[m + 1, first + u] ^ x)
+        total0[n], total1[n] = s0, s1
+
+
+@njit
+def sums(a: U64, w: U64, valid: int, bias: I64, out: I64) -> None:
+    """Write every sum of products and the bias [N]; `valid` of K's elements are not zero.
+
+    a [M, words], w [words, N], out [M, N]
+    """
+    rows, words = a.shape
     columns = w.shape[1]
-    total = np.empty(columns, np.uint64)
-    for m in range(a.shape[0]):
+    total = np.empty((2, columns), np.uint64)
+    many = words // UNROLLED * UNROLLED
+    for m in range(0, rows, 2):
         total[:] = 0
-        add_differences(a, w, m, 0, a.shape[1], total)
-        for n in range(columns):
-            out[m, n] = valid - 2 * np.int64(total[n])
+        if m + 1 < rows:
+            for i in range(0, many, UNROLLED):
+                add_two_rows(a, w, m, i, total[0], total[1])
+            add_differences(a, w, m + 1, many, words, total[1])
+            add_differences(a, w, m, many, words, total[0])
+        else:
+            add_differences(a, w, m, 0, words, total[0])
+        for r in range(min(2, rows - m)):
+            for n in range(columns):
+                out[m + r, n] = bias[n] + valid - 2 * np.int64(total[r, n])
 
 
 @njit

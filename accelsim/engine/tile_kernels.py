@@ -34,7 +34,8 @@ def scaled_rows(lanes: I32, factors: Lanes, size: int, scaled: Lanes) -> None:
         for v in range(factors.shape[1]):
             factor = factors[m, v]
             for k in range(v * size, min((v + 1) * size, length)):
-                scaled[m, k] = lanes[m, k] * factor
+                scaled[m, k] = lanes[m, k]
+                scaled[m, k] *= factor  # in its own type
 
 
 @njit
@@ -44,41 +45,93 @@ def scaled_columns(lanes: I32, factors: Lanes, size: int, scaled: Lanes) -> None
     for k in range(length):
         v = k // size
         for n in range(columns):
-            scaled[k, n] = lanes[k, n] * factors[v, n]
+            scaled[k, n] = lanes[k, n]
+            scaled[k, n] *= factors[v, n]
 
 
 # ------------------------------------------------------------------------------------------ float32 registers
 
 
 @njit
-def add_narrow(psum: F32, parts: F32, low: F32, high: F32) -> None:
-    """Add float32 block sums to float32 psums; extremes [N]. Nothing may overflow."""
-    blocks, rows, columns = parts.shape
-    for r in range(rows):
-        v = 0
-        while v + UNROLLED <= blocks:
-            for n in range(columns):
-                s, lowest, highest = psum[r, n], low[n], high[n]
-                for u in range(UNROLLED):
-                    s += parts[v + u, r, n]
-                    # Comparisons rather than min and max, whose care for NaN would keep this loop out of SIMD.
-                    lowest = s if s < lowest else lowest
-                    highest = s if s > highest else highest
-                psum[r, n], low[n], high[n] = s, lowest, highest
-            v += UNROLLED
-        while v < blocks:
-            for n in range(columns):
-                s = psum[r, n] + parts[v, r, n]
-                psum[r, n] = s
-                low[n] = s if s < low[n] else low[n]
-                high[n] = s if s > high[n] else high[n]
-            v += 1
+def add_many(psum: F32, parts: F32, v: int, r: int, low: F32, high: F32) -> None:
+    """Add `UNROLLED` float32 block sums from v on to a row of psums [N]."""
+    for n in range(psum.size):
+        s, lowest, highest = psum[n], low[n], high[n]
+        for u in range(UNROLLED):
+            s += parts[v + u, r, n]
+            # Comparisons rather than min and max, whose care for NaN would keep this loop out of SIMD.
+            lowest = s if s < lowest else lowest
+            highest = s if s > highest else highest
+        psum[n], low[n], high[n] = s, lowest, highest
 
 
 @njit
-def add_wide(psum: F32, parts: F64, low: F32, high: F32, sums: F64, sum_bits: I64) -> None:
+def add_two(psum: F32, parts: F32, v: int, r: int, low: F32, high: F32) -> None:
+    """The same of two block sums."""
+    for n in range(psum.size):
+        s, lowest, highest = psum[n], low[n], high[n]
+        for u in range(2):
+            s += parts[v + u, r, n]
+            lowest = s if s < lowest else lowest
+            highest = s if s > highest else highest
+        psum[n], low[n], high[n] = s, lowest, highest
+
+
+@njit
+def add_one(psum: F32, part: F32, low: F32, high: F32) -> None:
+    """The same of one."""
+    for n in range(psum.size):
+        s = psum[n] + part[n]
+        psum[n] = s
+        low[n] = s if s < low[n] else low[n]
+        high[n] = s if s > high[n] else high[n]
+
+
+@njit
+def fold_end(block: int, blocks_per_fold: int, count: int) -> int:
+    """Return one past the last block of the fold that `block` is in."""
+    return min((block // blocks_per_fold + 1) * blocks_per_fold, count)
+
+
+@njit
+def add_narrow(
+    psum: F32, acc: F32, parts: F32, first: int, blocks_per_fold: int, count: int, extremes: F32
+) -> None:  # fmt: skip
+    """Add float32 block sums to float32 psums, and each fold's psum to the accumulator. Nothing may overflow.
+
+    first, count : number of the first block, and all blocks of K
+    extremes [4, N] : psum low, high; accumulator low, high
+    """
+    blocks, rows, _ = parts.shape
+    low, high, acc_low, acc_high = extremes[0], extremes[1], extremes[2], extremes[3]
+    for r in range(rows):
+        held = psum[r]
+        v = 0
+        while v < blocks:
+            end = fold_end(first + v, blocks_per_fold, count)
+            stop = min(end - first, blocks)
+            while v + UNROLLED <= stop:
+                add_many(held, parts, v, r, low, high)
+                v += UNROLLED
+            if v + 2 <= stop:
+                add_two(held, parts, v, r, low, high)
+                v += 2
+            while v < stop:
+                add_one(held, parts[v, r], low, high)
+                v += 1
+            if first + v == end:
+                add_one(acc[r], held, acc_low, acc_high)
+                held[:] = 0
+
+
+@njit
+def add_wide(
+    psum: F32, acc: F32, parts: F64, first: int, blocks_per_fold: int, count: int, extremes: F32, sums: F64,
+    sum_bits: I64,
+) -> None:  # fmt: skip
     """The same of float64 block sums. sums [N], sum_bits [N] : one piece of memory, as float64 and as int64."""
     blocks, rows, columns = parts.shape
+    low, high, acc_low, acc_high = extremes[0], extremes[1], extremes[2], extremes[3]
     for r in range(rows):
         for v in range(blocks):
             inexact = 0
@@ -102,19 +155,9 @@ def add_wide(psum: F32, parts: F64, low: F32, high: F32, sums: F64, sum_bits: I6
                 psum[r, n] = total
                 low[n] = total if total < low[n] else low[n]
                 high[n] = total if total > high[n] else high[n]
-
-
-@njit
-def close_float(acc: F32, psum: F32, low: F32, high: F32) -> None:
-    """Add a fold's psums to the accumulators, watch these, and clear the psums."""
-    rows, columns = acc.shape
-    for r in range(rows):
-        for n in range(columns):
-            s = acc[r, n] + psum[r, n]
-            psum[r, n] = 0
-            acc[r, n] = s
-            low[n] = s if s < low[n] else low[n]
-            high[n] = s if s > high[n] else high[n]
+            if first + v + 1 == fold_end(first + v, blocks_per_fold, count):
+                add_one(acc[r], psum[r], acc_low, acc_high)
+                psum[r] = 0
 
 
 # ------------------------------------------------------------------------------------- fixed-point registers
@@ -142,19 +185,23 @@ def rounded_row(values: Lanes, rounding: int, limited: bool, whole: F64) -> None
 
 @njit
 def add_fixed(
-    psum: F64, parts: Lanes, first: int, per_group: int, last: int, rounding: int, limited: bool, whole: F64,
-    low: F64, high: F64,
+    psum: F64, acc: F64, parts: Lanes, first: int, per_group: int, blocks_per_fold: int, count: int, rounding: int,
+    limited: bool, whole: F64, extremes: F64,
 ) -> None:  # fmt: skip
-    """Add float block sums, in the psum's unit, to whole psums that a float64 holds exactly.
+    """Add float block sums, in the psum's unit, to whole psums, and each fold's to the accumulator, all below 2^53.
 
-    first : number of the first block; per_group : blocks a group, after which psums are watched; last : the last block
+    per_group : blocks a group, after which psums are watched
     rounding, limited : of `rounded_row`; limited False where no sum can reach the limit
+    The rest as in `add_narrow`.
     """
     blocks, rows, columns = parts.shape
+    low, high, acc_low, acc_high = extremes[0], extremes[1], extremes[2], extremes[3]
     for r in range(rows):
         for v in range(blocks):
+            block = first + v
+            end = block + 1 == fold_end(block, blocks_per_fold, count)
             rounded_row(parts[v, r], rounding, limited, whole)
-            if (first + v + 1) % per_group == 0 or first + v == last:
+            if end or (block + 1) % per_group == 0:
                 for n in range(columns):
                     s = psum[r, n] + whole[n]
                     psum[r, n] = s
@@ -163,64 +210,63 @@ def add_fixed(
             else:
                 for n in range(columns):
                     psum[r, n] += whole[n]
-
-
-@njit
-def close_fixed(acc: I64, psum: F64, low: I64, high: I64) -> None:
-    """Add a fold's whole psums to the accumulators, watch these, and clear the psums."""
-    rows, columns = acc.shape
-    for r in range(rows):
-        for n in range(columns):
-            s = acc[r, n] + np.int64(psum[r, n])
-            psum[r, n] = 0
-            acc[r, n] = s
-            low[n] = min(low[n], s)
-            high[n] = max(high[n], s)
+            if end:
+                for n in range(columns):
+                    s = acc[r, n] + psum[r, n]
+                    psum[r, n] = 0
+                    acc[r, n] = s
+                    acc_low[n] = s if s < acc_low[n] else acc_low[n]
+                    acc_high[n] = s if s > acc_high[n] else acc_high[n]
 
 
 # ------------------------------------------------------------------------------------------ integer registers
 
 
 @njit
-def add_scaled(
-    psum: I32, parts: F32, a_scales: I32, w_scales: I32, shift: int, first: int, per_group: int, last: int, low: I32,
-    high: I32,
-) -> None:  # fmt: skip
-    """Add blocks' dot products times rounded products of their scales; no sum leaves int32.
-
-    a_scales [R, B], w_scales [B, N] : of all blocks of K; first, per_group, last : as in `add_fixed`
-    """
-    blocks, rows, columns = parts.shape
-    half = np.int32((1 << shift) >> 1)
+def scaled_dots(dots: F32, scale: int, w_scales: I32, shift: int, scaled: I32) -> None:
+    """Put a block's dot products [N] times rounded products of scales into `scaled`."""
     bits = np.int32(shift)
-    for r in range(rows):
-        for v in range(blocks):
-            b = first + v
-            scale = a_scales[r, b]
-            if (b + 1) % per_group == 0 or b == last:
-                for n in range(columns):
-                    factor = np.int32(np.int32(np.int32(scale * w_scales[b, n]) + half) >> bits)
-                    s = np.int32(psum[r, n] + np.int32(np.int32(parts[v, r, n]) * factor))
-                    psum[r, n] = s
-                    low[n] = min(low[n], s)
-                    high[n] = max(high[n], s)
-            else:
-                for n in range(columns):
-                    factor = np.int32(np.int32(np.int32(scale * w_scales[b, n]) + half) >> bits)
-                    psum[r, n] += np.int32(np.int32(parts[v, r, n]) * factor)
+    half = np.int32((np.int32(1) << bits) >> np.int32(1))
+    factor = np.int32(scale)
+    for n in range(scaled.size):
+        rounded = np.int32(np.int32(np.int32(factor * w_scales[n]) + half) >> bits)
+        scaled[n] = np.int32(np.int32(dots[n]) * rounded)
 
 
 @njit
-def close_integer(acc: I32, psum: I32, low: I32, high: I32) -> None:
-    """Add a fold's psums to the accumulators, watch these, and clear the psums."""
-    rows, columns = acc.shape
+def add_watched(held: I32, addend: I32, low: I32, high: I32) -> None:
+    """Add a row [N] to registers, and watch them."""
+    for n in range(held.size):
+        s = np.int32(held[n] + addend[n])
+        held[n] = s
+        low[n] = min(low[n], s)
+        high[n] = max(high[n], s)
+
+
+@njit
+def add_scaled(
+    psum: I32, acc: I32, parts: F32, first: int, per_group: int, blocks_per_fold: int, count: int, a_scales: I32,
+    w_scales: I32, shift: int, scaled: I32, extremes: I32,
+) -> None:  # fmt: skip
+    """Add blocks' dot products times rounded products of their scales; no sum leaves int32.
+
+    a_scales [R, B], w_scales [B, N] : of all blocks of K; scaled [N] : working memory
+    The rest as in `add_fixed`.
+    """
+    blocks, rows, columns = parts.shape
     for r in range(rows):
-        for n in range(columns):
-            s = np.int32(acc[r, n] + psum[r, n])
-            psum[r, n] = 0
-            acc[r, n] = s
-            low[n] = min(low[n], s)
-            high[n] = max(high[n], s)
+        for v in range(blocks):
+            block = first + v
+            end = block + 1 == fold_end(block, blocks_per_fold, count)
+            scaled_dots(parts[v, r], a_scales[r, block], w_scales[block], shift, scaled)
+            if end or (block + 1) % per_group == 0:
+                add_watched(psum[r], scaled, extremes[0], extremes[1])
+            else:
+                for n in range(columns):
+                    psum[r, n] += scaled[n]
+            if end:
+                add_watched(acc[r], psum[r], extremes[2], extremes[3])
+                psum[r] = 0
 
 
 @njit
@@ -239,13 +285,52 @@ def column_norms(w: I32, size: int, norms: F32) -> None:
 
 
 @njit
-def row_norm(a: I32, m: int, start: int, stop: int) -> float:
-    """Return the Euclidean norm, rounded up, of elements start..stop-1 of row m."""
-    squares = 0.0
-    for k in range(start, stop):
-        x = np.float64(a[m, k])
-        squares += x * x
+def norm_of(lanes: I32) -> float:
+    """Return the Euclidean norm, rounded up, of lanes whose squares add up to less than 2^62."""
+    squares = 0
+    for k in range(lanes.size):
+        squares += np.int64(lanes[k]) * lanes[k]
     return math.sqrt(squares) * (1 + SLACK)
+
+
+@njit
+def chunk_ends(psum: I32, part: F32) -> tuple[int, int]:
+    """Return the extremes of psum + part; 0 included."""
+    low, high = np.int32(0), np.int32(0)
+    for n in range(psum.size):
+        s = np.int32(psum[n] + np.int32(part[n]))
+        low = min(low, s)
+        high = max(high, s)
+    return low, high
+
+
+@njit
+def count_beyond(psum: I32, part: F32, norm: float, w_norms: F32, below: float, above: float) -> int:
+    """Return how many psums may have been beyond below / 2 or above / 2 within a chunk; see `add_chunk`."""
+    count = np.int32(0)
+    for n in range(psum.size):
+        p = np.float32(psum[n])
+        both, reach = p + p + part[n], norm * w_norms[n]
+        count = np.int32(count + np.int32((both + reach > above) | (both - reach < below)))
+    return count
+
+
+@njit
+def move_chunk(psum: I32, part: F32) -> None:
+    """Add a row of a chunk's sums to psums [N]."""
+    for n in range(psum.size):
+        psum[n] = np.int32(psum[n] + np.int32(part[n]))
+
+
+@njit
+def close_fold(psum: I32, part: F32, acc: I32, low: I32, high: I32) -> None:
+    """Add psum + part to accumulators [N], and watch them; clear the psums."""
+    for n in range(psum.size):
+        s = np.int32(acc[n] + np.int32(psum[n] + np.int32(part[n])))
+        psum[n] = 0
+        acc[n] = s
+        low[n] = min(low[n], s)
+        high[n] = max(high[n], s)
 
 
 @njit
@@ -264,20 +349,22 @@ def walk_row(a: I32, w: I32, m: int, start: int, stop: int, group: int, psum: I3
 
 
 @njit
-def walk_output(a: I32, w: I32, m: int, n: int, start: int, stop: int, group: int, before: int, best: I32) -> None:
-    """The same of one output, whose psum is `before`."""
-    s = np.int32(before)
+def walk_output(a: I32, w: I32, m: int, n: int, start: int, stop: int, group: int, before: int, best: I32) -> float:
+    """The same of one output, whose psum is `before`; return the largest magnitude that it had."""
+    s, low, high = np.int32(before), np.int32(0), np.int32(0)
     for first in range(start, stop, group):
         for k in range(first, min(first + group, stop)):
             s = np.int32(s + np.int32(a[m, k] * w[k, n]))
-        best[0] = min(best[0], s)
-        best[1] = max(best[1], s)
+        low, high = min(low, s), max(high, s)
+    best[0], best[1] = min(best[0], low), max(best[1], high)
+    return max(-np.float64(low), np.float64(high))
 
 
 @njit
 def add_chunk(
-    psum: I32, part: F32, a: I32, w: I32, first_row: int, start: int, stop: int, group: int, w_norms: F32, walked: I32,
-    best: I32,
+    psum: I32, acc: I32, part: F32, a: I32, w: I32, first_row: int, start: int, stop: int, group: int, closes: bool,
+    w_norms: F32, limit: float, walked: I32, best: I32, acc_low: I32, acc_high: I32, unsafe: NDArray[np.bool_],
+    watched: bool,
 ) -> None:  # fmt: skip
     """Add the sums of a chunk of groups to the psums [R, N], and widen best [2] by what psums were within the chunk.
 
@@ -286,36 +373,48 @@ def add_chunk(
     that is beyond what was seen already are followed group by group.
 
     part [R, N] : sums of elements start..stop-1; a [M, K], w [K, N] : the operands; w_norms [N] : of the chunk
+    closes : whether the fold ends: psums move to the accumulators [R, N], whose extremes are widened
+    limit : the psum register's largest magnitude
     walked [N] : working memory
+    watched : whether to look between the chunk's ends
+    unsafe [M] : set where a row's psum may have been beyond the limit
     """
     rows, columns = psum.shape
-    inner = stop - start > group
+    inner = watched and stop - start > group
     for r in range(rows):
-        low, high = best[0], best[1]
-        for n in range(columns):
-            s = np.int32(psum[r, n] + np.int32(part[r, n]))
-            low = min(low, s)
-            high = max(high, s)
-        best[0], best[1] = low, high
+        m = first_row + r
+        row_low, row_high = chunk_ends(psum[r], part[r])
+        if row_low < -limit or row_high > limit:
+            unsafe[m] = True
+        best[0], best[1] = min(best[0], row_low), max(best[1], row_high)
         if inner:
-            norm = np.float32(row_norm(a, first_row + r, start, stop))
-            # p and q lie within the extremes: all float32 roundings below are covered by this.
-            slack = 2 * max(-np.float64(low), np.float64(high)) * SLACK
-            above, below = np.float32(2 * np.float64(high) - slack), np.float32(2 * np.float64(low) + slack)
-            candidates = 0
-            for n in range(columns):
-                p, q = np.float32(psum[r, n]), np.float32(part[r, n])
-                both, reach = p + p + q, norm * w_norms[n]
-                candidates += (both + reach > above) | (both - reach < below)
+            norm = np.float32(norm_of(a[m, start:stop]))
+            # p and q lie within the extremes: all float32 roundings of `count_beyond` are covered by this.
+            slack = 2 * max(-np.float64(best[0]), np.float64(best[1])) * SLACK
+            above, below = np.float32(2 * np.float64(best[1]) - slack), np.float32(2 * np.float64(best[0]) + slack)
+            most = np.float32(2 * limit - slack)
+            candidates = count_beyond(psum[r], part[r], norm, w_norms, below, above)
             if candidates * 16 > columns:
                 for n in range(columns):
                     walked[n] = psum[r, n]
-                walk_row(a, w, first_row + r, start, stop, group, walked, best)
-            elif candidates > 0:
+                walk_row(a, w, m, start, stop, group, walked, best)
+                candidates = 0
+            if not unsafe[m] and (most < above or -most > below):
+                beyond = count_beyond(psum[r], part[r], norm, w_norms, -most, most)
+                if beyond * 16 > columns:
+                    unsafe[m] = True  # perhaps: to know would take longer
+                elif beyond > 0:
+                    above, below = min(above, most), max(below, -most)
+                    candidates += beyond
+            if candidates > 0:
                 for n in range(columns):
-                    p, q = np.float32(psum[r, n]), np.float32(part[r, n])
-                    both, reach = p + p + q, norm * w_norms[n]
-                    if (both + reach > above) | (both - reach < below):
-                        walk_output(a, w, first_row + r, n, start, stop, group, psum[r, n], best)
-        for n in range(columns):
-            psum[r, n] += np.int32(part[r, n])
+                    p = np.float32(psum[r, n])
+                    both, reach = p + p + part[r, n], norm * w_norms[n]
+                    if both + reach > above or both - reach < below:
+                        peak = walk_output(a, w, m, n, start, stop, group, psum[r, n], best)
+                        if peak > limit:
+                            unsafe[m] = True
+        if closes:
+            close_fold(psum[r], part[r], acc[r], acc_low, acc_high)
+        else:
+            move_chunk(psum[r], part[r])

@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from accelsim.engine.block_values import FLOAT32_EXACT, FLOAT64_EXACT, BlockValues
+from accelsim.engine.block_values import FLOAT32_EXACT, BlockValues
+from accelsim.engine.checks import register_limits
 from accelsim.mapping.contract import LayerPlan
 
 Int32 = NDArray[np.int32]
@@ -20,7 +21,7 @@ Int64 = NDArray[np.int64]
 BLOCKS_AT_ONCE = 4
 TILE_BYTES = 1 << 19
 # Groups of so many elements are one product, where only the psums' extremes between its ends remain to be found.
-CHUNK = 32
+CHUNK = 64
 
 
 class Parts:
@@ -40,15 +41,10 @@ class Parts:
         for start in range(0, self.rows, self.tile):
             yield start, min(start + self.tile, self.rows)
 
-    def folds(self, blocks_per_fold: int) -> Iterator[tuple[int, int]]:
-        """Yield (first block, one past the last) of every fold."""
-        for first in range(0, self.count, blocks_per_fold):
-            yield first, min(first + blocks_per_fold, self.count)
-
-    def sums(self, start: int, stop: int, first: int, last: int) -> Iterator[tuple[int, NDArray[Any]]]:
-        """Yield (number of the first block, sums [blocks, rows, N]) of rows start..stop-1 and blocks first..last-1."""
-        for v in range(first, last, self.at_once):
-            many = min(self.at_once, last - v)
+    def sums(self, start: int, stop: int) -> Iterator[tuple[int, NDArray[Any]]]:
+        """Yield (number of the first block, sums [blocks, rows, N]) of rows start..stop-1, to the end."""
+        for v in range(0, self.count, self.at_once):
+            many = min(self.at_once, self.count - v)
             parts = self._scratch[:many, : stop - start]
             for i in range(many):
                 block = slice((v + i) * self.size, (v + i + 1) * self.size)
@@ -84,16 +80,15 @@ def float_sums(
     parts = Parts(*scaled(values), values.size)
     psums = np.zeros((parts.tile, parts.columns), np.float32)
     working = np.empty(parts.columns, np.float64)
+    order = (blocks_per_fold, parts.count, extremes)
     for start, stop in parts.tiles():
         psum, acc = psums[: stop - start], out[start:stop]
         acc[:] = bias
-        for fold in parts.folds(blocks_per_fold):
-            for _, sums in parts.sums(start, stop, *fold):
-                if values.narrow:
-                    kernels.add_narrow(psum, sums, extremes[0], extremes[1])
-                else:
-                    kernels.add_wide(psum, sums, extremes[0], extremes[1], working, working.view(np.int64))
-            kernels.close_float(acc, psum, extremes[2], extremes[3])
+        for v, sums in parts.sums(start, stop):
+            if values.narrow:
+                kernels.add_narrow(psum, acc, sums, v, *order)
+            else:
+                kernels.add_wide(psum, acc, sums, v, *order, working, working.view(np.int64))
 
 
 def fixed_sums(values: BlockValues, plan: LayerPlan, limited: bool, extremes: Int64, out: Int64) -> None:
@@ -107,18 +102,16 @@ def fixed_sums(values: BlockValues, plan: LayerPlan, limited: bool, extremes: In
     parts = Parts(*scaled(values), values.size)
     per_group = plan.group // values.size
     psums = np.zeros((parts.tile, parts.columns), np.float64)
+    accs, found = np.empty_like(psums), np.zeros((4, parts.columns))
     whole = np.empty(parts.columns, np.float64)
-    lows, highs = np.zeros(parts.columns), np.zeros(parts.columns)
-    rounding = ROUNDINGS.index(plan.summation.rounding)
-    extremes[:] = 0
-    out[:] = 0
+    order = (per_group, per_group * plan.groups_per_fold, parts.count, ROUNDINGS.index(plan.summation.rounding))
     for start, stop in parts.tiles():
-        psum = psums[: stop - start]
-        for first, last in parts.folds(per_group * plan.groups_per_fold):
-            for v, sums in parts.sums(start, stop, first, last):
-                kernels.add_fixed(psum, sums, v, per_group, last - 1, rounding, limited, whole, lows, highs)
-            kernels.close_fixed(out[start:stop], psum, extremes[2], extremes[3])
-    extremes[0], extremes[1] = lows, highs
+        psum, acc = psums[: stop - start], accs[: stop - start]
+        acc[:] = 0
+        for v, sums in parts.sums(start, stop):
+            kernels.add_fixed(psum, acc, sums, v, *order, limited, whole, found)
+        out[start:stop] = acc
+    extremes[:] = found
 
 
 def scaled_sums(
@@ -131,45 +124,49 @@ def scaled_sums(
     per_group = plan.group // size
     psums = np.zeros((parts.tile, parts.columns), np.int32)
     accs, found = np.empty_like(psums), np.zeros((4, parts.columns), np.int32)
+    order = (per_group, per_group * plan.groups_per_fold, parts.count)
+    dots = np.empty(parts.columns, np.int32)
     for start, stop in parts.tiles():
         psum, acc = psums[: stop - start], accs[: stop - start]
         acc[:] = 0
-        for first, last in parts.folds(per_group * plan.groups_per_fold):
-            for v, sums in parts.sums(start, stop, first, last):
-                kernels.add_scaled(
-                    psum, sums, scales[0][start:stop], scales[1], shift, v, per_group, last - 1, found[0], found[1]
-                )
-            kernels.close_integer(acc, psum, found[2], found[3])
+        of_a = np.ascontiguousarray(scales[0][start:stop])
+        for v, sums in parts.sums(start, stop):
+            kernels.add_scaled(psum, acc, sums, v, *order, of_a, scales[1], shift, dots, found)
         out[start:stop] = acc
     extremes[:] = found
 
 
-def plain_sums(a: Int32, w: Int32, plan: LayerPlan, extremes: Int64, out: Int64) -> None:
+def plain_sums(a: Int32, w: Int32, plan: LayerPlan, extremes: Int64, out: Int64) -> NDArray[np.bool_]:
     """The same of integers without scales; a chunk's sum is a float32 number (`chunk_size`).
 
-    The psums' extremes are those of all outputs, the same for every column.
+    The psums' extremes are those of all outputs, the same for every column. Returns the rows, bool [M], in which a psum
+    may have been beyond its register's limits: in all others none was.
     """
     from accelsim.engine import tile_kernels as kernels
 
-    fold = plan.group * plan.groups_per_fold
+    fold, length = plan.group * plan.groups_per_fold, a.shape[1]
     size = chunk_size(plan)
     parts = Parts(a.astype(np.float32), w.astype(np.float32), size, at_once=1)
     norms = np.empty((parts.count, parts.columns), np.float32)
     kernels.column_norms(w, size, norms)
+    limit = float(register_limits(plan.psum_bits)[1])
     psums = np.zeros((parts.tile, parts.columns), np.int32)
     accs, found = np.empty_like(psums), np.zeros((2, parts.columns), np.int32)
-    best, walked = np.zeros(2, np.int32), np.empty(parts.columns, np.int32)
-    length = a.shape[1]
-    for start, stop in parts.tiles():
+    best, walked, unsafe = np.zeros(2, np.int32), np.empty(parts.columns, np.int32), np.zeros(parts.rows, np.bool_)
+    # A few rows are looked at twice, at first only at chunks' ends: what these show spares most of the following.
+    few = min(parts.tile, -(-parts.rows // 16))
+    for seeds, (start, stop) in [(True, (0, few)), *((False, tile) for tile in parts.tiles())]:
         psum, acc = psums[: stop - start], accs[: stop - start]
         acc[:] = 0
-        for first, last in parts.folds(-(-fold // size)):
-            for v, sums in parts.sums(start, stop, first, last):
-                ends = v * size, min((v + 1) * size, length)
-                kernels.add_chunk(psum, sums[0], a, w, start, *ends, plan.group, norms[v], walked, best)
-            kernels.close_integer(acc, psum, found[0], found[1])
+        for v, sums in parts.sums(start, stop):
+            first, last = v * size, min((v + 1) * size, length)
+            kernels.add_chunk(
+                psum, acc, sums[0], a, w, start, first, last, plan.group, last % fold == 0 or last == length, norms[v],
+                limit, walked, best, found[0], found[1], unsafe, not seeds,
+            )  # fmt: skip
         out[start:stop] = acc
     extremes[0], extremes[1], extremes[2:] = best[0], best[1], found
+    return unsafe
 
 
 def chunk_size(plan: LayerPlan) -> int:
@@ -184,8 +181,3 @@ def chunk_size(plan: LayerPlan) -> int:
 def exact_in_float32(bound: int) -> bool:
     """Return whether float32 holds every partial sum of integers whose magnitudes add up to `bound` at most."""
     return bound <= FLOAT32_EXACT
-
-
-def exact_in_float64(bound: int) -> bool:
-    """The same of float64."""
-    return bound <= FLOAT64_EXACT

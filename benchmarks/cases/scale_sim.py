@@ -25,7 +25,7 @@ def _scale_sim(run: Run) -> Iterator[Row]:
     trace = builder("resnet18", layers).build()
     peer, cycles, missing = None, None, ""
     try:
-        run.say(f"SCALE-Sim {scalesim.version()}: {len(layers)} layers, about {macs / 3.9e6:.0f} CPU seconds")
+        run.say(f"SCALE-Sim {scalesim.version()}: {len(layers)} layers at some 4 to 6 million MACs a CPU second")
         child, cycles = scalesim.run(layers, size=32, dataflow="ws")
         peer = Sample((child.cpu_s,))
     except NotInstalledError as error:

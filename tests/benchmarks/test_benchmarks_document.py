@@ -15,7 +15,7 @@ ABOUT = {
     "repeats": 3,
     "machine": {"processor": "p", "cores": 2, "system": "s", "load_average": [0.1, 0.2, 0.3], "blas": "b"},
     "versions": {"python": "3.11.2", "numpy": "2.4.6"},
-    "git": {"revision": "0123456789abcdef", "changed_files": 0},
+    "git": {"revision": "0123456789abcdef", "changed_files": 2, "changed_while_it_ran": True},
 }  # fmt: skip
 
 
@@ -144,11 +144,12 @@ def test_the_page_says_what_is_not_met():
     document = to_document([*rows(), slow], ABOUT)
     text = "\n".join(page.results(document, [*rows(), slow]))
     assert "**1 of 3 goals are met.**" in text
-    assert "Not met: slow one (0.714 of the goal)." in text
-    assert "Not measured: DRAM." in text
+    assert "| 1 of 2 | 0.714 of its goal |" in text
+    assert "| 0 of 1 | not measured |" in text
+    assert "| slow one | 4.00 s |  | p: 2.00 s | 50 % | >= 70 % | **not met** |" in text
     assert "- DRAM: not built yet" in text
     assert "| int8 | 1.00 s ±15 % | 8.00 GMAC/s | the limit: 10.0 GMAC/s | 80 % | >= 70 % | met |" in text
-    assert "revision `0123456789`" in text
+    assert "revision `0123456789` with 2 changed files (more changed while it ran), 3 repeats" in text
 
 
 @pytest.mark.parametrize(

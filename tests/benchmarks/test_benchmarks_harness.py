@@ -71,6 +71,23 @@ def test_results_are_written_and_compared(monkeypatch, capsys, tmp_path):
     assert "1.00x" in capsys.readouterr().out.split("compared with the earlier run")[1]
 
 
+def test_the_revision_is_that_of_the_start_and_changes_during_the_run_are_told(monkeypatch, tmp_path):
+    state = {"revision": "before", "sources": "a"}
+    monkeypatch.setattr(command.machine, "revision", lambda: dict(state))
+    monkeypatch.setattr(command.machine, "sources", lambda: state["sources"])
+
+    def edits(run):
+        state.update(revision="after", sources="b")
+        return []
+
+    path = tmp_path / "run.json"
+    for case, changed in ((GOOD, False), (Case("edits", "", "", edits), True)):
+        use(monkeypatch, case)
+        assert command.main(["--json", str(path), "--repeats", "1"]) == 0
+        git = json.loads(path.read_text())["git"]
+        assert (git["revision"], git["changed_while_it_ran"]) == ("before", changed)
+
+
 def test_quick_takes_fewer_repeats(monkeypatch):
     seen = []
 

@@ -40,6 +40,7 @@ EXPECTED_PJ = {
     "scale_unit": 0.0,
     "decoder": 0.0,
     "ppu": 56.0,
+    "vector": 0.0,
     "buffer": 520.0,
     "dram": 12992.0,
     "control": 0.0,
@@ -88,7 +89,7 @@ def test_the_program_counts_what_was_counted_by_hand():
         w_bits=8,
     )
     plan = plan_operands(operands, config)
-    assert plan.cycles.by_cause() == {"load": 0, "fill": 6, "compute": 8, "drain": 4, "ppu": 4}
+    assert plan.cycles.by_cause() == {"load": 0, "fill": 6, "compute": 8, "drain": 4, "ppu": 4, "vector": 0}
     traffic = traffic_actions(plan, config, activation_bits=256, weight_bits=256, output_bits=128)
     assert plan.actions + traffic == Actions(BY_HAND)
 

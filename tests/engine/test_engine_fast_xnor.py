@@ -159,7 +159,7 @@ def test_only_lanes_of_plus_and_minus_one_are_packed(change):
 def test_popcounts_are_what_computes_them(monkeypatch):
     called = []
     monkeypatch.setattr(XnorGemm, "exact", lambda self, out: called.append("exact") or np.zeros((4, 1), np.int64))
-    monkeypatch.setattr(XnorGemm, "products", lambda self, out: called.append("products"))
+    monkeypatch.setattr(XnorGemm, "products", lambda self, bias, out: called.append("products"))
     operands = binary([[1, 1]], [[1], [1]])
     plan = plan_operands(operands, machine())
     for watch in (True, False):

@@ -77,7 +77,8 @@ def test_worked_layer(manual):
     }
     for label, config in options.items():
         cycles = cycles_of(config, 6, 5, 5)
-        numbers = " | ".join(str(count) for count in [*cycles.by_cause().values(), cycles.total])
+        of_the_array = [count for cause, count in cycles.by_cause().items() if cause != "vector"]
+        numbers = " | ".join(str(count) for count in [*of_the_array, cycles.total])
         assert f"| {label} | {numbers} |" in manual
 
 
