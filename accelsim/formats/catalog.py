@@ -141,9 +141,9 @@ def _from_grammar(name: str) -> Format | None:
 def get(name: str) -> Format:
     """Return the number format called `name`.
 
-    Accepted: the names of :func:`names`; ``int17`` to ``int64`` (raw accumulators, not operands); and the grammar
-    ``vsq_[u]int<element bits>_v<vector size>_s<scale bits>``. A short name and the long one give equal formats, whose
-    ``name`` is the long one.
+    Accepted: the names of :func:`names`; ``int17`` to ``int64`` (raw accumulators, not operands); and the grammar of
+    docs/formats.md, e.g. ``vsq_[u]int<element bits>_v<vector size>_s<scale bits>``. A short name and the long one give
+    equal formats, whose ``name`` is the long one.
 
     Raises FormatError, which says what is accepted.
     """

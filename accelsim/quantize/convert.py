@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -202,7 +202,18 @@ def _quantize_weight(layer: FloatLayer, form: Format, per_channel: bool) -> QTen
     assert layer.weight is not None
     channel = 0 if per_channel and can_have_channel_scales(form) else None
     with _naming(f"layer {layer.name!r}: weights"):
-        return form.quantize(layer.weight, channel_axis=channel, scale=1.0 if is_cast(form) else None)
+        tensor = form.quantize(layer.weight, channel_axis=channel, scale=1.0 if is_cast(form) else None)
+    return tensor if channel is None or is_cast(form) else _with_scales_of_dead_channels(tensor, layer.weight)
+
+
+def _with_scales_of_dead_channels(tensor: QTensor, weight: NDArray[np.floating[Any]]) -> QTensor:
+    """Give channels of zeros the smallest scale of the living ones: any scale means zero, but the bias is counted in
+    units of it, and with a scale of 1 it would be rounded away.
+    """
+    alive = weight.reshape(len(weight), -1).any(axis=1)
+    if tensor.scale.ndim == 0 or alive.all() or not alive.any():
+        return tensor
+    return replace(tensor, scale=np.where(alive, tensor.scale, tensor.scale[alive].min()))
 
 
 def _needs_float_rule(
@@ -212,7 +223,11 @@ def _needs_float_rule(
     forms = [encodings[name].format for name in (*network.sources(layer), layer.name)]
     if layer.weight is not None:
         forms.append(formats.get(pairs[layer.name][0]))
-    return any(form.datapath in FLOATING for form in forms) or encodings[layer.name].format.datapath == "binary"
+    # Signs, and levels that are not evenly spaced, are chosen in floating point.
+    return any(form.datapath in FLOATING for form in forms) or encodings[layer.name].format.datapath in (
+        "binary",
+        "shift",
+    )
 
 
 def _add(

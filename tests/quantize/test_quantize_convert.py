@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 from quantize_networks import attention, small
 
-from accelsim import formats, load_trace
+from accelsim import formats, load_config, load_trace, simulate
 from accelsim.errors import AccelsimError, FormatError, NetworkError
 from accelsim.quantize.convert import quantize_network, trace_builder
 from accelsim.quantize.evaluate import evaluate
-from accelsim.quantize.layers import Conv2d
+from accelsim.quantize.layers import Conv2d, Linear
 from accelsim.quantize.network import FloatLayer, FloatNetwork
 from accelsim.quantize.options import read_options
 from accelsim.quantize.presets import PRESETS, Recipe, get_preset
@@ -310,3 +310,33 @@ def test_options_make_a_recipe():
 def test_wrong_options_are_named(given, words):
     with pytest.raises(NetworkError, match=re.escape(words)):
         options(**given)
+
+
+@pytest.mark.parametrize("weights", ["int8", "ternary", "po2_4", "fp8_e4m3"])
+def test_a_dead_channel_keeps_its_bias(weights):
+    """All weights of a channel are 0: its scale must not be so large that the bias is nothing in units of it."""
+    weight = np.array([[0.0, 0.0], [0.02, -0.01]])
+    network = FloatNetwork(
+        "dead",
+        np.array([[1.0, 2.0], [0.5, -1.0]]),
+        [FloatLayer(Linear(name="fc", activation="none"), weight, np.array([0.4, 0.1]))],
+    )
+    trace = quantize_network(network, weights=weights, activations="int8")
+    layer = trace.layers[0]
+    bias = trace.bias(layer) * (trace.tensor(layer.input).scale * trace.tensor(layer.weight).scale)
+    np.testing.assert_allclose(bias, [0.4, 0.1], rtol=0.02)
+
+
+def test_powers_of_two_between_layers_run(project_root):
+    rng = np.random.default_rng(2)
+    network = FloatNetwork(
+        "two",
+        rng.normal(size=(3, 6)),
+        [
+            FloatLayer(Linear(name="a", activation="relu"), rng.normal(size=(5, 6)), np.zeros(5)),
+            FloatLayer(Linear(name="b", activation="none"), rng.normal(size=(4, 5)), np.zeros(4)),
+        ],
+    )
+    trace = quantize_network(network, weights="int8", activations="po2_4")
+    config = load_config(project_root / "configs" / "int8_reference.yaml")
+    assert simulate(config, trace, verify=True).totals.verified == 0
