@@ -241,6 +241,23 @@ def add_dots(
 
 
 @njit
+def add_many_dots(
+    psum: I32, parts: F32, v: int, r: int, a_scales: I32, w_scales: I32, block: int, shift: int, low: I32, high: I32
+) -> None:  # fmt: skip
+    """The same of `UNROLLED` blocks, one after another, each of which is a group."""
+    bits = np.int32(shift) & np.int32(31)
+    half = np.int32((np.int32(1) << bits) >> np.int32(1))
+    for n in range(psum.size):
+        s, lowest, highest = psum[n], low[n], high[n]
+        for u in range(UNROLLED):
+            rounded = np.int32(np.int32(np.int32(a_scales[r, block + u] * w_scales[block + u, n]) + half) >> bits)
+            s = np.int32(s + np.int32(np.int32(parts[v + u, r, n]) * rounded))
+            lowest = min(lowest, s)
+            highest = max(highest, s)
+        psum[n], low[n], high[n] = s, lowest, highest
+
+
+@njit
 def add_more_dots(psum: I32, dots: F32, scale: int, w_scales: I32, shift: int) -> None:
     """The same within a group, where no psum is complete."""
     bits, factor = np.int32(shift) & np.int32(31), np.int32(scale)
@@ -272,15 +289,21 @@ def add_scaled(
     """
     blocks, rows, _ = parts.shape
     for r in range(rows):
-        for v in range(blocks):
+        v = 0
+        while v < blocks:
             block = first + v
-            end = block + 1 == fold_end(block, blocks_per_fold, count)
-            scale = a_scales[r, block]
-            if end or (block + 1) % per_group == 0:
-                add_dots(psum[r], parts[v, r], scale, w_scales[block], shift, extremes[0], extremes[1])
+            stop = fold_end(block, blocks_per_fold, count)
+            if per_group == 1 and v + UNROLLED <= blocks and block + UNROLLED <= stop:
+                add_many_dots(psum[r], parts, v, r, a_scales, w_scales, block, shift, extremes[0], extremes[1])
+                v += UNROLLED
             else:
-                add_more_dots(psum[r], parts[v, r], scale, w_scales[block], shift)
-            if end:
+                scale = a_scales[r, block]
+                if block + 1 == stop or (block + 1) % per_group == 0:
+                    add_dots(psum[r], parts[v, r], scale, w_scales[block], shift, extremes[0], extremes[1])
+                else:
+                    add_more_dots(psum[r], parts[v, r], scale, w_scales[block], shift)
+                v += 1
+            if first + v == stop:
                 add_watched(acc[r], psum[r], extremes[2], extremes[3])
                 psum[r] = 0
 
