@@ -1,5 +1,8 @@
 """Integer lanes become float32, while one pass over them finds what bounds their sums."""
 
+# mypy: disable-error-code="arg-type, assignment, no-any-return, return-value"
+# To Numba a NumPy scalar and a Python int are one thing; to a type checker they are not.
+
 from __future__ import annotations
 
 import numpy as np
@@ -10,58 +13,93 @@ from accelsim._jit import njit
 F32 = NDArray[np.float32]
 I32 = NDArray[np.int32]
 I64 = NDArray[np.int64]
+U = np.uintp  # an index that cannot be negative
 # Magnitudes below this add up, `STRIP` of them, to an int32.
 LARGEST, STRIP = 1 << 27, 16
 
 
 @njit
 def convert_row(lanes: I32, floats: F32) -> int:
-    """Write lanes as float32 numbers; return the largest magnitude; -2^31 if that is not an int32."""
+    """Write lanes as float32 numbers; return the largest magnitude."""
     low, high = np.int32(0), np.int32(0)
     for k in range(lanes.size):
-        size = np.int32(abs(lanes[k]))
-        low = min(low, size)
-        high = max(high, size)
-        floats[k] = lanes[k]
-    return low if low < 0 else high
+        x = lanes[k]
+        low = min(low, x)
+        high = max(high, x)
+        floats[k] = np.float32(x)
+    return max(np.int64(high), -np.int64(low))
 
 
 @njit
-def magnitudes(lanes: I32) -> int:
-    """Return the sum of magnitudes, which are below `LARGEST`."""
-    total, k = np.int64(0), 0
-    while k + STRIP <= lanes.size:
-        part = np.int32(0)
-        for u in range(STRIP):
-            part = np.int32(part + np.int32(abs(lanes[k + u])))
-        total += part
+def halved(lanes: I32, pairs: I32) -> None:
+    """Write the sums of magnitudes of neighbours: the compiler keeps this, unlike longer sums, in SIMD registers."""
+    for i in range(U(pairs.size)):
+        x, y = lanes[U(2) * i], lanes[U(2) * i + U(1)]
+        pairs[i] = np.int32(max(x, np.int32(-x)) + max(y, np.int32(-y)))
+
+
+@njit
+def strip_sums(lanes: I32, working: I32, sums: I32) -> None:
+    """Write the sums of magnitudes, below `LARGEST`, of each `STRIP` lanes; working : as many as lanes."""
+    n = sums.size
+    halved(lanes, working[: 8 * n])
+    halved(working[: 8 * n], working[8 * n : 12 * n])
+    halved(working[8 * n : 12 * n], working[12 * n : 14 * n])
+    halved(working[12 * n : 14 * n], sums)
+
+
+@njit
+def widen(largest: I64, strips: I32) -> None:
+    """Widen the largest sums so far."""
+    for s in range(strips.size):
+        largest[s] = max(largest[s], np.int64(strips[s]))
+
+
+@njit
+def magnitudes(lanes: I32, strips: I32, start: int, stop: int) -> int:
+    """Return the sum of magnitudes of lanes start..stop-1; strips : of `strip_sums`."""
+    total, k = np.int64(0), start
+    while k < stop and k % STRIP:
+        total += abs(lanes[k])
+        k += 1
+    while k + STRIP <= stop:
+        total += strips[k // STRIP]
         k += STRIP
-    while k < lanes.size:
+    while k < stop:
         total += abs(lanes[k])
         k += 1
     return total
 
 
 @njit
-def convert_rows(a: I32, start: int, fold: int, running: I64, floats: F32, sums: I64) -> int:
-    """Convert elements start.. of rows a [M, k]; return the largest magnitude; -1 where that is `LARGEST` or more.
+def convert_rows(
+    a: I32, first_row: int, start: int, fold: int, running: I64, floats: F32, sums: I64
+) -> int:  # fmt: skip
+    """Convert a piece of rows of a [M, K]; return the largest magnitude; -1 where that is `LARGEST` or more.
 
-    a : a piece of K; floats [M, k] : written
+    floats [rows, k] : written, from elements a[first_row + r, start + k]
     running [M] : sums of magnitudes of the fold that was not complete before `start`; updated
     sums [folds] : the largest sums of magnitudes of any row; widened. The last fold is complete at the end of K only
     """
-    rows, length = a.shape
+    rows, length = floats.shape
     peak = np.int64(0)
-    for m in range(rows):
-        found = convert_row(a[m], floats[m])
-        if found < 0 or found >= LARGEST:
+    strips, working = np.empty(length // STRIP, np.int32), np.empty(length, np.int32)
+    aligned = fold == STRIP and start % STRIP == 0  # the most frequent one: each strip is a fold
+    for r in range(rows):
+        m = first_row + r
+        lanes = a[m, start : start + length]
+        found = convert_row(lanes, floats[r])
+        if found >= LARGEST:
             return -1
-        peak = max(peak, np.int64(found))
-        k = 0
-        f = start // fold
+        peak = max(peak, found)
+        strip_sums(lanes, working, strips)
+        k, f = 0, start // fold
+        if aligned:
+            widen(sums[f : f + strips.size], strips)
+            k, f = STRIP * strips.size, f + strips.size
         while k < length:
             stop = min((f + 1) * fold - start, length)
-            running[m] += magnitudes(a[m, k:stop])
+            running[m] += magnitudes(lanes, strips, k, stop)
             sums[f] = max(sums[f], running[m])
             if start + stop == (f + 1) * fold:
                 running[m] = 0

@@ -4,6 +4,9 @@ A word's sum of products is (its valid bits) - 2 * (bits in which both operands 
 is 0 in both operands, and so never differs.
 """
 
+# mypy: disable-error-code="arg-type, assignment, no-any-return, return-value"
+# To Numba a NumPy scalar and a Python int are one thing; to a type checker they are not.
+
 from __future__ import annotations
 
 import numpy as np

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from accelsim.engine.tiles import FLOAT32_EXACT
+from accelsim.engine.block_values import FLOAT32_EXACT
 from accelsim.mapping.contract import GemmOperands, LayerPlan
 
 Int64 = NDArray[np.int64]
@@ -43,7 +43,7 @@ def exact_products(operands: GemmOperands, plan: LayerPlan) -> ProvedProducts | 
     sums, peaks = np.zeros(folds, np.int64), np.zeros(folds, np.int64)
     out = np.empty((shape.batch, shape.m, shape.n), np.int64)
     pieces = -(-shape.k // PIECE)
-    piece = -(-shape.k // pieces)
+    piece = -(-shape.k // pieces // 16) * 16 if pieces > 1 else shape.k
     tile = max(16, min(shape.m, TILE_BYTES // (4 * max(piece, shape.n)) // 16 * 16))
     a_room, w_room = np.empty(tile * piece, np.float32), np.empty((piece, shape.n), np.float32)
     room = np.empty((tile, shape.n), np.float32)
@@ -61,9 +61,7 @@ def exact_products(operands: GemmOperands, plan: LayerPlan) -> ProvedProducts | 
             for m in range(0, shape.m, tile):
                 rows = min(tile, shape.m - m)
                 lanes = a_room[: rows * length].reshape(rows, length)
-                a_peak = kernels.convert_rows(
-                    a[m : m + rows, start : start + length], start, fold, running[m : m + rows], lanes, sums
-                )
+                a_peak = kernels.convert_rows(a, m, start, fold, running, lanes, sums)
                 product = a_peak * peak
                 step = length if product * length <= FLOAT32_EXACT else FLOAT32_EXACT // product
                 if a_peak < 0 or step < SHORTEST:

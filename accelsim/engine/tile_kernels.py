@@ -4,6 +4,9 @@ A tile is [R, N], all columns of a few rows, small enough to stay in the cache; 
 consecutive blocks (or groups), in the order of k. Extremes are widened, 0 included where they start at 0.
 """
 
+# mypy: disable-error-code="arg-type, assignment, no-any-return, return-value"
+# To Numba a NumPy scalar and a Python int are one thing; to a type checker they are not.
+
 from __future__ import annotations
 
 import math
@@ -223,14 +226,45 @@ def add_fixed(
 
 
 @njit
-def scaled_dots(dots: F32, scale: int, w_scales: I32, shift: int, scaled: I32) -> None:
-    """Put a block's dot products [N] times rounded products of scales into `scaled`."""
-    bits = np.int32(shift)
+def add_dots(
+    psum: I32, dots: F32, scale: int, w_scales: I32, shift: int, low: I32, high: I32
+) -> None:  # fmt: skip
+    """Add a block's dot products [N] times rounded products of scales to psums, and watch them."""
+    bits, factor = np.int32(shift) & np.int32(31), np.int32(scale)  # tells the compiler that 32-bit shifts will do
     half = np.int32((np.int32(1) << bits) >> np.int32(1))
-    factor = np.int32(scale)
-    for n in range(scaled.size):
+    for n in range(psum.size):
         rounded = np.int32(np.int32(np.int32(factor * w_scales[n]) + half) >> bits)
-        scaled[n] = np.int32(np.int32(dots[n]) * rounded)
+        s = np.int32(psum[n] + np.int32(np.int32(dots[n]) * rounded))
+        psum[n] = s
+        low[n] = min(low[n], s)
+        high[n] = max(high[n], s)
+
+
+@njit
+def add_many_dots(
+    psum: I32, parts: F32, v: int, r: int, a_scales: I32, w_scales: I32, block: int, shift: int, low: I32, high: I32
+) -> None:  # fmt: skip
+    """The same of `UNROLLED` blocks, one after another, each of which is a group."""
+    bits = np.int32(shift) & np.int32(31)
+    half = np.int32((np.int32(1) << bits) >> np.int32(1))
+    for n in range(psum.size):
+        s, lowest, highest = psum[n], low[n], high[n]
+        for u in range(UNROLLED):
+            rounded = np.int32(np.int32(np.int32(a_scales[r, block + u] * w_scales[block + u, n]) + half) >> bits)
+            s = np.int32(s + np.int32(np.int32(parts[v + u, r, n]) * rounded))
+            lowest = min(lowest, s)
+            highest = max(highest, s)
+        psum[n], low[n], high[n] = s, lowest, highest
+
+
+@njit
+def add_more_dots(psum: I32, dots: F32, scale: int, w_scales: I32, shift: int) -> None:
+    """The same within a group, where no psum is complete."""
+    bits, factor = np.int32(shift) & np.int32(31), np.int32(scale)
+    half = np.int32((np.int32(1) << bits) >> np.int32(1))
+    for n in range(psum.size):
+        rounded = np.int32(np.int32(np.int32(factor * w_scales[n]) + half) >> bits)
+        psum[n] = np.int32(psum[n] + np.int32(np.int32(dots[n]) * rounded))
 
 
 @njit
@@ -246,25 +280,30 @@ def add_watched(held: I32, addend: I32, low: I32, high: I32) -> None:
 @njit
 def add_scaled(
     psum: I32, acc: I32, parts: F32, first: int, per_group: int, blocks_per_fold: int, count: int, a_scales: I32,
-    w_scales: I32, shift: int, scaled: I32, extremes: I32,
+    w_scales: I32, shift: int, extremes: I32,
 ) -> None:  # fmt: skip
     """Add blocks' dot products times rounded products of their scales; no sum leaves int32.
 
-    a_scales [R, B], w_scales [B, N] : of all blocks of K; scaled [N] : working memory
+    a_scales [R, B], w_scales [B, N] : of all blocks of K
     The rest as in `add_fixed`.
     """
-    blocks, rows, columns = parts.shape
+    blocks, rows, _ = parts.shape
     for r in range(rows):
-        for v in range(blocks):
+        v = 0
+        while v < blocks:
             block = first + v
-            end = block + 1 == fold_end(block, blocks_per_fold, count)
-            scaled_dots(parts[v, r], a_scales[r, block], w_scales[block], shift, scaled)
-            if end or (block + 1) % per_group == 0:
-                add_watched(psum[r], scaled, extremes[0], extremes[1])
+            stop = fold_end(block, blocks_per_fold, count)
+            if per_group == 1 and v + UNROLLED <= blocks and block + UNROLLED <= stop:
+                add_many_dots(psum[r], parts, v, r, a_scales, w_scales, block, shift, extremes[0], extremes[1])
+                v += UNROLLED
             else:
-                for n in range(columns):
-                    psum[r, n] += scaled[n]
-            if end:
+                scale = a_scales[r, block]
+                if block + 1 == stop or (block + 1) % per_group == 0:
+                    add_dots(psum[r], parts[v, r], scale, w_scales[block], shift, extremes[0], extremes[1])
+                else:
+                    add_more_dots(psum[r], parts[v, r], scale, w_scales[block], shift)
+                v += 1
+            if first + v == stop:
                 add_watched(acc[r], psum[r], extremes[2], extremes[3])
                 psum[r] = 0
 

@@ -6,6 +6,7 @@ bound on every block's sum.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -34,7 +35,7 @@ class Parts:
         self.count = -(-a.shape[1] // size)
         row_bytes = (at_once + 2) * a.dtype.itemsize * max(1, self.columns)
         self.tile = max(1, min(self.rows, max(8, TILE_BYTES // row_bytes // 4 * 4)))
-        self._scratch = np.empty((at_once, self.tile, self.columns), a.dtype)
+        self._scratch = np.empty(at_once * self.tile * self.columns, a.dtype)
 
     def tiles(self) -> Iterator[tuple[int, int]]:
         """Yield (first row, one past the last)."""
@@ -45,7 +46,8 @@ class Parts:
         """Yield (number of the first block, sums [blocks, rows, N]) of rows start..stop-1, to the end."""
         for v in range(0, self.count, self.at_once):
             many = min(self.at_once, self.count - v)
-            parts = self._scratch[:many, : stop - start]
+            shape = many, stop - start, self.columns
+            parts = self._scratch[: math.prod(shape)].reshape(shape)  # contiguous whatever the shape
             for i in range(many):
                 block = slice((v + i) * self.size, (v + i + 1) * self.size)
                 np.matmul(self.a[start:stop, block], self.w[block], out=parts[i])
@@ -125,13 +127,12 @@ def scaled_sums(
     psums = np.zeros((parts.tile, parts.columns), np.int32)
     accs, found = np.empty_like(psums), np.zeros((4, parts.columns), np.int32)
     order = (per_group, per_group * plan.groups_per_fold, parts.count)
-    dots = np.empty(parts.columns, np.int32)
     for start, stop in parts.tiles():
         psum, acc = psums[: stop - start], accs[: stop - start]
         acc[:] = 0
         of_a = np.ascontiguousarray(scales[0][start:stop])
         for v, sums in parts.sums(start, stop):
-            kernels.add_scaled(psum, acc, sums, v, *order, of_a, scales[1], shift, dots, found)
+            kernels.add_scaled(psum, acc, sums, v, *order, of_a, scales[1], shift, found)
         out[start:stop] = acc
     extremes[:] = found
 

@@ -1,0 +1,220 @@
+"""The fast engine on layers large enough for its tiles, chunks and pieces: equal to additions one after another."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from strategies import machine, plain
+
+from accelsim.config.model import FloatUnit
+from accelsim.engine import get_engine
+from accelsim.engine.contract import OverflowEvent
+from accelsim.mapping.contract import BlockScaling, Summation
+from accelsim.mapping.plan import plan_operands
+
+WIDE = (48, "saturate")
+
+
+class Reference:
+    """Registers of all outputs at once, one addition after another in NumPy integers."""
+
+    def __init__(self, parts, bias, groups_per_fold, psum, acc):
+        """parts : int64 [G, M, N], what each group adds."""
+        self.counts, self.firsts = [0, 0], [None, None]
+        self.psum_range, self.acc_range = [0, 0], [min(0, int(bias.min())), max(0, int(bias.max()))]
+        self.acc = np.broadcast_to(bias, parts.shape[1:]).astype(np.int64)
+        exact_acc = self.acc.copy()
+        for start in range(0, len(parts), groups_per_fold):
+            register, exact = np.zeros_like(self.acc), np.zeros_like(self.acc)
+            for g in range(start, min(start + groups_per_fold, len(parts))):
+                exact += parts[g]
+                self.widen(self.psum_range, exact)
+                register = self.limited(register + parts[g], *psum, 0, g)
+            exact_acc += exact
+            self.widen(self.acc_range, exact_acc)
+            self.acc = self.limited(self.acc + register, *acc, 1, start)
+
+    @staticmethod
+    def widen(limits, values):
+        limits[:] = min(limits[0], int(values.min())), max(limits[1], int(values.max()))
+
+    def limited(self, exact, bits, policy, which, g):
+        low, high = -(1 << (bits - 1)), (1 << (bits - 1)) - 1
+        misfits = np.argwhere((exact < low) | (exact > high))
+        self.counts[which] += len(misfits)
+        for m, n in misfits[:1].tolist():
+            found = (m, n), g, int(exact[m, n])
+            if self.firsts[which] is None or found[:2] < self.firsts[which][:2]:
+                self.firsts[which] = found
+        return np.clip(exact, low, high) if policy == "saturate" else (exact - low) % (1 << bits) + low
+
+
+def check(operands, config, parts):
+    """The engine's values, counts, first events and extremes are those of `parts`, added in order."""
+    plan = plan_operands(operands, config)
+    registers = (plan.psum_bits, plan.psum_overflow), (plan.acc_bits, plan.acc_overflow)
+    expected = Reference(parts, operands.bias[0], plan.groups_per_fold, *registers)
+    result = get_engine("fast").run(operands, plan)
+    np.testing.assert_array_equal(result.acc[0], expected.acc)
+    for which, found in enumerate((result.psum, result.accumulator)):
+        first = expected.firsts[which]
+        if first is not None:
+            (m, n), g, value = first
+            first = OverflowEvent((0, m, n), g * plan.group, value)
+        assert (found.overflows, found.first) == (expected.counts[which], first)
+        assert [found.low, found.high] == (expected.psum_range, expected.acc_range)[which]
+    return result
+
+
+def products_of_groups(operands, group):
+    """Exact sums of products of each `group` elements: int64 [G, M, N]."""
+    a, w = operands.a[0].astype(np.int64), operands.w[0].astype(np.int64)
+    return np.stack([a[:, k : k + group] @ w[k : k + group] for k in range(0, a.shape[1], group)])
+
+
+def drawn(kind, rng, m, k, n):
+    """Lanes whose psums wander, drift, stay equal in all outputs, or peak in the middle of a chunk."""
+    a, w = rng.integers(-128, 128, (m, k)), rng.integers(-128, 128, (k, n))
+    if kind == "drifts":
+        a, w = np.abs(a), np.abs(w)
+    elif kind == "is the same everywhere":
+        a, w = np.broadcast_to(a[:1], a.shape), np.broadcast_to(w[:, :1], w.shape)
+    elif kind == "peaks and returns":
+        a = np.full((m, k), 100)
+        w = np.where(np.arange(k)[:, None] % 50 < 25, 1, -1) * rng.integers(1, 100, (1, n))
+    elif kind == "has few lanes":
+        a = np.where(rng.random((m, k)) < 0.02, a, 0)
+    return plain(a.tolist(), w.tolist(), rng.integers(-1000, 1000, n).tolist())
+
+
+KINDS = ("wanders", "drifts", "is the same everywhere", "peaks and returns", "has few lanes")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("shape", [(33, 200, 70), (130, 129, 5), (3, 700, 40)])
+@pytest.mark.parametrize("dataflow", ["os", "ws"])
+def test_extremes_between_the_ends_of_chunks(kind, shape, dataflow):
+    rng = np.random.default_rng(1)
+    for lanes, rows in ((1, 3), (3, 5), (100, 2)):
+        operands = drawn(kind, rng, *shape)
+        check(operands, machine(dataflow, rows, lanes=lanes, psum=WIDE, acc=WIDE), products_of_groups(operands, lanes))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("policy", ["wrap", "saturate"])
+@pytest.mark.parametrize(("psum", "acc"), [(12, 48), (17, 48), (18, 48), (19, 19), (20, 48), (32, 16)])
+def test_limited_registers_in_some_rows(kind, policy, psum, acc):
+    # At 18 to 20 bits only some rows overflow: the others are not followed, and must be right all the same.
+    rng = np.random.default_rng(2)
+    operands = drawn(kind, rng, 40, 300, 70)
+    for dataflow in ("os", "ws"):
+        config = machine(dataflow, 40, psum=(psum, policy), acc=(acc, policy))
+        check(operands, config, products_of_groups(operands, 1))
+
+
+def test_a_single_row_overflows():
+    # Of 64 rows one reaches 2^17 = 131072 in its last addition, and no other comes near.
+    a, w = np.ones((64, 130), np.int64), np.full((130, 20), 3)
+    a[37] = 336  # 336 * 3 * 130 = 131040
+    w[129, 19] += 1  # and 336 more
+    operands = plain(a.tolist(), w.tolist())
+    result = check(operands, machine(psum=(18, "saturate"), acc=WIDE), products_of_groups(operands, 1))
+    assert result.psum.first == OverflowEvent((0, 37, 19), 129, 131376)
+    assert result.psum.overflows == 1
+
+
+@pytest.mark.parametrize(("dataflow", "rows", "lanes"), [("os", 2, 16), ("ws", 4, 16), ("ws", 3, 32), ("ws", 8, 4)])
+def test_rounded_scales_in_tiles(dataflow, rows, lanes):
+    rng = np.random.default_rng(3)
+    m, k, n, size, shift = 70, 16 * 13, 300, 16, 2
+    operands = plain(rng.integers(-128, 128, (m, k)).tolist(), rng.integers(-128, 128, (k, n)).tolist())
+    scales = rng.integers(0, 16, (1, m, k // size), np.int32), rng.integers(0, 16, (1, k // size, n), np.int32)
+    operands = replace(operands, blocks=BlockScaling(size, *scales, shift, 4, 4))
+    factors = (scales[0][0].T[:, :, None].astype(np.int64) * scales[1][0][:, None, :] + 2) >> shift
+    blocks = products_of_groups(operands, size) * factors
+    config = machine(dataflow, rows, lanes=lanes, psum=WIDE, acc=WIDE)
+    group = plan_operands(operands, config).group // size
+    check(operands, config, np.add.reduceat(blocks, np.arange(0, len(blocks), group)))
+
+
+@pytest.mark.parametrize(("rounding", "spread"), [("truncate", 3), ("toward_zero", 9), ("half_even", 9)])
+@pytest.mark.parametrize(("dataflow", "rows", "lanes"), [("os", 2, 16), ("ws", 3, 32)])
+@pytest.mark.parametrize("peak", [127, 200_000])
+def test_fixed_point_in_tiles(rounding, spread, dataflow, rows, lanes, peak):
+    rng = np.random.default_rng(4)
+    m, k, n, size = 150, 16 * 7, 400, 16
+    operands = plain(rng.integers(-peak, peak, (m, k)).tolist(), rng.integers(-127, 128, (k, n)).tolist())
+    a_exponents = rng.integers(-spread, spread, (1, m, k // size), np.int32)
+    w_exponents = rng.integers(-spread, 1, (1, k // size, n), np.int32)
+    ones = np.ones_like(a_exponents), np.ones_like(w_exponents)
+    blocks = BlockScaling(size, *ones, 0, 8, 8, a_exponents, w_exponents)
+    operands = replace(operands, blocks=blocks, summation=Summation("fixed", -4, rounding))
+    shifts = a_exponents[0].T[:, :, None] + w_exponents[0][:, None, :] + 4
+    exact = products_of_groups(operands, size).astype(np.float64) * 2.0**shifts  # below 2^53, and so exact
+    rounded = {"truncate": np.floor, "toward_zero": np.trunc, "half_even": np.rint}[rounding](exact).astype(np.int64)
+    config = machine(dataflow, rows, lanes=lanes, psum=WIDE, acc=WIDE, float_unit=FloatUnit(accumulate="fixed"))
+    group = plan_operands(operands, config).group // size
+    check(operands, config, np.add.reduceat(rounded, np.arange(0, len(rounded), group)))
+
+
+@pytest.mark.parametrize("peak", [12, 127, 200_000])
+@pytest.mark.parametrize(("dataflow", "rows"), [("os", 2), ("ws", 1), ("ws", 3), ("ws", 7)])
+def test_float32_in_tiles(peak, dataflow, rows):
+    rng = np.random.default_rng(5)
+    m, k, n, size = 150, 16 * 23, 400, 16
+    operands = plain(rng.integers(-peak, peak, (m, k)).tolist(), rng.integers(-peak, peak, (k, n)).tolist())
+    a_exponents = rng.integers(-4, 5, (1, m, k // size), np.int32)
+    w_exponents = rng.integers(-4, 5, (1, k // size, n), np.int32)
+    blocks = BlockScaling(size, np.ones_like(a_exponents), np.ones_like(w_exponents), 0, 8, 8, a_exponents, w_exponents)
+    bias = rng.standard_normal((1, n)).astype(np.float32)
+    operands = replace(operands, blocks=blocks, bias=bias, summation=Summation("float32"))
+    plan = plan_operands(operands, machine(
+        dataflow, rows, lanes=size, psum=(32, "saturate"), acc=(32, "saturate"), float_unit=FloatUnit()
+    ))  # fmt: skip
+    result = get_engine("fast").run(operands, plan)
+    # One rounding: longdouble has 64 bits, which hold every sum of a float32 and a block sum here.
+    shifts = a_exponents[0].T[:, :, None] + w_exponents[0][:, None, :]
+    sums = products_of_groups(operands, size).astype(np.longdouble) * np.exp2(shifts.astype(np.longdouble))
+    acc = np.broadcast_to(bias[0], (m, n)).astype(np.float32)
+    low = high = np.float32(0)
+    for start in range(0, len(sums), plan.groups_per_fold):
+        psum = np.zeros((m, n), np.float32)
+        for part in sums[start : start + plan.groups_per_fold]:
+            exact = psum.astype(np.longdouble) + part
+            np.testing.assert_array_equal(exact - part, psum)  # nothing was lost
+            psum = exact.astype(np.float32)
+            low, high = min(low, psum.min()), max(high, psum.max())
+        acc = acc + psum
+    np.testing.assert_array_equal(result.acc[0], acc)
+    assert (result.psum.low, result.psum.high) == (low, high)
+
+
+@pytest.mark.parametrize("bits", [4, 8, 11, 16])
+@pytest.mark.parametrize("shape", [(20, 2500, 9), (300, 40, 200), (1, 1100, 1), (17, 1040, 33)])
+@pytest.mark.parametrize(("dataflow", "rows"), [("os", 4), ("ws", 16), ("ws", 5), ("ws", 48)])
+def test_proved_products_and_their_bounds(bits, shape, dataflow, rows):
+    rng = np.random.default_rng(6)
+    m, k, n = shape
+    half = 1 << (bits - 1)
+    operands = plain(
+        rng.integers(-half, half, (m, k)).tolist(), rng.integers(-half, half, (k, n)).tolist(), list(range(n)), bits
+    )
+    plan = plan_operands(operands, machine(dataflow, rows, psum=WIDE, acc=WIDE))
+    result = get_engine("fast").run(operands, plan, watch=False)
+    np.testing.assert_array_equal(result.acc[0], operands.a[0].astype(np.int64) @ operands.w[0] + np.arange(n))
+    fold = plan.groups_per_fold
+    bounds = [
+        int(np.abs(operands.a[0][:, f : f + fold]).sum(axis=1).max()) * int(np.abs(operands.w[0][f : f + fold]).max())
+        for f in range(0, k, fold)
+    ]
+    assert (result.psum.low, result.psum.high) == (-max(bounds), max(bounds))
+    assert (result.accumulator.low, result.accumulator.high) == (-sum(bounds), sum(bounds) + n - 1)
+    assert not result.psum.exact
+
+
+def test_lanes_at_the_ends_of_int32():
+    low = -(2**31)
+    operands = plain([[low, 1], [1, 1]], [[1], [0]], bits=32)
+    plan = plan_operands(replace(operands, a_bits=16, w_bits=16), machine(psum=WIDE, acc=WIDE))
+    result = get_engine("fast").run(replace(operands, a_bits=16, w_bits=16), plan, watch=False)
+    assert result.acc[0].tolist() == [[low], [1]]
