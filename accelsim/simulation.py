@@ -58,7 +58,6 @@ ASSUMPTIONS = (
     "memory: each tensor of a layer crosses DRAM once; an operand is read from its buffer for every pass that uses it; "
     "a buffer's capacity sets the price of a bit, and nothing is tiled to fit it",
     "energy: modelled, counted actions times the prices of the named table (docs/energy.md)",
-    "area: modelled, synthesis at 45 nm without a clock to meet, a lower bound; no SRAM, control, wires",
 )
 
 
@@ -99,7 +98,7 @@ def simulate(
         reports.append(run.vector(index, layer) if isinstance(layer, VectorMeta) else run.layer(index, layer))
     if progress is not None:
         progress(len(trace.layers), len(trace.layers), "")
-    array = config.array
+    array, area = config.array, area_report(config, exponent_spans=run.exponent_spans)
     return RunReport(
         config_name=config.name,
         config_digest=config.digest,
@@ -108,13 +107,13 @@ def simulate(
         engine=run.engine.name,
         clock_mhz=config.clock_mhz,
         peak_macs_per_cycle=array.rows * array.cols * array.lanes,
-        area_um2=area_report(config, exponent_spans=run.exponent_spans).by_component_um2,
+        area_um2=area.by_component_um2,
         energy_table=table.name,
         energy_table_digest=table.digest,
         batch=trace.tensor_meta(trace.inputs[0]).shape[0],
         accuracy=run.accuracy,
         network=next(layer.accuracy for layer in reports if layer.name == run.final_layer),
-        assumptions=(*ASSUMPTIONS, *run.remarks),
+        assumptions=(*ASSUMPTIONS, *area.notes, *run.remarks),
         layers=tuple(reports),
         config=config.model_dump(mode="json"),
     )

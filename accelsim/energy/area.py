@@ -77,8 +77,9 @@ class AreaReport:
 def area_report(config: HardwareConfig, *, exponent_spans: tuple[int, int] = (0, 0)) -> AreaReport:
     """Return the area of the machine that `config` describes, in um2 at 45 nm.
 
-    A function of the hardware alone. For comparing machines with one another: synthesis without a clock to meet is a
-    lower bound for real designs, and nothing stands here for memories, control and wires.
+    A function of the hardware, and of the formats that it is built for. For comparing machines with one another:
+    synthesis without a clock to meet is a lower bound for real designs, and nothing stands here for memories, control
+    and wires.
 
     exponent_spans : by how much the exponents of activations and of weights differ within the formats that a machine
         with a float_unit and ``align_bits: null`` is built for (``GemmOperands.exponent_spans``); the configuration
@@ -111,6 +112,11 @@ def _notes(config: HardwareConfig, table: AreaTable, exponent_spans: tuple[int, 
     ]
     if array.scale_unit is not None:
         notes.append("area has one scale unit a PE: blocks of fewer elements than lanes would need more")
+    if any(exponent_spans):
+        notes.append(
+            f"area has shifters for lanes whose exponents differ by up to {exponent_spans[0]} (activations) and "
+            f"{exponent_spans[1]} (weights), the widest formats of this run"
+        )
     if array.float_unit is not None:
         notes.append("area of float32 adders and multipliers is published of timed designs, not a lower bound")
         notes.append("area leaves out products of block scales' significands (NVFP4)")

@@ -19,6 +19,7 @@ from accelsim.formats.spec import QTensor
 from accelsim.trace.schema import Conv2dMeta, Layer, LinearMeta
 
 Float32 = NDArray[np.float32]
+LARGEST = float(np.finfo(np.float32).max)
 
 
 def fake_layer(
@@ -65,8 +66,9 @@ def on_grid(values: NDArray[np.float64], output: QTensor) -> Float32:
 
 
 def _quantized(values: NDArray[np.floating], output: QTensor) -> QTensor:
+    finite = np.clip(np.nan_to_num(values), -LARGEST, LARGEST)  # what left float32 on the way saturates
     return output.format.quantize(
-        values, output.block_axis, channel_axis=output.channel_axis, scale=output.scale, zero_point=output.zero_point
+        finite, output.block_axis, channel_axis=output.channel_axis, scale=output.scale, zero_point=output.zero_point
     )
 
 

@@ -304,13 +304,14 @@ class _Check:
             self._say(
                 where,
                 f"{channels // layer.groups} channels a group are not a multiple of the input's block size "
-                f"{blocks.size}: blocks would straddle groups",
+                f"{blocks.size}: blocks would straddle groups; use a block size that divides "
+                f"{channels // layer.groups}",
             )
         if isinstance(layer, LinearMeta) and layer.flatten and channels % blocks.size and math.prod(x.shape[1:-1]) > 1:
             self._say(
                 where,
                 f"flatten joins rows of {channels} channels, not a multiple of the input's block size "
-                f"{blocks.size}: the weight's blocks would straddle them",
+                f"{blocks.size}: the weight's blocks would straddle them; use a block size that divides {channels}",
             )
 
     def _output(self, layer: Layer) -> None:

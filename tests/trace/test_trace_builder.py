@@ -445,12 +445,13 @@ BUILD = [
     ),
     (
         lambda n: n.conv2d("c", n.input("x", vsq(1, 5, 5, 12)), vsq(4, 3, 3, 6), groups=2, rounding=None),
-        "layer 'c': 6 channels a group are not a multiple of the input's block size 4: blocks would straddle groups",
+        "layer 'c': 6 channels a group are not a multiple of the input's block size 4: blocks would straddle groups; "
+        "use a block size that divides 6",
     ),
     (
         lambda n: n.linear("fc", n.input("x", vsq(1, 2, 6)), vsq(4, 12), flatten=True, rounding=None),
         "layer 'fc': flatten joins rows of 6 channels, not a multiple of the input's block size 4: the weight's blocks "
-        "would straddle them",
+        "would straddle them; use a block size that divides 6",
     ),
     (
         lambda n: n.matmul("m", n.input("a", vsq(2, 6)), n.input("b", vsq(6, 3)), rounding=None),
