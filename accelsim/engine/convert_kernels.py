@@ -13,7 +13,6 @@ from accelsim._jit import njit
 F32 = NDArray[np.float32]
 I32 = NDArray[np.int32]
 I64 = NDArray[np.int64]
-U = np.uintp  # an index that cannot be negative
 # Magnitudes below this add up, `STRIP` of them, to an int32.
 LARGEST, STRIP = 1 << 27, 16
 
@@ -33,8 +32,8 @@ def convert_row(lanes: I32, floats: F32) -> int:
 @njit
 def halved(lanes: I32, pairs: I32) -> None:
     """Write the sums of magnitudes of neighbours: the compiler keeps this, unlike longer sums, in SIMD registers."""
-    for i in range(U(pairs.size)):
-        x, y = lanes[U(2) * i], lanes[U(2) * i + U(1)]
+    for i in range(np.uintp(pairs.size)):  # an index that cannot be negative
+        x, y = lanes[np.uintp(2) * i], lanes[np.uintp(2) * i + np.uintp(1)]
         pairs[i] = np.int32(max(x, np.int32(-x)) + max(y, np.int32(-y)))
 
 
