@@ -32,7 +32,7 @@ def convert_row(lanes: I32, floats: F32) -> int:
 @njit
 def halved(lanes: I32, pairs: I32) -> None:
     """Write the sums of magnitudes of neighbours: the compiler keeps this, unlike longer sums, in SIMD registers."""
-    for i in range(np.uintp(pairs.size)):
+    for i in range(np.uintp(pairs.size)):  # an index that cannot be negative
         x, y = lanes[np.uintp(2) * i], lanes[np.uintp(2) * i + np.uintp(1)]
         pairs[i] = np.int32(max(x, np.int32(-x)) + max(y, np.int32(-y)))
 

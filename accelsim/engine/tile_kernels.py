@@ -373,9 +373,9 @@ def close_fold(psum: I32, part: F32, acc: I32, low: I32, high: I32) -> None:
 
 
 @njit
-def walk_row(a: I32, w: I32, m: int, start: int, stop: int, group: int, psum: I32, best: I32) -> None:
-    """Follow the psums [N] of row m, one group after another; widen best [2]: low, high."""
-    low, high = best[0], best[1]
+def walk_row(a: I32, w: I32, m: int, start: int, stop: int, group: int, psum: I32, best: I32) -> float:
+    """Follow the psums [N] of row m group by group; widen best [2]: low, high; return the largest magnitude."""
+    low, high = np.int32(0), np.int32(0)
     for first in range(start, stop, group):
         for k in range(first, min(first + group, stop)):
             x = a[m, k]
@@ -384,7 +384,8 @@ def walk_row(a: I32, w: I32, m: int, start: int, stop: int, group: int, psum: I3
         for n in range(psum.size):
             low = min(low, psum[n])
             high = max(high, psum[n])
-    best[0], best[1] = low, high
+    best[0], best[1] = min(best[0], low), max(best[1], high)
+    return max(-np.float64(low), np.float64(high))
 
 
 @njit
@@ -397,6 +398,21 @@ def walk_output(a: I32, w: I32, m: int, n: int, start: int, stop: int, group: in
         low, high = min(low, s), max(high, s)
     best[0], best[1] = min(best[0], low), max(best[1], high)
     return max(-np.float64(low), np.float64(high))
+
+
+@njit
+def walk_some(
+    a: I32, w: I32, m: int, start: int, stop: int, group: int, psum: I32, part: F32, norm: float, w_norms: F32,
+    below: float, above: float, best: I32,
+) -> float:  # fmt: skip
+    """The same of the outputs of a row that `count_beyond` counts."""
+    peak = 0.0
+    for n in range(psum.size):
+        p = np.float32(psum[n])
+        both, reach = p + p + part[n], norm * w_norms[n]
+        if both + reach > above or both - reach < below:
+            peak = max(peak, walk_output(a, w, m, n, start, stop, group, psum[n], best))
+    return peak
 
 
 @njit
@@ -436,23 +452,22 @@ def add_chunk(
             if candidates * 16 > columns:
                 for n in range(columns):
                     walked[n] = psum[r, n]
-                walk_row(a, w, m, start, stop, group, walked, best)
-                candidates = 0
-            if not unsafe[m] and (most < above or -most > below):
-                beyond = count_beyond(psum[r], part[r], norm, w_norms, -most, most)
-                if beyond * 16 > columns:
-                    unsafe[m] = True  # perhaps: to know would take longer
-                elif beyond > 0:
-                    above, below = min(above, most), max(below, -most)
-                    candidates += beyond
-            if candidates > 0:
-                for n in range(columns):
-                    p = np.float32(psum[r, n])
-                    both, reach = p + p + part[r, n], norm * w_norms[n]
-                    if both + reach > above or both - reach < below:
-                        peak = walk_output(a, w, m, n, start, stop, group, psum[r, n], best)
-                        if peak > limit:
-                            unsafe[m] = True
+                if walk_row(a, w, m, start, stop, group, walked, best) > limit:
+                    unsafe[m] = True
+            else:
+                if not unsafe[m] and (most < above or -most > below):
+                    beyond = count_beyond(psum[r], part[r], norm, w_norms, -most, most)
+                    if beyond * 16 > columns:
+                        unsafe[m] = True  # perhaps: to know would take longer
+                    elif beyond > 0:
+                        above, below = min(above, most), max(below, -most)
+                        candidates += beyond
+                if (
+                    candidates > 0
+                    and walk_some(a, w, m, start, stop, group, psum[r], part[r], norm, w_norms, below, above, best)
+                    > limit
+                ):
+                    unsafe[m] = True
         if closes:
             close_fold(psum[r], part[r], acc[r], acc_low, acc_high)
         else:

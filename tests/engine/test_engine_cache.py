@@ -14,7 +14,7 @@ from accelsim.engine import get_engine
 from accelsim.mapping.plan import plan_operands
 import accelsim
 operands = plain([[100, 100]], [[1], [1]])
-result = get_engine("fast").run(operands, plan_operands(operands, machine(psum=(8, "saturate"))))
+result = get_engine("fast").run(operands, plan_operands(operands, machine(psum=(8, "saturate"), acc=(64, "wrap"))))
 print(accelsim.__file__, result.acc.ravel().tolist())
 """
 

@@ -123,6 +123,21 @@ def test_a_single_row_overflows():
     assert result.psum.overflows == 1
 
 
+@pytest.mark.parametrize("seen", [False, True])
+def test_a_single_output_overflows_within_a_chunk(seen):
+    # 30 times 4400 is 132000, beyond 2^17; then as many steps down: at both ends of the chunk of 64 it is near zero.
+    # seen : the first chunk brings another row to 128000 and -128000, so that nothing else in the second one is worth a look.
+    a, w = np.zeros((64, 128), np.int64), np.zeros((128, 40), np.int64)
+    a[:, 64:], w[64:] = 1, 1
+    a[37, 64:] = 44
+    w[64:, 19] = [100] * 30 + [-100] * 30 + [1] * 4
+    if seen:
+        a[0], a[0, :64], w[:64, 0], w[:64, 1] = 0, 20, 100, -100
+    operands = plain(a.tolist(), w.tolist())
+    result = check(operands, machine(psum=(18, "saturate"), acc=WIDE), products_of_groups(operands, 1))
+    assert result.psum.first == OverflowEvent((0, 37, 19), 93, 132000)
+
+
 @pytest.mark.parametrize(("dataflow", "rows", "lanes"), [("os", 2, 16), ("ws", 4, 16), ("ws", 3, 32), ("ws", 8, 4)])
 def test_rounded_scales_in_tiles(dataflow, rows, lanes):
     rng = np.random.default_rng(3)
@@ -210,6 +225,14 @@ def test_proved_products_and_their_bounds(bits, shape, dataflow, rows):
     assert (result.psum.low, result.psum.high) == (-max(bounds), max(bounds))
     assert (result.accumulator.low, result.accumulator.high) == (-sum(bounds), sum(bounds) + n - 1)
     assert not result.psum.exact
+
+
+def test_pieces_are_no_longer_than_float32_is_exact():
+    # The sums of 127 * 127 are odd and pass 2^24 = 16777216 after 1040 products; of 2047 * 2047 after 4.
+    for peak, length in ((127, 2049), (127, 1041), (1023, 51), (2047, 1021)):
+        operands = plain([[peak] * length] * 3, [[peak, -peak, 1]] * length)
+        result = get_engine("fast").run(operands, plan_operands(operands, machine(psum=WIDE, acc=WIDE)), watch=False)
+        assert result.acc[0].tolist() == [[peak * peak * length, -peak * peak * length, peak * length]] * 3
 
 
 def test_lanes_at_the_ends_of_int32():
