@@ -126,7 +126,7 @@ def test_a_single_row_overflows():
 @pytest.mark.parametrize("seen", [False, True])
 def test_a_single_output_overflows_within_a_chunk(seen):
     # 30 times 4400 is 132000, beyond 2^17; then as many steps down: at both ends of the chunk of 64 it is near zero.
-    # seen : the first chunk brings another row to 128000 and -128000, so that nothing else in the second one is worth a look.
+    # seen : the first chunk brings another row to 128000 and -128000: nothing else in the second is worth a look.
     a, w = np.zeros((64, 128), np.int64), np.zeros((128, 40), np.int64)
     a[:, 64:], w[64:] = 1, 1
     a[37, 64:] = 44
