@@ -13,14 +13,14 @@ from accelsim.importers.graph import NotSupported
 from accelsim.importers.onnx_graph import Node
 from accelsim.importers.onnx_pending import Pending, VectorCall, quantize, raw
 from accelsim.importers.onnx_thresholds import Quantizer
-from accelsim.importers.onnx_values import Array, Codes, Constant, FloatInput, Host, spread
+from accelsim.importers.onnx_values import Array, Codes, Constant, FloatInput, Host, Shape, spread
 from accelsim.importers.onnx_walk import Output, Walk, float32, format_of
 
 
 def quantize_linear(walk: Walk, node: Node) -> None:
     """QuantizeLinear: x, the scale, the zero point, whose type is the output's."""
     value = walk.values.get(node.input(0))
-    scale = float32(walk.constant(node, 1, "the scale"))
+    scale = walk.scale(node, 1)
     zero = _zero_point(walk, node)
     if node.attributes.get("block_size", 0):
         raise NotSupported("has a scale a block, which no layer of a QOperator or QDQ network takes")
@@ -76,8 +76,12 @@ _INTEGER_TYPES = {2: np.uint8, 3: np.int8, 4: np.uint16, 5: np.int16}  # of Tens
 def _quantized_constant(node: Node, value: Constant, scale: Array, zero: Array) -> Constant:
     if value.scale is not None:
         raise NotSupported("quantizes a constant that is quantized already")
-    number_format = formats.get(format_of(zero))
-    codes = quantize_codes(value.array, scale, zero, number_format, int(node.attributes.get("axis", 1)))
+    number_format, axis = formats.get(format_of(zero)), int(node.attributes.get("axis", 1))
+    for what, array in (("scale", scale), ("zero point", zero)):
+        check_slices(array, value.array.shape, axis, what)
+    if not np.all(np.isfinite(value.array)):
+        raise NotSupported("quantizes a constant that holds NaN or infinity")
+    codes = quantize_codes(value.array, scale, zero, number_format, axis)
     return Constant(codes.astype(np.int32), format=number_format.name)
 
 
@@ -92,16 +96,25 @@ def quantize_codes(reals: Array, scale: Array, zero_point: Array, number_format:
     return np.clip(codes, number_format.code_low, number_format.code_high).astype(np.int64)
 
 
+def check_slices(array: Array, shape: Shape, axis: int, what: str) -> None:
+    """Refuse scales or zero points that are neither one for a tensor nor one for each slice along an axis."""
+    if array.size == 1:
+        return
+    if not -len(shape) <= axis < len(shape) or array.size != shape[axis]:
+        raise NotSupported(f"the {what} has shape {array.shape}, which fits no axis {axis} of {shape}")
+
+
 def dequantize_linear(walk: Walk, node: Node) -> None:
     """DequantizeLinear: only says what codes mean."""
     value = walk.values.get(node.input(0))
-    scale = float32(walk.constant(node, 1, "the scale"))
-    zero = np.asarray(walk.optional(node, 2, "the zero point", 0)).astype(np.int64)
+    scale, zero = walk.scale(node, 1), walk.zero(node, 2)
     if isinstance(value, Constant) and value.scale is None:
         axis = int(node.attributes.get("axis", 1))
         if node.attributes.get("block_size", 0):
             raise NotSupported("a constant has a scale a block; one scale, or one an output channel, is supported")
         name = value.format or format_of(value.array)
+        for what, array in (("scale", scale), ("zero point", zero)):
+            check_slices(array, value.array.shape, axis, what)
         walk.set(node, Constant(value.array, scale.astype(np.float64), zero, axis, name))
         return
     codes = walk.codes(node, 0)

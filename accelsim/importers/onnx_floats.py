@@ -19,7 +19,7 @@ from accelsim.importers.onnx_graph import Node
 from accelsim.importers.onnx_pending import Pending, VectorCall
 from accelsim.importers.onnx_products import Geometry, Product, Weight
 from accelsim.importers.onnx_thresholds import Step
-from accelsim.importers.onnx_values import CHANNELS_FIRST, Array, Codes, Constant, FloatInput, Move, Shape, View, spread
+from accelsim.importers.onnx_values import CHANNELS_FIRST, Array, Codes, Constant, FloatInput, Move, Shape, View
 from accelsim.importers.onnx_walk import Walk, float32
 
 Float64 = NDArray[np.float64]
@@ -85,7 +85,7 @@ def _product(
     if bias is not None and bias.scale is None:
         pending = pending.then(Step("add", np.asarray(bias.array, np.float64).reshape(-1)))
     elif bias is not None:
-        pending = replace(pending, product=replace(product, bias=_whole_bias(bias, unit)))
+        pending = replace(pending, product=replace(product, bias=_whole_bias(bias, unit, pending.product_channels)))
     walk.set(node, pending)
 
 
@@ -98,11 +98,13 @@ def _bias(walk: Walk, node: Node, index: int) -> Constant | None:
     return value
 
 
-def _whole_bias(bias: Constant, unit: NDArray[np.float32]) -> NDArray[np.int64]:
+def _whole_bias(bias: Constant, unit: NDArray[np.float32], channels: int) -> NDArray[np.int64]:
     """Return a quantized bias in units of the accumulator, which its scale has to be."""
     assert bias.scale is not None
+    if bias.array.size != channels or bias.scale.size not in (1, channels) or unit.size not in (1, channels):
+        raise NotSupported(f"the bias has shape {bias.array.shape}, but there are {channels} output channels")
     off = np.abs(bias.scale.reshape(-1) / unit.reshape(-1).astype(np.float64) - 1)
-    if np.any(off > 1e-3) or np.any(spread(bias.zero_point, bias.axis, bias.array.ndim)):
+    if np.any(off > 1e-3) or np.any(bias.zero_point):
         raise NotSupported(
             f"the bias has scale {bias.scale.reshape(-1)[0]:g}, but the accumulator {unit.reshape(-1)[0]:g}; they have "
             f"to be equal, and its zero point 0"
@@ -187,7 +189,7 @@ def _bounds(walk: Walk, node: Node) -> tuple[float, float]:
         low = float(walk.number(node, 1, "min"))
     if node.input(2):
         high = float(walk.number(node, 2, "max"))
-    if low > high:
+    if not low <= high:  # NaN too
         raise NotSupported(f"clips to {low}..{high}")
     return low, high
 
@@ -226,8 +228,8 @@ def _with_constant(walk: Walk, node: Node, values: list[Any], *, first: bool) ->
     value, constant = (values[1], values[0].array) if first else (values[0], values[1].array)
     if isinstance(value, FloatInput):
         operation, single = _STEPS[node.op], float32(constant)
-        if np.broadcast_shapes(single.shape, value.shape) != value.shape:
-            raise NotSupported(f"a constant of shape {single.shape} enlarges {value.shape}")
+        if not _broadcasts_to(single.shape, value.shape):
+            raise NotSupported(f"a constant of shape {single.shape} does not broadcast to {value.shape}")
         walk.set(node, stepped(value, lambda x: float32(operation(single, x) if first else operation(x, single))))
         return
     number = _channel_vector(np.asarray(constant, np.float64), value)
@@ -245,6 +247,13 @@ def _with_constant(walk: Walk, node: Node, values: list[Any], *, first: bool) ->
         # The root of a float32's square, which float64 holds exactly, is the float32 itself.
         steps = [Step("divide_by_root", number**2), Step("multiply", np.sign(number))]
     walk.set(node, value.then(*steps))
+
+
+def _broadcasts_to(shape: Shape, larger: Shape) -> bool:
+    try:
+        return np.broadcast_shapes(shape, larger) == larger
+    except ValueError:
+        return False
 
 
 def _channel_vector(constant: Float64, pending: Pending) -> Float64:

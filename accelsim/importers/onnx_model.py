@@ -96,7 +96,9 @@ class OnnxModel:
 
         expected : codes that another program computed, in ONNX's shapes, by ONNX's names of tensors
         """
-        first = next(iter(self.inputs))
+        if not self.inputs:
+            raise ModelError(f"{self.subject}: has no input")
+        first = self.inputs[0]
         walk = Walk(
             self._graph,
             IMPORTERS,
@@ -126,6 +128,10 @@ class OnnxModel:
             sources = value.sources if isinstance(value, Host) else (value,) if isinstance(value, Codes) else ()
             for source in sources:
                 walk.name_output(source)
+        if not any(row.problem for row in walk.rows):
+            for port in self._graph.inputs:
+                if port.name not in walk.inputs:
+                    walk.refuse_input(port, "no node quantizes it, so no layer can read it")
         return walk
 
     @property

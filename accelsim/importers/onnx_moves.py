@@ -54,7 +54,7 @@ def transpose(walk: Walk, node: Node) -> None:
 def reshape(walk: Walk, node: Node) -> None:
     """Reshape to a constant shape, with 0 (as before) and one -1 (the rest)."""
     before = walk.shape_of(node.input(0))
-    target = walk.constant(node, 1, "the shape") if node.input(1) else np.asarray(node.attributes.get("shape", ()))
+    target = walk.integers(node, 1, "the shape") if node.input(1) else np.asarray(node.attributes.get("shape", ()))
     sizes = [int(size) for size in target.reshape(-1)]
     if not node.attributes.get("allowzero", 0):
         sizes = [before[i] if size == 0 and i < len(before) else size for i, size in enumerate(sizes)]
@@ -107,7 +107,7 @@ def unsqueeze(walk: Walk, node: Node) -> None:
 
 def _axes(walk: Walk, node: Node, index: int = 1) -> tuple[int, ...] | None:
     if node.input(index):
-        return tuple(int(axis) for axis in walk.constant(node, index, "the axes").reshape(-1))
+        return tuple(int(axis) for axis in walk.integers(node, index, "the axes"))
     axes = node.attributes.get("axes")
     return None if axes is None else tuple(int(axis) for axis in axes)
 
@@ -177,12 +177,14 @@ def slice_(walk: Walk, node: Node) -> None:
     x, order = _axis_order(walk, node, _codes(walk, node))
     shape = x.shape
     if node.input(1):
-        starts, ends = (walk.constant(node, i, what).reshape(-1) for i, what in ((1, "starts"), (2, "ends")))
+        starts, ends = (walk.integers(node, i, what) for i, what in ((1, "starts"), (2, "ends")))
     else:
         starts, ends = (np.asarray(node.attributes[what]) for what in ("starts", "ends"))
     axes = _axes(walk, node, 3)
     axes = tuple(range(len(starts))) if axes is None else axes
-    steps = walk.optional(node, 4, "steps", np.ones(len(starts), np.int64)).reshape(-1)
+    steps = walk.integers(node, 4, "steps") if node.input(4) else np.ones(len(starts), np.int64)
+    if not len(starts) == len(ends) == len(axes) == len(steps) or not np.all(steps):
+        raise NotSupported(f"starts {starts}, ends {ends}, axes {axes} and steps {steps} do not fit together")
     picks = [range(size) for size in shape]
     for axis, start, end, step in zip(axes, starts, ends, steps, strict=True):
         picks[axis % len(shape)] = range(shape[axis % len(shape)])[slice(int(start), int(end), int(step))]
@@ -213,7 +215,7 @@ def split(walk: Walk, node: Node) -> None:
     axis = int(node.attributes.get("axis", 0)) % len(x.shape)
     size, count = x.shape[axis], len(node.outputs)
     if node.input(1):
-        parts = [int(part) for part in walk.constant(node, 1, "the parts' sizes").reshape(-1)]
+        parts = [int(part) for part in walk.integers(node, 1, "the parts' sizes")]
     elif "split" in node.attributes:
         parts = [int(part) for part in node.attributes["split"]]
     else:
@@ -235,7 +237,7 @@ def pad(walk: Walk, node: Node) -> None:
     rank = len(x.shape)
     if node.attributes.get("mode", "constant") != "constant":
         raise NotSupported(f"mode {node.attributes['mode']!r}; only constant padding is supported")
-    pads = walk.constant(node, 1, "the pads") if node.input(1) else np.asarray(node.attributes.get("pads", ()))
+    pads = walk.integers(node, 1, "the pads") if node.input(1) else np.asarray(node.attributes.get("pads", ()))
     axes = _axes(walk, node, 3) or tuple(range(rank))
     flat = [int(each) for each in pads.reshape(-1)]
     if len(flat) != 2 * len(axes) or min(flat) < 0:
@@ -270,7 +272,7 @@ def resize(walk: Walk, node: Node) -> None:
     mode, near = node.attributes.get("mode", "nearest"), node.attributes.get("nearest_mode", "round_prefer_floor")
     place = node.attributes.get("coordinate_transformation_mode", "half_pixel")
     if node.input(3):
-        sizes = [int(each) for each in walk.constant(node, 3, "the sizes").reshape(-1)]
+        sizes = [int(each) for each in walk.integers(node, 3, "the sizes")]
         factors = [new / old for new, old in zip(sizes, x.shape, strict=True)]
     else:
         at = 2 if node.op == "Resize" and len(node.inputs) > 2 else 1

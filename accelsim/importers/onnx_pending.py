@@ -71,6 +71,14 @@ class Pending:
 
     def then(self, *steps: Step) -> Pending:
         """Return what it is after one more operation."""
+        for step in steps:
+            if step.kind != "clip" and not np.all(np.isfinite(step.value)):
+                raise NotSupported("a constant is NaN or infinite")
+            if self.product is not None and step.value.size not in (1, self.product_channels):
+                raise NotSupported(
+                    f"{step.value.size} constants meet {self.product_channels} output channels; one number, or one a "
+                    f"channel, is supported"
+                )
         if self.moves and any(each.value.size > 1 for each in steps):
             raise NotSupported("an operation a channel comes after a reshape or transpose; put it before")
         return replace(self, steps=(*self.steps, *steps))
@@ -313,13 +321,16 @@ def _folded(walk: Walk, pending: Pending) -> Pending:
     assert product is not None
     assert product.weight is not None
     factor, offset, steps = _linear(pending.steps, channels)
-    if np.any(factor == 0):
-        raise NotSupported("a factor is 0")
+    if not np.all(np.isfinite(factor) & (factor != 0)):
+        raise NotSupported("a factor is 0, or not finite")
     units = np.array([float(each) for each in _exact_units(product, channels, pending.factor)])
     bias = product.bias
     if np.any(offset != 0):
-        more = np.rint(offset / (factor * units)).astype(np.int64)
-        bias = more + (0 if bias is None else bias)
+        with np.errstate(over="ignore"):
+            more = np.rint(offset / (factor * units))
+        if not np.all(np.abs(more) < 2.0**31):
+            raise NotSupported("a bias does not fit 32 bits in units of the accumulator")
+        bias = more.astype(np.int64) + (0 if bias is None else bias)
         walk.note(f"{pending.node.place}: biases are rounded to whole units of the accumulator")
     product = _negated(replace(product, bias=bias), factor < 0)
     assert product.weight is not None

@@ -90,8 +90,8 @@ def _two(node: Node, name: str) -> tuple[int, int]:
     values = [int(each) for each in node.attributes.get(name, [1, 1])]
     if len(values) == 1:
         values = [1, *values]
-    if len(values) != 2:
-        raise NotSupported(f"{name} {values}: one- and two-dimensional windows are supported")
+    if len(values) != 2 or min(values) < 1:
+        raise NotSupported(f"{name} {values}: positive ones of one- and two-dimensional windows are supported")
     return values[0], values[1]
 
 

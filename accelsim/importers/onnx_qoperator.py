@@ -55,6 +55,8 @@ def qgemm(walk: Walk, node: Node) -> None:
     weight = replace(weight, codes=codes)
     bias = _bias(walk, node, 6)
     if bias is not None:
+        if bias.size not in (1, codes.shape[1]):
+            raise NotSupported(f"C has {bias.size} elements, but there are {codes.shape[1]} output channels")
         bias = np.broadcast_to(bias, (codes.shape[1],)).copy()
     product = Product("linear", node, a, weight, bias=bias)
     alpha = float32(node.attributes.get("alpha", 1.0))
@@ -69,7 +71,7 @@ def conv_integer(walk: Walk, node: Node) -> None:
     """ConvInteger: x, w and their zero points; int32 accumulators leave."""
     x = _zero_read(walk, node, 0, 2)
     codes = walk.constant(node, 1, "the weight")
-    zero = walk.optional(node, 3, "the weight's zero point", 0)
+    zero = walk.zero(node, 3, "the weight's zero point")
     weight = Weight(codes, *per_channel(codes, np.ones(()), zero, 0), format_of(codes))
     _accumulators(walk, node, Product("conv", node, x, weight))
 
@@ -79,7 +81,7 @@ def matmul_integer(walk: Walk, node: Node) -> None:
     a = _zero_read(walk, node, 0, 2)
     if isinstance(walk.values.get(node.input(1)), Constant):
         codes = walk.constant(node, 1, "b")
-        zero = walk.optional(node, 3, "b's zero point", 0)
+        zero = walk.zero(node, 3, "b's zero point")
         weight = Weight(_matrix(codes), *per_channel(codes, np.ones(()), zero, -1), format_of(codes))
         _accumulators(walk, node, Product("linear", node, a, weight))
         return
@@ -98,19 +100,19 @@ def _read(walk: Walk, node: Node, index: int, what: str = "input", *, exact: boo
     exact : the operator takes the scale from the tensor, so it must be the one that the codes were written with
     """
     codes = walk.codes(node, index, what)
-    scale = float32(walk.number(node, index + 1, f"the {what}'s scale"))
-    walk.check_meaning(codes, int(walk.number(node, index + 2, f"the {what}'s zero point", 0)), what)
+    scale = walk.one_scale(node, index + 1, f"the {what}'s scale")
+    walk.check_meaning(codes, walk.one_zero(node, index + 2, f"the {what}'s zero point"), what)
     if exact and float(scale) != codes.scale:
         raise NotSupported(
             f"the {what} was written with scale {codes.scale:g} and is read with {float(scale):g}; requantize it in "
             f"between"
         )
-    return codes, scale
+    return codes, np.asarray(scale)
 
 
 def _zero_read(walk: Walk, node: Node, index: int, zero_at: int) -> Codes:
     codes = walk.codes(node, index)
-    walk.check_meaning(codes, int(walk.number(node, zero_at, "the zero point", 0)))
+    walk.check_meaning(codes, walk.one_zero(node, zero_at))
     return codes
 
 
@@ -136,8 +138,8 @@ def _matrix(codes: Array) -> Array:
 def _weight(walk: Walk, node: Node, index: int, channels_at: int) -> Weight:
     """Return a constant weight with the scale and zero point in the inputs after it."""
     codes = walk.constant(node, index, "the weight")
-    scale = walk.constant(node, index + 1, "the weight's scale")
-    zero = walk.optional(node, index + 2, "the weight's zero point", 0)
+    scale = walk.scale(node, index + 1, "the weight's scale")
+    zero = walk.zero(node, index + 2, "the weight's zero point")
     return Weight(codes, *per_channel(codes, scale, zero, channels_at), format_of(codes))
 
 
@@ -156,7 +158,12 @@ def per_channel(codes: Array, scale: Array, zero: Array, channels_at: int) -> tu
 
 
 def _bias(walk: Walk, node: Node, index: int) -> Any:
-    return walk.constant(node, index, "the bias").astype(np.int64).ravel() if node.input(index) else None
+    if not node.input(index):
+        return None
+    bias = walk.constant(node, index, "the bias")
+    if bias.dtype.kind not in "iu":
+        raise NotSupported(f"the bias holds {bias.dtype}; integers in units of the accumulator are needed")
+    return bias.astype(np.int64).ravel()
 
 
 def _target(walk: Walk, node: Node, scale_at: int, zero_at: int) -> Quantizer:
@@ -165,7 +172,7 @@ def _target(walk: Walk, node: Node, scale_at: int, zero_at: int) -> Quantizer:
     if zero.size != 1:
         raise NotSupported(f"the output's zero point has shape {zero.shape}; one number is supported")
     number_format = formats.get(format_of(zero))
-    scale = np.float32(walk.number(node, scale_at, "the output's scale"))
+    scale = walk.one_scale(node, scale_at, "the output's scale")
     return Quantizer(number_format.name, number_format.code_low, number_format.code_high, scale, int(zero.reshape(())))
 
 
@@ -183,8 +190,8 @@ def qlinear_binary(walk: Walk, node: Node) -> None:
     for index in (0, 3):
         if isinstance(walk.values.get(node.input(index)), Constant):
             array = walk.constant(node, index, "an operand")
-            scale = np.asarray(walk.number(node, index + 1, "the scale"), np.float64)
-            zero = np.asarray(walk.number(node, index + 2, "the zero point", 0), np.int64)
+            scale = np.asarray(walk.one_scale(node, index + 1), np.float64)
+            zero = np.asarray(walk.one_zero(node, index + 2), np.int64)
             values.append(Constant(array, scale, zero, None, format_of(array)))
         else:
             values.append(_read(walk, node, index, exact=True)[0])

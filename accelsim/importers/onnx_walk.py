@@ -69,8 +69,11 @@ class OnnxInput(ModelInput):
         reals = self._batched(array, what).astype(np.float32)
         if not np.all(np.isfinite(reals)):
             raise ModelError(f"{what}: {np.count_nonzero(~np.isfinite(reals))} values are NaN or infinite in float32")
-        for step in self.steps:
-            reals = step(reals)
+        with np.errstate(all="ignore"):  # what is no number any more is refused below
+            for step in self.steps:
+                reals = step(reals)
+        if not np.all(np.isfinite(reals)):
+            raise ModelError(f"{what}: becomes NaN or infinite before it is quantized")
         number_format = formats.get(self.format)
         return make_qtensor(self.quantize(reals), number_format, self.scale, self.zero_point, subject=what)
 
@@ -209,9 +212,9 @@ class Walk:
     def _enter_port(self, port: Port) -> None:
         shape = tuple(1 if size is None and axis == 0 else size for axis, size in enumerate(port.shape))
         if port.dtype not in INTEGERS and port.dtype not in ("float32", "float16", "float64"):
-            self._refuse_input(port, f"its element type {port.dtype or 'is no tensor'} cannot be read")
+            self.refuse_input(port, f"its element type {port.dtype or 'is no tensor'} cannot be read")
         elif any(size is None or size < 1 for size in shape) or not shape:
-            self._refuse_input(port, f"its declared shape {list(port.shape)} leaves sizes open; fix all but the batch")
+            self.refuse_input(port, f"its declared shape {list(port.shape)} leaves sizes open; fix all but the batch")
         elif port.dtype in INTEGERS:
             sizes = tuple(int(size) for size in shape if size is not None)
             scale, zero_point, known = _meaning_of_input(self.graph, port.name)
@@ -221,7 +224,8 @@ class Walk:
             sizes = tuple(int(size) for size in shape if size is not None)
             self.values[port.name] = FloatInput(port.name, View(port.name, sizes))
 
-    def _refuse_input(self, port: Port, why: str) -> None:
+    def refuse_input(self, port: Port, why: str) -> None:
+        """List an input that cannot be read."""
         self.values[port.name] = Lost(why)
         name = self.names.new(port.name)
         shape = tuple(size or 0 for size in port.shape)
@@ -285,6 +289,42 @@ class Walk:
         if array.size != 1:
             raise NotSupported(f"{what} has shape {array.shape}; one number for the whole tensor is supported")
         return array.reshape(())[()]
+
+    def integers(self, node: Node, index: int, what: str) -> NDArray[np.int64]:
+        """Return constant integers, in one row."""
+        array = self.constant(node, index, what)
+        if array.dtype.kind not in "iu":
+            raise NotSupported(f"{what} holds {array.dtype}; integers are needed")
+        return array.astype(np.int64).reshape(-1)
+
+    def scale(self, node: Node, index: int, what: str = "the scale") -> NDArray[np.float32]:
+        """Return constant scales, float32: positive and finite."""
+        array = self.constant(node, index, what)
+        scales = float32(array)
+        if not np.all(np.isfinite(scales) & (scales > 0)):
+            raise NotSupported(
+                f"{what} holds {scales[~(np.isfinite(scales) & (scales > 0))].flat[0]}; use positive numbers"
+            )
+        return scales
+
+    def one_scale(self, node: Node, index: int, what: str = "the scale") -> np.float32:
+        """Return the constant scale of a whole tensor."""
+        self.number(node, index, what)
+        return np.float32(self.scale(node, index, what).reshape(()))
+
+    def zero(self, node: Node, index: int, what: str = "the zero point") -> NDArray[np.int64]:
+        """Return constant zero points; 0 where they are left out."""
+        array = self.optional(node, index, what, np.zeros((), np.int64))
+        if array.dtype.kind == "f":
+            raise NotSupported(f"{what} holds floats ({array.dtype}); integers are supported")
+        return array.astype(np.int64)
+
+    def one_zero(self, node: Node, index: int, what: str = "the zero point") -> int:
+        """Return the constant zero point of a whole tensor."""
+        array = self.zero(node, index, what)
+        if array.size != 1:
+            raise NotSupported(f"{what} has shape {array.shape}; one number for the whole tensor is supported")
+        return int(array.reshape(()))
 
     def codes(self, node: Node, index: int, what: str = "input", *, real: bool = False) -> Codes:
         """Return an input that has to be computed codes; `real`: seen as real numbers."""

@@ -33,7 +33,7 @@ MAX_BITS = 16
 
 def quant(walk: Walk, node: Node) -> None:
     """Quant (IntQuant): x, scale, zero point, bit width; attributes signed, narrow, rounding_mode."""
-    scale = float32(walk.constant(node, 1, "the scale"))
+    scale = walk.scale(node, 1)
     zero = walk.constant(node, 2, "the zero point")
     bits = whole_number(walk.number(node, 3, "the bit width"), "the bit width")
     signed, narrow = bool(node.attributes.get("signed", 1)), bool(node.attributes.get("narrow", 0))
@@ -54,14 +54,14 @@ def quant(walk: Walk, node: Node) -> None:
 
 def bipolar_quant(walk: Walk, node: Node) -> None:
     """BipolarQuant: x, scale: +scale from 0 on, and -scale below."""
-    _apply(walk, node, float32(walk.constant(node, 1, "the scale")), _bipolar)
+    _apply(walk, node, walk.scale(node, 1), _bipolar)
 
 
 def trunc(walk: Walk, node: Node) -> None:
     """Trunc, versions 1 (x, scale, zero point, bits before, bits after) and 2 (..., bits before, scale after, bits
     after): drops low bits of what has few enough of them.
     """
-    scale = np.float32(walk.number(node, 1, "the scale"))
+    scale = walk.one_scale(node, 1)
     if float(walk.number(node, 2, "the zero point")) != 0:
         raise NotSupported("truncates what has a zero point; only 0 is supported")
     before = whole_number(walk.number(node, 3, "the bits before"), "the bits before")
@@ -72,7 +72,7 @@ def trunc(walk: Walk, node: Node) -> None:
         step, means = np.float32(scale * np.float32(2.0 ** (before - after))), scale
         signed = not (isinstance(value, Pending) and value.never_negative)
     else:
-        means = np.float32(walk.number(node, 4, "the scale after"))
+        means = walk.one_scale(node, 4, "the scale after")
         step = np.float32(scale * np.float32(2.0 ** np.round(np.log2(means / scale))))
     format_name, low, high = _range(after, signed, bool(node.attributes.get("narrow", 0)))
     made = Quantizer(format_name, low, high, step, 0, _rounding(node, "FLOOR"), zero_first=True, inner=scale)
@@ -105,8 +105,6 @@ def _bipolar(scale: np.float32) -> Quantizer:
 
 def _apply(walk: Walk, node: Node, scale: Array, make: Callable[[np.float32], Quantizer]) -> None:
     """Quantize a node's input: a constant, a network input, or what a product made."""
-    if not np.all(np.isfinite(scale) & (scale > 0)):
-        raise NotSupported("a scale is not a positive number")
     value = walk.values.get(node.input(0))
     if isinstance(value, Constant):
         walk.set(node, _constant(value, scale, make))
@@ -120,6 +118,8 @@ def _apply(walk: Walk, node: Node, scale: Array, make: Callable[[np.float32], Qu
 def _constant(value: Constant, scale: Array, make: Callable[[np.float32], Quantizer]) -> Constant:
     """Return a constant's codes, in float32 as the quantizer says."""
     reals = value.reals()
+    if not np.all(np.isfinite(reals)):
+        raise NotSupported("quantizes a constant that holds NaN or infinity")
     axis = None
     if scale.size > 1:
         axes = [i for i, size in enumerate(scale.shape) if size > 1]

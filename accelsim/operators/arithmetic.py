@@ -33,6 +33,7 @@ from accelsim.operators.common import (
     vector_actions,
 )
 from accelsim.operators.fixed_point import Int64Array, dyadic, half_even_shift, multiply, quantize_multiplier
+from accelsim.operators.fused_float import fused, fused_oracle
 from accelsim.operators.spec import Attributes, Operand, Reals, Shape, TensorSpec, Work
 
 Float32Array = NDArray[np.float32]
@@ -107,9 +108,11 @@ class _Sum(_Elementwise):
         low, high = output.format.code_low, output.format.code_high
         if attributes.rule == "hawq":
             return limit(_dyadic(a, inputs[0], output) + self.sign * _dyadic(b, inputs[1], output), low, high)
-        second32 = _real32(b, inputs[1])
-        total32 = _real32(a, inputs[0]) + (second32 if self.sign > 0 else -second32)
-        return _round32(total32 / np.float32(output.scale), output)
+        if self.sign < 0:
+            return _round32((_real32(a, inputs[0]) - _real32(b, inputs[1])) / np.float32(output.scale), output)
+        ratios, fixed = _qlinear_add(inputs, output)
+        a32, b32 = (operand.codes.astype(np.float32) for operand in inputs)
+        return limit(rounded(fused(a32, ratios[0], fused(b32, ratios[1], fixed))), low, high)
 
     def oracle(self, inputs: Sequence[Operand], output: TensorSpec, attributes: SumAttributes) -> Codes:
         rule, shape = attributes.rule, self.output_shape([operand.shape for operand in inputs], attributes)
@@ -131,6 +134,9 @@ class _Sum(_Elementwise):
             actions = rounding_actions(2 * count, 32) + rounding_actions(count, 32) + add_actions(count, 32)
         elif attributes.rule == "hawq":
             actions = rounding_actions(2 * count, bits) + add_actions(count, 32)
+        elif self.sign > 0:  # two fused multiply-adds; what zero points add is one constant
+            each = {("fp32_from_int", ()): 2, ("fp32_mult", ()): 2, ("fp32_add", ()): 2, ("shift_clamp", ()): 1}
+            return Work(1, count, vector_actions({operation: number * count for operation, number in each.items()}))
         else:
             actions = vector_actions(
                 {
@@ -261,9 +267,25 @@ def _round32(quotient: Float32Array, output: TensorSpec) -> Codes:
     return limit(rounded(limited) + output.zero_point, low, high)
 
 
+def _qlinear_add(inputs: Sequence[TensorSpec], output: TensorSpec) -> tuple[list[np.float32], np.float32]:
+    """Return what QLinearAdd multiplies the two codes by, and what it adds: zero points in one float32."""
+    ratios = [np.float32(tensor.scale) / np.float32(output.scale) for tensor in inputs]
+    a_zero, b_zero = (np.float32(tensor.zero_point) for tensor in inputs)
+    moved = fused(np.asarray(a_zero), ratios[0], ratios[1] * b_zero)
+    return ratios, np.float32(output.zero_point) - np.float32(moved)
+
+
 def _onnxruntime_sum(a: int, b: int, sign: int, inputs: Sequence[Operand], output: TensorSpec) -> int:
+    if sign > 0:
+        low, high = output.format.code_low, output.format.code_high
+        ratios = [float(np.float32(operand.scale) / np.float32(output.scale)) for operand in inputs]
+        b_part = float(np.float32(ratios[1]) * np.float32(inputs[1].zero_point))
+        fixed = float(np.float32(output.zero_point) - np.float32(fused_oracle(inputs[0].zero_point, ratios[0], b_part)))
+        with_b = fused_oracle(b + inputs[1].zero_point, ratios[1], fixed)
+        with_both = fused_oracle(a + inputs[0].zero_point, ratios[0], with_b)
+        return slow.clamp(slow.half_even(Fraction(with_both)), low, high)
     first, second = np.float32(a) * np.float32(inputs[0].scale), np.float32(b) * np.float32(inputs[1].scale)
-    total = (first + second if sign > 0 else first - second) / np.float32(output.scale)
+    total = (first - second) / np.float32(output.scale)
     code = slow.half_even(Fraction(float(total))) + output.zero_point
     return slow.clamp(code, output.format.code_low, output.format.code_high)
 

@@ -135,7 +135,8 @@ class AveragePool2d:
             counts = np.full_like(counts, math.prod(attributes.kernel))
         total32 = window_sum(centred(x).astype(np.float32) * np.float32(x.scale), attributes)
         steps = np.asarray(total32 / counts.astype(np.float32) / np.float32(output.scale), np.float32)
-        return limit(rounded(steps) + output.zero_point, output.format.code_low, output.format.code_high)
+        codes = rounded(steps + np.float32(output.zero_point))  # the zero point first: ties see its parity
+        return limit(codes, output.format.code_low, output.format.code_high)
 
     def oracle(self, inputs: Sequence[Operand], output: TensorSpec, attributes: AveragePoolAttributes) -> Codes:
         x, found = inputs[0], np.zeros(output.shape, np.int64)
@@ -151,7 +152,7 @@ class AveragePool2d:
                 for value in codes:
                     total32 = total32 + np.float32(value - x.zero_point) * np.float32(x.scale)
                 steps = total32 / np.float32(count) / np.float32(output.scale)
-                code = slow.half_even(Fraction(float(steps))) + output.zero_point
+                code = slow.half_even(Fraction(float(steps + np.float32(output.zero_point))))
             found[n, y, column_out, c] = slow.clamp(code, *activation_range(attributes.activation, output))
         return found
 

@@ -43,6 +43,55 @@ def test_sums_and_products(tmp_path, kind, op, out, shapes):
     assert_bit_exact(made, feeds, tmp_path, verify=True)
 
 
+@pytest.mark.parametrize("kind", TYPES)
+@pytest.mark.parametrize("offset", [-128, -5, 0, 4])
+@pytest.mark.parametrize(("op", "b"), [("QLinearAdd", 0.105), ("QLinearMul", 0.5)])
+def test_all_pairs_with_every_second_one_a_tie(tmp_path, kind, offset, op, b):
+    """Scales in ratios of 2: half of all sums and products lie between two codes; the zero point's parity decides."""
+    constants = {"s": np.float32(0.21), "h": np.float32(b), "z": middle(kind, offset)}
+    made = model(
+        [node(op, ["a", "s", "z", "b", "h", "z", "s", "z"], ["y"], domain=MS)],
+        {"a": (kind, [256, 256]), "b": (kind, [256, 256])},
+        {"y": (kind, 2)},
+        constants,
+    )
+    a = np.repeat(all_codes(kind), 256, axis=0)
+    assert_bit_exact(made, {"a": a, "b": a.T.copy()}, tmp_path)
+
+
+@pytest.mark.parametrize("kind", TYPES)
+@pytest.mark.parametrize("offset", [-128, -5, 0, 4])
+@pytest.mark.parametrize("op", ["QLinearAveragePool", "QLinearGlobalAveragePool"])
+def test_averages_with_every_second_one_a_tie(tmp_path, kind, offset, op):
+    window = {"kernel_shape": [2, 2], "strides": [2, 2]} if op == "QLinearAveragePool" else {"channels_last": 0}
+    shape = (4, 64, 4, 4) if op == "QLinearAveragePool" else (4, 64, 2, 2)
+    made = model(
+        [node(op, ["x", "s", "z", "s", "z"], ["y"], domain=MS, **window)],
+        {"x": (kind, list(shape))},
+        {"y": (kind, 4)},
+        {"s": np.float32(0.21), "z": middle(kind, offset)},
+    )
+    assert_bit_exact(made, {"x": all_codes(kind, shape)}, tmp_path)
+
+
+@pytest.mark.parametrize("kind", TYPES)
+@pytest.mark.parametrize("shapes", [((1, 64, 8, 8), (1, 64, 1, 1)), ((1, 64, 1, 1), (1, 64, 8, 8)), ((4, 256), (1,))])
+def test_broadcast_sums_with_any_scales(tmp_path, kind, shapes):
+    rng = np.random.default_rng(5)
+    for _ in range(6):
+        scales = (rng.random(3) * 0.1 + 0.01).astype(np.float32)
+        constants = {f"{name}s": scale for name, scale in zip("aby", scales, strict=True)}
+        constants.update({f"{name}z": kind(middle(kind, int(rng.integers(-128, 128)))) for name in "aby"})
+        made = model(
+            [node("QLinearAdd", ["a", "as", "az", "b", "bs", "bz", "ys", "yz"], ["y"], domain=MS)],
+            {"a": (kind, list(shapes[0])), "b": (kind, list(shapes[1]))},
+            {"y": (kind, len(shapes[0]))},
+            constants,
+        )
+        feeds = {"a": all_codes(kind, shapes[0]), "b": all_codes(kind, shapes[1])[..., ::-1].copy()}
+        assert_bit_exact(made, feeds, tmp_path)
+
+
 @pytest.mark.parametrize("op", ["QLinearAdd", "QLinearMul"])
 def test_a_constant_operand(tmp_path, op):
     constants = {

@@ -2,9 +2,12 @@
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from operator_cases import operand, spec
 
 from accelsim.operators import mean
+from accelsim.operators.fused_float import fused, fused_oracle
 from accelsim.operators.registry import OPERATORS, attributes_of
 
 
@@ -80,6 +83,45 @@ def test_a_wide_output_is_not_clamped_under_hawq():
     inputs = [operand([127], scale=1.0), operand([127], scale=1.0)]
     assert run("add", inputs, spec([1], "int8"), rule="hawq") == [127]
     assert run("add", inputs, spec([1], "int16"), rule="hawq") == [254]
+
+
+@pytest.mark.parametrize(("zero_point", "code"), [(0, 2), (1, 2), (2, 4), (3, 4), (-1, 0)])
+def test_a_zero_point_moves_ties_of_onnxruntimes_sum(zero_point, code):
+    """QLinearAdd rounds 1 + 0.5 + zo to even: 1.5 -> 2, 2.5 -> 2, 3.5 -> 4, 4.5 -> 4, 0.5 -> 0."""
+    inputs = [operand([2], scale=0.5), operand([1], scale=0.5)]
+    assert run("add", inputs, spec([1], zero_point=zero_point), rule="onnxruntime") == [code]
+
+
+@pytest.mark.parametrize(("zero_point", "code"), [(0, 2), (1, 2), (-1, 0)])
+def test_a_zero_point_moves_ties_of_onnxruntimes_average(zero_point, code):
+    """QLinearAveragePool rounds (2 + 1) / 2 + zo to even."""
+    window = {"kernel": (1, 2), "rule": "onnxruntime"}
+    x = operand([[[[2], [1]]]])
+    assert run("average_pool2d", [x], spec([1, 1, 1, 1], zero_point=zero_point), **window) == [[[[code]]]]
+
+
+def test_fused_multiply_adds_round_once():
+    """4097 * (1 + 2**-23) needs more than 24 bits; less 4096 it is 1 + 4097 * 2**-23, which they hold. Rounded twice it
+    would be 1.
+    """
+    factor = np.float32(1 + 2.0**-23)
+    found = fused(np.array([4097], np.float32), factor, np.array([-4096], np.float32))
+    assert found.tolist() == [1 + 4097 * 2.0**-23] == [fused_oracle(4097, float(factor), -4096.0)]
+    assert np.float32(4097) * factor - np.float32(4096) != found[0]
+
+
+@given(st.integers(-(2**15), 2**16), st.floats(2**-20, 2**20, width=32), st.floats(-(2**40), 2**40, width=32))
+def test_fused_multiply_adds_are_those_of_fractions(a, b, c):
+    found = fused(np.array([a], np.float32), np.float32(b), np.array([c], np.float32))
+    assert float(found[0]) == fused_oracle(a, b, c)
+
+
+def test_a_fused_sum_just_above_a_tie_goes_up():
+    """4097**2 = 2**24 + 2**13 + 1 is halfway between two float32, and 2**-30 more decides; float64's 53 bits do not hold
+    both, so rounding there to nearest would make it a tie again, and even would be down.
+    """
+    found = fused(np.array([4097], np.float32), np.float32(4097), np.array([2.0**-30], np.float32))
+    assert float(found[0]) == fused_oracle(4097, 4097.0, 2.0**-30) == 2.0**24 + 2**13 + 2
 
 
 def test_a_zero_point_moves_ties_of_onnxruntimes_product():
