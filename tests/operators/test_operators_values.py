@@ -117,8 +117,8 @@ def test_fused_multiply_adds_are_those_of_fractions(a, b, c):
 
 
 def test_a_fused_sum_just_above_a_tie_goes_up():
-    """4097**2 = 2**24 + 2**13 + 1 is halfway between two float32, and 2**-30 more decides; float64's 53 bits do not hold
-    both, so rounding there to nearest would make it a tie again, and even would be down.
+    """4097**2 = 2**24 + 2**13 + 1 is halfway between two float32, and 2**-30 more decides. 53 bits do not hold that:
+    rounded to nearest in float64 it would be the tie again, and even would be down.
     """
     found = fused(np.array([4097], np.float32), np.float32(4097), np.array([2.0**-30], np.float32))
     assert float(found[0]) == fused_oracle(4097, 4097.0, 2.0**-30) == 2.0**24 + 2**13 + 2
