@@ -10,11 +10,12 @@ import numpy as np
 from accelsim import formats
 from accelsim.formats import Format
 from accelsim.importers.graph import NotSupported
+from accelsim.importers.onnx_constants import float32, format_of
 from accelsim.importers.onnx_graph import Node
 from accelsim.importers.onnx_pending import Pending, VectorCall, quantize, raw
 from accelsim.importers.onnx_thresholds import Quantizer
-from accelsim.importers.onnx_values import Array, Codes, Constant, FloatInput, Host, Shape, spread
-from accelsim.importers.onnx_walk import Output, Walk, float32, format_of
+from accelsim.importers.onnx_values import Array, Codes, Constant, FloatInput, Host, Output, Shape, spread
+from accelsim.importers.onnx_walk import Walk
 
 
 def quantize_linear(walk: Walk, node: Node) -> None:

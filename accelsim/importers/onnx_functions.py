@@ -6,14 +6,15 @@ from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
+from numpy.typing import NDArray
 
 from accelsim import formats
 from accelsim.formats import QTensor, make_qtensor
 from accelsim.importers.graph import NotSupported
 from accelsim.importers.onnx_graph import MICROSOFT, Node
 from accelsim.importers.onnx_pending import Pending, VectorCall
-from accelsim.importers.onnx_values import Codes, View
-from accelsim.importers.onnx_walk import Output, Walk
+from accelsim.importers.onnx_values import Codes, Constant, Output, View
+from accelsim.importers.onnx_walk import Walk
 from accelsim.operators.spec import TensorSpec
 from accelsim.operators.tables import table
 
@@ -109,9 +110,47 @@ def softmax_reals(walk: Walk, node: Node) -> None:
     walk.set(node, softmax(walk, node, walk.codes(node, 0, real=True)))
 
 
+def layer_normalization(walk: Walk, node: Node) -> None:
+    """LayerNormalization over the last axis, in floats."""
+    x = walk.codes(node, 0, real=True)
+    rank = len(x.shape)
+    if int(node.attributes.get("axis", -1)) % rank != rank - 1:
+        raise NotSupported(f"normalizes from axis {node.attributes['axis']} on; the last axis alone is supported")
+    if len(node.outputs) > 1 and any(node.outputs[1:]):
+        raise NotSupported("the mean or the deviation is asked for")
+    arranged = walk.arranged(node, x, tuple(range(rank)))
+    size = (x.shape[-1],)
+    factors = [
+        _parameter(walk, node, 1, np.ones(size, np.float32)),
+        _parameter(walk, node, 2, np.zeros(size, np.float32)),
+    ]
+    attributes = {"rule": "float", "epsilon": float(np.float32(node.attributes.get("epsilon", 1e-5)))}
+    walk.note(f"{node.place}: layer normalization is computed in floats")
+    view = replace(arranged.view, tensor="")
+    call = VectorCall("layer_norm", (arranged.view.tensor, *factors), attributes, view, (x,))
+    walk.set(node, Pending(node, x.shape, vector=call))
+
+
+def _parameter(walk: Walk, node: Node, index: int, default: NDArray[np.float32]) -> QTensor:
+    """Return a factor or an offset a channel: quantized as the file has it, or to 16 bits."""
+    value = walk.values.get(node.input(index)) if node.input(index) else Constant(default)
+    if not isinstance(value, Constant):
+        raise NotSupported(f"{node.input(index)!r} is not a constant")
+    if value.array.shape != default.shape:
+        raise NotSupported(f"{node.input(index)!r} has shape {value.array.shape}; {default.shape} is needed")
+    if value.scale is not None and value.zero_point is not None and value.scale.size == value.zero_point.size == 1:
+        zero = int(value.zero_point.reshape(()))
+        codes = value.array.astype(np.int64)
+        return make_qtensor(codes, formats.get(value.format), float(value.scale.reshape(())), zero)
+    if node.input(index):
+        walk.note(f"{node.place}: {node.input(index)} is rounded to 16 bits")
+    return formats.get("int16").quantize(value.reals())
+
+
 ONE_NUMBER: dict[tuple[str, str], Callable[[Walk, Node], None]] = {
     **{("", op): one_number for op in (*FUNCTIONS, "Gelu", "Elu", "HardSigmoid")},
     (MICROSOFT, "Gelu"): one_number,
     ("", "LeakyRelu"): leaky,
     ("", "Softmax"): softmax_reals,
+    ("", "LayerNormalization"): layer_normalization,
 }

@@ -128,7 +128,7 @@ class OnnxModel:
             sources = value.sources if isinstance(value, Host) else (value,) if isinstance(value, Codes) else ()
             for source in sources:
                 walk.name_output(source)
-        if not any(row.problem for row in walk.rows):
+        if not walk.stopped and not any(row.problem for row in walk.rows):
             for port in self._graph.inputs:
                 if port.name not in walk.inputs:
                     walk.refuse_input(port, "no node quantizes it, so no layer can read it")

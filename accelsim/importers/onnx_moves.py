@@ -14,11 +14,21 @@ from typing import Any
 import numpy as np
 
 from accelsim.importers.graph import NotSupported
-from accelsim.importers.onnx_floats import window, window_sizes
 from accelsim.importers.onnx_graph import Node
 from accelsim.importers.onnx_pending import Pending
-from accelsim.importers.onnx_values import CHANNELS_FIRST, Codes, Constant, FloatInput, Host, Move, Shape, View
-from accelsim.importers.onnx_walk import Walk, output_of
+from accelsim.importers.onnx_values import (
+    CHANNELS_FIRST,
+    Codes,
+    Constant,
+    FloatInput,
+    Host,
+    Move,
+    Shape,
+    View,
+    output_of,
+)
+from accelsim.importers.onnx_vectors import window, window_sizes
+from accelsim.importers.onnx_walk import Walk
 
 
 def _move(walk: Walk, node: Node, move: Move) -> None:

@@ -17,12 +17,13 @@ from numpy.typing import NDArray
 
 from accelsim import formats
 from accelsim.importers.graph import NotSupported
+from accelsim.importers.onnx_constants import float32
 from accelsim.importers.onnx_graph import Node
 from accelsim.importers.onnx_layers import add_product
-from accelsim.importers.onnx_products import Product, Weight
+from accelsim.importers.onnx_products import Product, exact_units, negated_channels, reach_of
 from accelsim.importers.onnx_thresholds import Quantizer, Step, fold
-from accelsim.importers.onnx_values import Codes, Move, Shape, View
-from accelsim.importers.onnx_walk import Output, Walk, float32
+from accelsim.importers.onnx_values import Codes, Move, Output, Shape, View
+from accelsim.importers.onnx_walk import Walk
 
 RULE = "float32_half_even"
 """What ONNX Runtime does on its way out (docs/numerics.md): one float32 product, ties to even."""
@@ -131,7 +132,7 @@ def raw(walk: Walk, node: Node, pending: Pending, name: str) -> tuple[Codes, Pen
     product = pending.product
     assert product is not None
     view = add_product(walk, pending.node, product, name, {"rounding": None}, "int32", pending.moves)
-    units = np.array([float(each) for each in _exact_units(product, 1 if product.weight is None else
+    units = np.array([float(each) for each in exact_units(product, 1 if product.weight is None else
                                                            pending.product_channels, pending.factor)])  # fmt: skip
     scale: float | NDArray[np.float64] = units if len(set(units.tolist())) > 1 else float(units[0])
     return Codes(view, "int32", scale, 0, real=True), pending
@@ -235,10 +236,10 @@ def _thresholds(walk: Walk, pending: Pending, quantizer: Quantizer, name: str) -
     assert product is not None
     whole = formats.get(quantizer.format)
     channels = pending.product_channels
-    units = _exact_units(product, channels, pending.factor)
-    reach = _reach(product, channels)
+    units = exact_units(product, channels, pending.factor)
+    reach = reach_of(product, channels)
     thresholds, negated = fold(pending.steps, units, quantizer, whole.code_high - whole.code_low, reach)
-    product = _negated(product, negated)
+    product = negated_channels(product, negated)
     finish = {
         "output": quantizer.format,
         "scale": float(quantizer.scale),
@@ -250,71 +251,6 @@ def _thresholds(walk: Walk, pending: Pending, quantizer: Quantizer, name: str) -
     return add_product(walk, pending.node, product, name, finish, quantizer.format, pending.moves)
 
 
-def _exact_units(product: Product, channels: int, factor: Fraction) -> list[Fraction]:
-    """Return the exact scale of each channel's accumulators."""
-    second = product.weight.scale if product.weight is not None else np.asarray(product.other.scale)  # type: ignore[union-attr]
-    first = Fraction(float(product.x.scale)) * factor
-    return [first * Fraction(float(each)) for each in np.broadcast_to(second.astype(np.float64).reshape(-1), channels)]
-
-
-def _reach(product: Product, channels: int) -> list[int]:
-    """Return what no channel's accumulator can exceed in magnitude."""
-    x_format = formats.get(product.x.format)
-    x_largest = _largest(x_format, product.x.zero_point)
-    bias = [0] * channels if product.bias is None else [abs(int(each)) for each in product.bias]
-    if product.weight is None:
-        assert product.other is not None
-        other = _largest(formats.get(product.other.format), product.other.zero_point)
-        return [product.x.shape[-1] * x_largest * other] * channels
-    codes = product.weight.codes.astype(np.int64)
-    rows = codes.reshape(codes.shape[0], -1) if product.kind == "conv" else codes.T
-    values = 2 * rows - 1 if product.weight.format == "binary" else rows - product.weight.zero_point.reshape(-1, 1)
-    return [int(row) * x_largest + each for row, each in zip(np.abs(values).sum(axis=1), bias, strict=True)]
-
-
-def _largest(number_format: formats.Format, zero_point: int) -> int:
-    if number_format.datapath == "binary":
-        return 1
-    return max(number_format.code_high - zero_point, zero_point - number_format.code_low)
-
-
-def _negated(product: Product, negated: NDArray[np.bool_]) -> Product:
-    """Return the product with some of its output channels negated: batch normalization with a negative factor falls
-    where its accumulator rises, and thresholds only count upwards.
-    """
-    if not negated.any():
-        return product
-    if product.weight is None:
-        if not negated.all():
-            raise NotSupported("some channels of a product of two activations have a negative factor")
-        raise NotSupported("a product of two activations has a negative factor")
-    weight = product.weight
-    codes = weight.codes.astype(np.int64)
-    shape = [negated.size if axis == (0 if product.kind == "conv" else codes.ndim - 1) else 1 for axis in
-             range(codes.ndim)]  # fmt: skip
-    chosen = negated.reshape(shape)
-    if weight.format == "binary":
-        flipped, name, zero = 1 - codes, "binary", weight.zero_point
-    else:
-        flipped, zero = -codes, weight.zero_point
-        if zero.any():
-            zero = np.where(negated, -zero, np.broadcast_to(zero, negated.shape))
-        values = np.where(chosen, flipped, codes)
-        name = _holding(weight.format, values)
-    bias = None if product.bias is None else np.where(negated, -product.bias, product.bias)
-    return replace(product, weight=Weight(np.where(chosen, flipped, codes), weight.scale, zero, name), bias=bias)
-
-
-def _holding(name: str, values: NDArray[np.int64]) -> str:
-    """Return the format, or the narrowest signed one that holds negated codes too."""
-    number_format = formats.get(name)
-    low, high = int(values.min()), int(values.max())
-    if number_format.code_low <= low and high <= number_format.code_high:
-        return name
-    bits = max(number_format.lane_bits, high.bit_length() + 1, (-low - 1).bit_length() + 1 if low < 0 else 0)
-    return f"int{bits}"
-
-
 def _folded(walk: Walk, pending: Pending) -> Pending:
     """Return the same operation with its leading scales and biases in the weight's scales and an integer bias."""
     product, channels = pending.product, pending.product_channels
@@ -323,7 +259,7 @@ def _folded(walk: Walk, pending: Pending) -> Pending:
     factor, offset, steps = _linear(pending.steps, channels)
     if not np.all(np.isfinite(factor) & (factor != 0)):
         raise NotSupported("a factor is 0, or not finite")
-    units = np.array([float(each) for each in _exact_units(product, channels, pending.factor)])
+    units = np.array([float(each) for each in exact_units(product, channels, pending.factor)])
     bias = product.bias
     if np.any(offset != 0):
         with np.errstate(over="ignore"):
@@ -332,7 +268,7 @@ def _folded(walk: Walk, pending: Pending) -> Pending:
             raise NotSupported("a bias does not fit 32 bits in units of the accumulator")
         bias = more.astype(np.int64) + (0 if bias is None else bias)
         walk.note(f"{pending.node.place}: biases are rounded to whole units of the accumulator")
-    product = _negated(replace(product, bias=bias), factor < 0)
+    product = negated_channels(replace(product, bias=bias), factor < 0)
     assert product.weight is not None
     scale = np.abs(factor) * product.weight.scale.astype(np.float64)
     scale = scale if len(set(scale.tolist())) > 1 else scale[0].reshape(())

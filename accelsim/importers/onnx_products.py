@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from fractions import Fraction
 
 import numpy as np
 from numpy.typing import NDArray
@@ -157,3 +158,68 @@ def conv_output(stored: Shape, weight: Array, geometry: Geometry) -> Shape:
         reach = geometry.dilation[axis] * (weight.shape[2 + axis] - 1) + 1
         sizes.append((stored[1 + axis] + sum(geometry.padding[axis]) - reach) // geometry.stride[axis] + 1)
     return (stored[0], *sizes, weight.shape[0])
+
+
+def exact_units(product: Product, channels: int, factor: Fraction) -> list[Fraction]:
+    """Return the exact scale of each channel's accumulators."""
+    second = product.weight.scale if product.weight is not None else np.asarray(product.other.scale)  # type: ignore[union-attr]
+    first = Fraction(float(product.x.scale)) * factor
+    return [first * Fraction(float(each)) for each in np.broadcast_to(second.astype(np.float64).reshape(-1), channels)]
+
+
+def reach_of(product: Product, channels: int) -> list[int]:
+    """Return what no channel's accumulator can exceed in magnitude."""
+    x_format = formats.get(product.x.format)
+    x_largest = _largest(x_format, product.x.zero_point)
+    bias = [0] * channels if product.bias is None else [abs(int(each)) for each in product.bias]
+    if product.weight is None:
+        assert product.other is not None
+        other = _largest(formats.get(product.other.format), product.other.zero_point)
+        return [product.x.shape[-1] * x_largest * other] * channels
+    codes = product.weight.codes.astype(np.int64)
+    rows = codes.reshape(codes.shape[0], -1) if product.kind == "conv" else codes.T
+    values = 2 * rows - 1 if product.weight.format == "binary" else rows - product.weight.zero_point.reshape(-1, 1)
+    return [int(row) * x_largest + each for row, each in zip(np.abs(values).sum(axis=1), bias, strict=True)]
+
+
+def _largest(number_format: formats.Format, zero_point: int) -> int:
+    if number_format.datapath == "binary":
+        return 1
+    return max(number_format.code_high - zero_point, zero_point - number_format.code_low)
+
+
+def negated_channels(product: Product, negated: NDArray[np.bool_]) -> Product:
+    """Return the product with some of its output channels negated: batch normalization with a negative factor falls
+    where its accumulator rises, and thresholds only count upwards.
+    """
+    if not negated.any():
+        return product
+    if product.weight is None:
+        if not negated.all():
+            raise NotSupported("some channels of a product of two activations have a negative factor")
+        raise NotSupported("a product of two activations has a negative factor")
+    weight = product.weight
+    codes = weight.codes.astype(np.int64)
+    shape = [negated.size if axis == (0 if product.kind == "conv" else codes.ndim - 1) else 1 for axis in
+             range(codes.ndim)]  # fmt: skip
+    chosen = negated.reshape(shape)
+    if weight.format == "binary":
+        flipped, name, zero = 1 - codes, "binary", weight.zero_point
+    else:
+        flipped, zero = -codes, weight.zero_point
+        if zero.any():
+            zero = np.where(negated, -zero, np.broadcast_to(zero, negated.shape))
+        values = np.where(chosen, flipped, codes)
+        name = _holding(weight.format, values)
+    bias = None if product.bias is None else np.where(negated, -product.bias, product.bias)
+    return replace(product, weight=Weight(np.where(chosen, flipped, codes), weight.scale, zero, name), bias=bias)
+
+
+def _holding(name: str, values: NDArray[np.int64]) -> str:
+    """Return the format, or the narrowest signed one that holds negated codes too."""
+    number_format = formats.get(name)
+    low, high = int(values.min()), int(values.max())
+    if number_format.code_low <= low and high <= number_format.code_high:
+        return name
+    bits = max(number_format.lane_bits, high.bit_length() + 1, (-low - 1).bit_length() + 1 if low < 0 else 0)
+    return f"int{bits}"

@@ -13,7 +13,7 @@ import numpy as np
 
 from accelsim import formats
 from accelsim.importers.graph import NotSupported
-from accelsim.importers.onnx_floats import clipped, elementwise, pooled
+from accelsim.importers.onnx_constants import float32, format_of
 from accelsim.importers.onnx_functions import function, leaky_relu, softmax
 from accelsim.importers.onnx_graph import MICROSOFT, Node
 from accelsim.importers.onnx_layers import add_product
@@ -21,8 +21,9 @@ from accelsim.importers.onnx_moves import arrange_all
 from accelsim.importers.onnx_pending import Pending, VectorCall, quantize
 from accelsim.importers.onnx_products import Product, Weight
 from accelsim.importers.onnx_thresholds import Quantizer
-from accelsim.importers.onnx_values import Array, Codes, Constant, Move, View
-from accelsim.importers.onnx_walk import Output, Walk, float32, format_of
+from accelsim.importers.onnx_values import Array, Codes, Constant, Move, Output, View
+from accelsim.importers.onnx_vectors import clipped, elementwise, pooled
+from accelsim.importers.onnx_walk import Walk
 
 
 def qlinear_conv(walk: Walk, node: Node) -> None:

@@ -15,6 +15,8 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from accelsim.importers.graph import NotSupported
+
 Array = NDArray[Any]
 Shape = tuple[int, ...]
 CHANNELS_FIRST = (0, 3, 1, 2)
@@ -120,6 +122,23 @@ class Codes:
         return self.view.shape
 
 
+@dataclass(frozen=True)
+class Output:
+    """What a layer's output shall mean.
+
+    format : of the catalog
+    scale, zero_point : as the file says
+    """
+
+    format: str
+    scale: float
+    zero_point: int
+
+    def real(self, code: int) -> float:
+        """Return what a code means, in float32."""
+        return float(np.float32(code - self.zero_point) * np.float32(self.scale))
+
+
 @dataclass(frozen=True, eq=False)
 class Constant:
     """A constant array, as the file has it; with scale and zero point after a DequantizeLinear or Quant.
@@ -184,6 +203,13 @@ class FloatInput:
     @property
     def shape(self) -> Shape:
         return self.view.shape
+
+
+def output_of(codes: Codes) -> Output:
+    """Return what codes mean, as a layer's output."""
+    if np.ndim(codes.scale):
+        raise NotSupported("accumulators with a scale a channel cannot be moved")
+    return Output(codes.format, float(codes.scale), codes.zero_point)
 
 
 def inverse(order: Shape) -> Shape:

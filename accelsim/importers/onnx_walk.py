@@ -7,39 +7,29 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from accelsim import formats
-from accelsim.errors import AccelsimError, ModelError
+from accelsim.errors import AccelsimError
 from accelsim.formats import QTensor, make_qtensor
-from accelsim.importers.graph import ModelInput, Names, NotSupported, Row
+from accelsim.importers.graph import Names, NotSupported, Row
+from accelsim.importers.onnx_constants import INTEGERS, ConstantReader
 from accelsim.importers.onnx_graph import Node, OnnxGraph, Port, evaluated
+from accelsim.importers.onnx_inputs import OnnxInput, image_inputs, meaning_of_input
 from accelsim.importers.onnx_values import (
-    CHANNELS_FIRST,
-    CHANNELS_LAST,
     Array,
     Codes,
     Constant,
     FloatInput,
     Lost,
     Move,
+    Output,
     Shape,
     View,
     inverse,
+    output_of,
 )
 from accelsim.operators.registry import OPERATORS
 from accelsim.trace.builder import TraceBuilder
-
-INTEGERS = frozenset(f"{sign}int{bits}" for sign in ("", "u") for bits in (2, 4, 8, 16, 32)) - {"uint32"}
-_KEEPS_CHANNELS = frozenset(
-    {
-        "Conv", "QLinearConv", "ConvInteger", "MaxPool", "AveragePool", "GlobalAveragePool", "QLinearAveragePool",
-        "QLinearGlobalAveragePool", "Resize",
-    }
-)  # fmt: skip
-_CHANGES_SHAPE = frozenset(
-    {"Reshape", "Flatten", "MatMul", "Gemm", "QLinearMatMul", "QGemm", "MatMulInteger", "Transpose", "Shape"}
-)
 
 Importer = Callable[["Walk", Node], None]
 
@@ -52,51 +42,8 @@ class HostImporter:
     run: Callable[[Walk, Node, str], None]
 
 
-@dataclass(frozen=True)
-class OnnxInput(ModelInput):
-    """A network input; `steps` are the float32 operations between it and the node that quantizes it, `quantize` what
-    that node does to a float32 array.
-    """
-
-    steps: tuple[Callable[[Array], Array], ...] = ()
-    quantize: Callable[[Array], Array] | None = None
-
-    def codes(self, data: Any, *, subject: str) -> QTensor:
-        """Return the user's data as codes: integers are codes, reals take the steps and are quantized."""
-        array, what = np.asarray(data), f"{subject}: input {self.name!r}"
-        if array.dtype.kind != "f" or self.quantize is None:
-            return super().codes(data, subject=subject)
-        reals = self._batched(array, what).astype(np.float32)
-        if not np.all(np.isfinite(reals)):
-            raise ModelError(f"{what}: {np.count_nonzero(~np.isfinite(reals))} values are NaN or infinite in float32")
-        with np.errstate(all="ignore"):  # what is no number any more is refused below
-            for step in self.steps:
-                reals = step(reals)
-        if not np.all(np.isfinite(reals)):
-            raise ModelError(f"{what}: becomes NaN or infinite before it is quantized")
-        number_format = formats.get(self.format)
-        return make_qtensor(self.quantize(reals), number_format, self.scale, self.zero_point, subject=what)
-
-
-@dataclass(frozen=True)
-class Output:
-    """What a layer's output shall mean.
-
-    format : of the catalog
-    scale, zero_point : as the file says
-    """
-
-    format: str
-    scale: float
-    zero_point: int
-
-    def real(self, code: int) -> float:
-        """Return what a code means, in float32."""
-        return float(np.float32(code - self.zero_point) * np.float32(self.scale))
-
-
 @dataclass
-class Walk:
+class Walk(ConstantReader):
     """The state of a walk.
 
     batches : how many of the file's batches the data holds
@@ -126,7 +73,7 @@ class Walk:
         self.outputs: list[str] = []
         self.formats: dict[str, str] = {}  # of the trace's tensors
         self.input_tensors: set[str] = set()
-        self.image_names = _images(self.graph)
+        self.image_names = image_inputs(self.graph)
 
     # --- walking -----------------------------------------------------------------------------------------------------
 
@@ -217,7 +164,7 @@ class Walk:
             self.refuse_input(port, f"its declared shape {list(port.shape)} leaves sizes open; fix all but the batch")
         elif port.dtype in INTEGERS:
             sizes = tuple(int(size) for size in shape if size is not None)
-            scale, zero_point, known = _meaning_of_input(self.graph, port.name)
+            scale, zero_point, known = meaning_of_input(self.graph, port.name)
             known_input = OnnxInput(port.name, sizes, port.dtype, scale, zero_point, "half_even")
             self.values[port.name] = self._enter(known_input, View(port.name, sizes), known=known)
         else:
@@ -248,83 +195,21 @@ class Walk:
     def _enter(self, entering: OnnxInput, view: View, *, known: bool) -> Codes:
         """Add a network input to the trace, channels last where convolutions read it."""
         self.inputs[entering.name] = entering
-        shape, stored = entering.shape, entering.shape
-        moves: tuple[Move, ...] = ()
-        if entering.name in self.image_names and len(shape) == 4:
-            stored, moves = tuple(shape[axis] for axis in CHANNELS_LAST), (Move("transpose", CHANNELS_FIRST),)
-        elif entering.name in self.image_names and len(shape) == 3:
-            stored = (shape[0], 1, shape[2], shape[1])
-            moves = (Move("transpose", CHANNELS_FIRST), Move("reshape", shape))
         tensor = self.names.new(entering.name)
         self.input_tensors.add(tensor)
         self.formats[tensor] = entering.format
-        inner = View(tensor, stored, moves)
+        inner = entering.stored(tensor, self.image_names)
         if self.given is None:
-            codes = np.full(stored, _some_code(entering), np.int32)
+            codes = entering.some_codes(inner.stored)
         else:
             codes = inner.to_trace(self.given[entering.name].codes)
-        number_format = formats.get(entering.format)
-        dims = ("batch", "height", "width", "channel") if moves else None
-        self.builder.input(tensor, make_qtensor(codes, number_format, entering.scale, entering.zero_point), dims)
+        stored = make_qtensor(codes, formats.get(entering.format), entering.scale, entering.zero_point)
+        self.builder.input(tensor, stored, ("batch", "height", "width", "channel") if inner.moves else None)
         for move in view.moves:
             inner = inner.moved(move)
         return Codes(inner, entering.format, entering.scale, entering.zero_point, real=False, known=known)
 
     # --- what importers ask for --------------------------------------------------------------------------------------
-
-    def constant(self, node: Node, index: int, what: str) -> Array:
-        """Return an input that has to be a constant."""
-        value = self.values.get(node.input(index))
-        if not isinstance(value, Constant) or value.scale is not None:
-            raise NotSupported(f"{what} ({node.input(index) or 'left out'}) is not a constant")
-        return value.array
-
-    def optional(self, node: Node, index: int, what: str, default: Any) -> Array:
-        """Return a constant input, or `default` where it is left out."""
-        return self.constant(node, index, what) if node.input(index) else np.asarray(default)
-
-    def number(self, node: Node, index: int, what: str, default: Any = None) -> Any:
-        """Return a constant of one element, as a NumPy scalar."""
-        array = self.constant(node, index, what) if default is None else self.optional(node, index, what, default)
-        if array.size != 1:
-            raise NotSupported(f"{what} has shape {array.shape}; one number for the whole tensor is supported")
-        return array.reshape(())[()]
-
-    def integers(self, node: Node, index: int, what: str) -> NDArray[np.int64]:
-        """Return constant integers, in one row."""
-        array = self.constant(node, index, what)
-        if array.dtype.kind not in "iu":
-            raise NotSupported(f"{what} holds {array.dtype}; integers are needed")
-        return array.astype(np.int64).reshape(-1)
-
-    def scale(self, node: Node, index: int, what: str = "the scale") -> NDArray[np.float32]:
-        """Return constant scales, float32: positive and finite."""
-        array = self.constant(node, index, what)
-        scales = float32(array)
-        if not np.all(np.isfinite(scales) & (scales > 0)):
-            raise NotSupported(
-                f"{what} holds {scales[~(np.isfinite(scales) & (scales > 0))].flat[0]}; use positive numbers"
-            )
-        return scales
-
-    def one_scale(self, node: Node, index: int, what: str = "the scale") -> np.float32:
-        """Return the constant scale of a whole tensor."""
-        self.number(node, index, what)
-        return np.float32(self.scale(node, index, what).reshape(()))
-
-    def zero(self, node: Node, index: int, what: str = "the zero point") -> NDArray[np.int64]:
-        """Return constant zero points; 0 where they are left out."""
-        array = self.optional(node, index, what, np.zeros((), np.int64))
-        if array.dtype.kind == "f":
-            raise NotSupported(f"{what} holds floats ({array.dtype}); integers are supported")
-        return array.astype(np.int64)
-
-    def one_zero(self, node: Node, index: int, what: str = "the zero point") -> int:
-        """Return the constant zero point of a whole tensor."""
-        array = self.zero(node, index, what)
-        if array.size != 1:
-            raise NotSupported(f"{what} has shape {array.shape}; one number for the whole tensor is supported")
-        return int(array.reshape(()))
 
     def codes(self, node: Node, index: int, what: str = "input", *, real: bool = False) -> Codes:
         """Return an input that has to be computed codes; `real`: seen as real numbers."""
@@ -468,87 +353,7 @@ class Walk:
             self.views[name] = value
 
 
-def float32(value: Any) -> NDArray[np.float32]:
-    """Return an array in float32, in which ONNX Runtime computes scales."""
-    return np.asarray(value, np.float32)
-
-
-def format_of(array: Array) -> str:
-    """Return the catalog's name for the type of an array of codes."""
-    name = str(array.dtype)
-    if name not in INTEGERS:
-        raise NotSupported(f"codes of type {name} are not supported; use one of {', '.join(sorted(INTEGERS))}")
-    return name
-
-
-def output_of(codes: Codes) -> Output:
-    """Return what codes mean, as a layer's output."""
-    if np.ndim(codes.scale):
-        raise NotSupported("accumulators with a scale a channel cannot be moved")
-    return Output(codes.format, float(codes.scale), codes.zero_point)
-
-
 def _in_order(view: View) -> bool:
     """Return whether ONNX sees the elements in the order in which the trace stores them."""
     order = view.order().ravel()
     return bool(np.array_equal(order, np.arange(order.size)))
-
-
-def _some_code(entering: OnnxInput) -> int:
-    """Return a code that the format has."""
-    return max(formats.get(entering.format).code_low, 0)
-
-
-def _images(graph: OnnxGraph) -> frozenset[str]:
-    """Return the tensors that convolutions and poolings read, through what leaves the shape alone."""
-    wanted: set[str] = set()
-    for node in reversed(graph.nodes):
-        through = node.op not in _CHANGES_SHAPE and any(name in wanted for name in node.outputs)
-        if node.op in _KEEPS_CHANNELS or through:
-            wanted.update(name for name in node.inputs[:1] if name)
-        if through:
-            wanted.update(name for name in node.inputs if name)
-    return frozenset(wanted)
-
-
-# Of operators that read codes with a scale and a zero point: {input: (scale, zero point)}.
-_MEANINGS = {
-    "QLinearConv": {0: (1, 2)},
-    "QLinearMatMul": {0: (1, 2), 3: (4, 5)},
-    "QGemm": {0: (1, 2), 3: (4, 5)},
-    "QLinearAdd": {0: (1, 2), 3: (4, 5)},
-    "QLinearMul": {0: (1, 2), 3: (4, 5)},
-    "QLinearSigmoid": {0: (1, 2)},
-    "QLinearLeakyRelu": {0: (1, 2)},
-    "QLinearAveragePool": {0: (1, 2)},
-    "QLinearGlobalAveragePool": {0: (1, 2)},
-    "QLinearSoftmax": {0: (1, 2)},
-    "DequantizeLinear": {0: (1, 2)},
-    "MatMulInteger": {0: (-1, 2), 1: (-1, 3)},
-    "ConvInteger": {0: (-1, 2)},
-}
-_CODES_ONLY = frozenset(
-    {"MaxPool", "Reshape", "Flatten", "Transpose", "Squeeze", "Unsqueeze", "Relu", "Clip", "Slice", "Split", "Pad",
-     "Identity", "Resize"}
-)  # fmt: skip
-
-
-def _meanings(node: Node) -> dict[int, tuple[int, int]]:
-    if node.op == "QLinearConcat":
-        return {index: (index + 1, index + 2) for index in range(2, len(node.inputs), 3)}
-    return _MEANINGS.get(node.op, {})
-
-
-def _meaning_of_input(graph: OnnxGraph, name: str) -> tuple[float, int, bool]:
-    """Return (scale, zero point, whether the file says the scale) of a network input of codes, from its readers."""
-    for node in graph.consumers.get(name, ()):
-        if node.op in _CODES_ONLY and node.input(0) == name:
-            return _meaning_of_input(graph, node.outputs[0])
-        for index, (scale_at, zero_at) in _meanings(node).items():
-            if node.input(index) != name:
-                continue
-            zero = graph.constants.get(node.input(zero_at), np.zeros(()))
-            scale = graph.constants.get(node.input(scale_at)) if scale_at >= 0 else np.ones(())
-            if scale is not None and scale.size == 1 and zero.size == 1:
-                return float(scale.reshape(())), int(zero.reshape(())), True
-    return 1.0, 0, False

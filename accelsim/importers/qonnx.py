@@ -11,12 +11,13 @@ import numpy as np
 
 from accelsim.formats import get
 from accelsim.importers.graph import NotSupported
+from accelsim.importers.onnx_constants import float32
 from accelsim.importers.onnx_edges import quantized
 from accelsim.importers.onnx_graph import QONNX, Node
 from accelsim.importers.onnx_pending import Pending, quantize, whole_number
 from accelsim.importers.onnx_thresholds import Quantizer, Rounding
 from accelsim.importers.onnx_values import Array, Constant
-from accelsim.importers.onnx_walk import Walk, float32
+from accelsim.importers.onnx_walk import Walk
 
 _ROUNDINGS: dict[str, Rounding] = {
     "ROUND": "half_even",

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from onnx_tools import assert_bit_exact, model, node, saved, simulated
+from onnx_tools import assert_bit_exact, model, node, run_onnxruntime, saved, simulated
 
 from accelsim.errors import ModelError
-from accelsim.importers.onnx_model import inspect_onnx
+from accelsim.importers.onnx_model import inspect_onnx, read_onnx
 
 
 class Network:
@@ -201,3 +201,26 @@ def test_float_weights_are_refused_with_what_to_do(tmp_path):
     net.add("MatMul", [x, "w"], 0.1, 0, 2)
     with pytest.raises(ModelError, match="the weight 'w' is not quantized; quantize the model's weights"):
         simulated(saved(net.model(), tmp_path), {"x1": np.zeros((1, 6), np.float32)})
+
+
+@pytest.mark.parametrize("kind", [np.int8, np.uint8])
+def test_softmax_and_layer_normalization(tmp_path, kind):
+    """Attention's other parts: computed in floats, as ONNX Runtime does, and rounded to the same codes."""
+    net = Network(kind, 9)
+    x = net.input((3, 7, 12), 0.07, 5)
+    net.constants.update(
+        gamma=net.rng.normal(size=12).astype(np.float32), beta=net.rng.normal(size=12).astype(np.float32)
+    )
+    weights = net.add("Softmax", [x], 1 / 256, -128, 3, axis=-1)
+    net.add("LayerNormalization", [weights, "gamma", "beta"], 0.04, 0, 3, axis=-1, epsilon=1e-5)
+    feeds = {"x1": (net.rng.normal(size=(3, 7, 12)) * 3).astype(np.float32)}
+    path = saved(net.model(), tmp_path)
+    report, codes = simulated(path, feeds, verify=True)
+    wanted = run_onnxruntime(net.model(), feeds)
+    first, second = list(net.outputs)[1:]
+    np.testing.assert_array_equal(codes[first], wanted[first])
+    far = np.abs(codes[second].astype(int) - wanted[second].astype(int))
+    assert far.max() <= 1  # gamma and beta are rounded to 16 bits
+    assert (far > 0).mean() < 0.02
+    assert [layer.verified for layer in report.layers] == [0, 0]
+    assert "gamma is rounded to 16 bits" in " ".join(read_onnx(path).notes)
