@@ -37,7 +37,13 @@ ORDER = [
     "__main__",
 ]
 NO_SIMPY = {"mapping", "engine"}  # contention is simulated around the array, never inside it
-HEAVY = {"numba", "matplotlib", "scipy", "pandas"}  # loaded by the function that needs them, never by an import
+HEAVY = {
+    "numba",
+    "matplotlib",
+    "scipy",
+    "pandas",
+    "simpy",
+}  # loaded by the functions that need them
 
 
 # -- the checker ------------------------------------------------------------------------------------------------------

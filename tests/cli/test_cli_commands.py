@@ -4,6 +4,8 @@ import json
 import shutil
 import subprocess
 import sys
+import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,6 +13,7 @@ from typer.testing import CliRunner
 
 import accelsim
 from accelsim import RunReport, cli
+from accelsim.cli.progress import Progress
 from accelsim.config.loader import parse_config
 
 runner = CliRunner()
@@ -36,7 +39,7 @@ VSQ = ("configs/int4_vsq.yaml", "traces/digits_cnn_int4_vsq.npz")
 
 def edited(tmp_path, config, **edits):
     """Write a copy of a shipped configuration with lines replaced, and return its path."""
-    text = cli.Path(config).read_text()
+    text = Path(config).read_text()
     for old, new in edits.values():
         assert old in text
         text = text.replace(old, new)
@@ -104,7 +107,7 @@ def test_out_writes_report_and_codes(tmp_path):
 
 
 def test_strict_turns_overflow_into_exit_3_and_the_report_says_where(tmp_path):
-    config = parse_config(cli.Path(INT8[0]).read_text())
+    config = parse_config(Path(INT8[0]).read_text())
     narrow = config.model_copy(update={"accumulator": config.accumulator.model_copy(update={"bits": 12})})
     path = tmp_path / "narrow.yaml"
     from accelsim.config.loader import dump_config
@@ -203,7 +206,7 @@ def test_a_damaged_trace_leaves_earlier_results_alone(tmp_path):
     assert invoke("run", *INT8, "--inputs", 1, "--out", results).exit_code == 0
     before = {path.name: path.read_bytes() for path in results.iterdir()}
     damaged = tmp_path / "damaged.npz"
-    damaged.write_bytes(cli.Path(INT8[1]).read_bytes()[:-2000])
+    damaged.write_bytes(Path(INT8[1]).read_bytes()[:-2000])
     result = invoke("run", INT8[0], damaged, "--out", results)
     assert result.exit_code == 2
     assert str(damaged) in result.stderr
@@ -225,7 +228,7 @@ def test_a_bug_of_ours_is_exit_1_with_a_traceback(tmp_path):
 
 
 def test_the_installed_command_speaks():
-    command = shutil.which("accelsim", path=str(cli.Path(sys.executable).parent))
+    command = shutil.which("accelsim", path=str(Path(sys.executable).parent))
     assert command is not None
     done = subprocess.run([command, "--help"], capture_output=True, text=True, check=True)
     for word in ("run", "show", "schema", "check"):
@@ -235,9 +238,9 @@ def test_the_installed_command_speaks():
 
 
 def test_progress_goes_to_stderr_in_plain_lines_where_there_is_no_terminal(capfd):
-    with cli.Progress(seconds_between_lines=0.05) as progress:
+    with Progress(seconds_between_lines=0.05) as progress:
         progress(1, 3, "conv2")
-        cli.time.sleep(0.4)
+        time.sleep(0.4)
     captured = capfd.readouterr()
     assert captured.out == ""
     assert set(captured.err.splitlines()) == {"[1/3] conv2, 0 s"}

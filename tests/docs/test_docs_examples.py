@@ -3,6 +3,7 @@
 import doctest
 import re
 import shlex
+from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
@@ -73,7 +74,7 @@ def test_the_readme_python_runs(project_root, capsys):
 
 
 def readme_commands():
-    text = (cli.Path(__file__).parents[2] / "README.md").read_text()
+    text = (Path(__file__).parents[2] / "README.md").read_text()
     lines = [line.split("#")[0].strip() for block in blocks(text, "sh") for line in block.splitlines()]
     return [line for line in lines if line.startswith("accelsim ")]
 

@@ -1,0 +1,32 @@
+"""The command line: one thin function per command; results go to stdout, progress and errors to stderr.
+
+Exit codes: 0 done; 1 our fault (a traceback: please report it); 2 the user's (one message, nothing written); 3 with
+``--strict``, overflow or a mismatch was found; 130 interrupted.
+
+A command is a function in one of this folder's modules, imported below in the order of the help.
+"""
+
+from __future__ import annotations
+
+import sys
+
+import typer
+
+# isort: off
+from accelsim.cli import run  # noqa: F401
+from accelsim.cli import files  # noqa: F401
+from accelsim.cli import models  # noqa: F401
+
+# isort: on
+from accelsim.cli.app import app
+
+__all__ = ["app", "main"]
+
+
+def main() -> None:
+    """Run the command line (the ``accelsim`` command)."""
+    try:
+        app()
+    except KeyboardInterrupt:
+        typer.echo("interrupted", err=True)
+        sys.exit(130)

@@ -1,0 +1,94 @@
+"""`accelsim quantize`, `import` and `inspect`: from a model to a trace."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from accelsim.cli.app import ModelPath, app, user_errors
+
+
+@app.command()
+def quantize(
+    network: Annotated[Path, typer.Argument(metavar="NETWORK", help="A float network, .npz.", show_default=False)],
+    out: Annotated[Path, typer.Option("--out", "-o", metavar="TRACE", help="The trace to write, .npz.")],
+    preset: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Formats by the name of a configuration; see docs/quantize.md.")
+    ] = None,
+    weights: Annotated[str | None, typer.Option(metavar="FORMAT", help="Of weights, e.g. mxfp4.")] = None,
+    activations: Annotated[str | None, typer.Option(metavar="FORMAT", help="Of activations.")] = None,
+    first: Annotated[
+        str | None, typer.Option(metavar="W[/A]", help="Other formats for the first layer: weights/activations.")
+    ] = None,
+    last: Annotated[str | None, typer.Option(metavar="W[/A]", help="The same for the last layer.")] = None,
+    layer: Annotated[
+        list[str] | None, typer.Option(metavar="NAME=W[/A]", help="The same for a layer; may be repeated.")
+    ] = None,
+    output: Annotated[str | None, typer.Option(metavar="FORMAT", help="Of the network's outputs; int8.")] = None,
+    rounding: Annotated[
+        str | None, typer.Option(metavar="RULE", help="Requantization rule of integer layers; half_up.")
+    ] = None,
+    per_tensor: Annotated[bool, typer.Option("--per-tensor", help="One weight scale a tensor, not a channel.")] = False,
+    batch: Annotated[int | None, typer.Option(min=1, metavar="N", help="Only the first N inputs.")] = None,
+) -> None:
+    """Quantize a float NETWORK into a trace (post-training; scales from its calibration inputs)."""
+    with user_errors():
+        from accelsim.quantize.convert import trace_builder
+        from accelsim.quantize.network_file import load_network
+        from accelsim.quantize.options import read_options
+        from accelsim.trace.reader import load_trace
+
+        recipe, overrides = read_options(preset, weights, activations, first, last, output, layer or [])
+        floats = load_network(network)
+        if batch is not None:
+            floats = floats.head(batch)
+        builder = trace_builder(
+            floats,
+            **vars(recipe),
+            overrides=overrides,
+            rounding=rounding,
+            per_channel=not per_tensor,
+            name=None if preset is None else f"{floats.name}_{preset}",
+        )
+        written = load_trace(builder.save(out))
+        typer.echo(f"{written.path}: {written.name}, {len(written.layers)} layers, digest {written.digest}")
+
+
+@app.command("import")
+def import_(
+    model: ModelPath,
+    inputs: Annotated[
+        str, typer.Option(metavar="FILE[:ARRAY]", help="Its data, .npz: floats, or integer codes; labels if you like.")
+    ],
+    out: Annotated[Path, typer.Option("--out", "-o", metavar="TRACE", help="The trace to write, .npz.")],
+    semantics: Annotated[
+        str | None, typer.Option(metavar="NAME", help="tflite-reference, tflite-micro or onnxruntime; docs/import.md.")
+    ] = None,
+    batch: Annotated[int | None, typer.Option(min=1, metavar="N", help="Only the first N inputs.")] = None,
+    until: Annotated[
+        str | None, typer.Option(metavar="LAYER", help="The last layer to import, as inspect names it.")
+    ] = None,
+) -> None:
+    """Import a quantized MODEL with its data as a trace."""
+    with user_errors():
+        from accelsim.importers.api import model_builder, open_model
+        from accelsim.importers.data import read_data
+        from accelsim.trace.reader import load_trace
+
+        network = open_model(model)
+        data, labels = read_data(inputs, network.inputs)
+        builder = model_builder(network, data, semantics, until=until, batch=batch, labels=labels)
+        written = load_trace(builder.save(out))
+        typer.echo(f"{written.path}: {written.name}, {len(written.layers)} layers, digest {written.digest}")
+
+
+@app.command()
+def inspect(model: ModelPath) -> None:
+    """List the layers of MODEL, what they cost, and what cannot be imported."""
+    with user_errors():
+        from accelsim.importers.api import open_model
+        from accelsim.report.model_contents import print_model
+
+        print_model(open_model(model))
