@@ -28,6 +28,7 @@ ORDER = [
     "quantize",
     "importers",
     "mapping",
+    "memory",
     "engine",
     "ppu",
     "energy",

@@ -1,0 +1,160 @@
+"""What the memory stage exchanges: what a layer needs, how it is cut into tiles, and when everything happened.
+
+::
+
+    LayerNeeds ---planner--> LayerTiling ---SimPy--> Timeline
+    (shapes, bits)           (tiles, traffic)        (every cycle of every core, by cause)
+
+Values never change timing: all of this is a function of shapes, formats and the configuration.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from accelsim.mapping.contract import CycleCounts, Int64, LayerPlan
+
+Operand = Literal["weight", "activation", "output", "accumulator"]
+"""What a buffer holds."""
+
+
+@dataclass(frozen=True)
+class TensorNeed:
+    """A tensor that a layer reads or writes.
+
+    name : of the trace; two layers that name one tensor exchange it, on chip where it fits
+    bits : packed size of all of it: elements at their true width, block scales and microexponents included
+    """
+
+    name: str
+    bits: int
+
+
+@dataclass(frozen=True)
+class LayerNeeds:
+    """What one layer asks of the machine around the array.
+
+    plan : its passes on the array; None for an operator of the vector unit
+    inputs : activation tensors, in the layer's order; the first one streams through the activation buffer (of a matmul
+        of two activations the second one goes through the weight buffer)
+    weight : constant weights; None without
+    parameter_bits : biases, requantization factors, thresholds, tables: loaded once, with the first tile
+    output : what the layer writes
+    vector_cycles : cycles of the vector unit (plan is None)
+    """
+
+    name: str
+    plan: LayerPlan | None
+    inputs: tuple[TensorNeed, ...]
+    weight: TensorNeed | None
+    parameter_bits: int
+    output: TensorNeed
+    vector_cycles: int = 0
+
+
+@dataclass(frozen=True)
+class LayerTiling:
+    """A layer cut into tiles: what is resident together, one transfer and one piece of computation each, in order.
+
+    All arrays are int64 of one entry a tile.
+
+    order : loops from the outermost to the innermost, of the letters of "bmnk" that are tiled (for the reader)
+    tile_m, tile_n, tile_k : sizes of a full tile of the GEMM
+    weight_bits, activation_bits : to be loaded from DRAM before the tile can compute; 0 where the data is there already
+        (the same tile of the operand as before, or a tensor that an earlier layer left on chip)
+    store_bits : output codes that leave for DRAM after the tile (0 where the output stays on chip)
+    spill_bits, refill_bits : accumulators that leave for DRAM unfinished, and come back
+    load, fill, compute, drain, ppu : array cycles by cause; they add up, over the tiles, to the plan's exactly
+    weight_depth, activation_depth, output_depth : tiles that a buffer holds at once: 2 with ping-pong, else 1
+    weight_resident_bits, activation_resident_bits, output_resident_bits, accumulator_resident_bits : what each tile
+        occupies in the buffers
+    on_chip_inputs : names of input tensors that an earlier layer left on chip
+    output_on_chip : True where the output stays on chip for later layers, and never needs to be read back
+    saved_bits : DRAM traffic that this saves, against storing and loading
+    explanation : in words, why this tiling (for `accelsim plan`)
+    """
+
+    name: str
+    order: str
+    tile_m: int
+    tile_n: int
+    tile_k: int
+    weight_bits: Int64
+    activation_bits: Int64
+    store_bits: Int64
+    spill_bits: Int64
+    refill_bits: Int64
+    load: Int64
+    fill: Int64
+    compute: Int64
+    drain: Int64
+    ppu: Int64
+    vector: Int64
+    weight_depth: int
+    activation_depth: int
+    output_depth: int
+    weight_resident_bits: Int64
+    activation_resident_bits: Int64
+    output_resident_bits: Int64
+    accumulator_resident_bits: Int64
+    on_chip_inputs: tuple[str, ...] = ()
+    output_on_chip: bool = False
+    saved_bits: int = 0
+    explanation: str = ""
+
+    @property
+    def tiles(self) -> int:
+        return int(self.compute.size)
+
+    @property
+    def dram_read_bits(self) -> int:
+        return int(self.weight_bits.sum() + self.activation_bits.sum() + self.refill_bits.sum())
+
+    @property
+    def dram_write_bits(self) -> int:
+        return int(self.store_bits.sum() + self.spill_bits.sum())
+
+
+@dataclass(frozen=True)
+class Slice:
+    """Something that one resource did without a break: a bar of the timeline.
+
+    track : "core 0", "dma 0", "dram 0", "ppu 0", "vector 0"
+    """
+
+    track: str
+    name: str
+    layer: str
+    start_cycle: int
+    end_cycle: int
+
+
+@dataclass(frozen=True)
+class LayerTime:
+    """When a layer ran, and where its cycles went.
+
+    start_cycle, end_cycle : a layer begins where the layer before it ended (the first at 0), so that the layers'
+        spans add up to the makespan (layer-pipelined cores: see docs/memory.md)
+    cycles : of the core that finished last, by cause; adds up to end_cycle - start_cycle exactly
+    cores : the same of every core, idle time included; each adds up to end_cycle - start_cycle
+    """
+
+    name: str
+    start_cycle: int
+    end_cycle: int
+    cycles: CycleCounts
+    cores: tuple[CycleCounts, ...]
+
+
+@dataclass(frozen=True)
+class Timeline:
+    """A whole run in time. `slices` and `counters` are empty unless they were asked for.
+
+    counters : {track: [(cycle, value), ...]}, e.g. "weight buffer, bytes", "DRAM, bytes per cycle"
+    """
+
+    makespan_cycles: int
+    layers: tuple[LayerTime, ...]
+    slices: tuple[Slice, ...] = ()
+    counters: tuple[tuple[str, tuple[tuple[int, float], ...]], ...] = ()
