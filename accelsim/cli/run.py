@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -52,16 +53,16 @@ def run(
     ] = None,
 ) -> None:
     """Run TRACE on CONFIG; report latency, energy, overflow and outputs."""
-    with user_errors():
+    with user_errors(), ExitStack() as open_files:
         from accelsim.config.loader import load_config
 
         hardware = load_config(config)  # before what a mistake in it need not wait for: numpy, formats, traces
-        from accelsim.report.files import prepare_folder, save_report
+        from accelsim.report.files import OutputsWriter, save_report
         from accelsim.trace.reader import load_trace
 
         network = load_trace(trace)
-        if out is not None:
-            prepare_folder(out)  # before the run, so that no result is lost to a folder that cannot be written
+        # before the run, so that no result is lost to a folder that cannot be written
+        outputs = None if out is None else open_files.enter_context(OutputsWriter(out))
         if inputs is not None:
             network = network.head(inputs)
         if vcd is not None and not vcd.name:
@@ -94,6 +95,8 @@ def run(
                 verify=verify,
                 progress=progress,
                 inspect=waveforms if vcd is not None else None,
+                keep_outputs="none",  # a terminal shows none: the memory is the largest layer's
+                layer_done=None if outputs is None else outputs.add,
             )
         if as_json:
             typer.echo(report.to_json(indent=2))
@@ -102,7 +105,7 @@ def run(
 
             print_report(report)
         if out is not None:
-            save_report(report, out)
+            save_report(report, out, outputs)
     wrong = _what_is_wrong(report)
     if strict and wrong:
         typer.echo(f"strict: {wrong}", err=True)
