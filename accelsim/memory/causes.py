@@ -2,8 +2,8 @@
 
 While a core's array rests, the operation for which it waits is on a chain of operations each of which began the moment
 the one before it ended. A waiting cycle belongs to what the chain did in that cycle: to a DMA engine that sets up
-(`dma`), to DRAM (`dram`: latency, data, the data of transfers ahead in the queue), to a buffer's port where that is what
-slows a transfer's data (`buffer`), or to another core's computation and what that waited for (`sync`).
+(`dma`), to DRAM (`dram`: latency, data, the data of transfers ahead in the queue), to a buffer's port where that is
+what slows a transfer's data (`buffer`), or to another core's computation and what that waited for (`sync`).
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import numpy as np
 
 from accelsim.mapping.contract import CycleCounts, Int64
 from accelsim.memory.contract import LayerTime, Timeline
+from accelsim.memory.program import LOADS
 from accelsim.memory.schedule import Schedule
 
 CAUSES = tuple(field.name for field in fields(CycleCounts))
@@ -125,25 +126,23 @@ class _Attribution:
         return found[::-1]
 
 
-def layer_times(schedule: Schedule, names: tuple[str, ...], spells: tuple[tuple[Spell, ...], ...]) -> Timeline:
-    """Return the layers' shares of the makespan; a layer ends with its last tile, the last layer with the run.
+def make_timeline(schedule: Schedule, names: tuple[str, ...], spells: tuple[tuple[Spell, ...], ...]) -> Timeline:
+    """Return the run and its layers' shares of it; a layer ends with its last tile, the last layer with the run.
 
     names : of the layers, in order; a stage's `layer` is an index into them
     """
-    program = schedule.program
+    program, makespan = schedule.program, schedule.makespan_cycles
     ends, last_core = [0] * len(names), [0] * len(names)
     for number, kind in enumerate(program.kinds):
         layer = program.stage_list[program.stages[number]].layer
         if kind == "tile" and schedule.ends[number] >= ends[layer]:
             ends[layer], last_core[layer] = schedule.ends[number], program.cores[number]
-    makespan = schedule.makespan_cycles
-    bounds = np.maximum.accumulate(np.asarray([0, *ends[:-1], makespan][: len(names) + 1], np.int64))
+    bounds = np.maximum.accumulate(np.asarray([0, *ends[:-1], makespan], np.int64))
     shares = [_shares(each, bounds) for each in spells]
+    spent = _core_cycles(schedule, len(names))
     layers = []
     for index, name in enumerate(names):
-        cores = tuple(
-            CycleCounts(**{cause: int(share[index, place]) for place, cause in enumerate(CAUSES)}) for share in shares
-        )
+        cores = tuple(_counts(share[index]) for share in shares)
         layers.append(
             LayerTime(
                 name=name,
@@ -151,9 +150,38 @@ def layer_times(schedule: Schedule, names: tuple[str, ...], spells: tuple[tuple[
                 end_cycle=int(bounds[index + 1]),
                 cycles=cores[last_core[index]],
                 cores=cores,
+                core_cycles=spent[index],
             )
         )
-    return Timeline(makespan_cycles=makespan, layers=tuple(layers))
+    return Timeline(
+        makespan_cycles=makespan,
+        layers=tuple(layers),
+        cores=tuple(_counts(share.sum(axis=0)) for share in shares),
+        dram_read_bits=sum(program.bits[number] for number in schedule.served if program.kinds[number] in LOADS),
+        dram_write_bits=sum(program.bits[number] for number in schedule.served if program.kinds[number] not in LOADS),
+        dram_busy_cycles=sum(schedule.ends[number] - schedule.moves[number] for number in schedule.served),
+        transfers=len(schedule.served),
+    )
+
+
+def _counts(cycles: Int64) -> CycleCounts:
+    return CycleCounts(**dict(zip(CAUSES, cycles.tolist(), strict=True)))
+
+
+def _core_cycles(schedule: Schedule, layers: int) -> list[int]:
+    """Return what all cores spent on each layer: from the end of the core's tile before it to the end of its own; what
+    is left at the end counts for the last layer that the core had a part in (or of the run).
+    """
+    program = schedule.program
+    spent, clock, last = [0] * layers, [0] * program.core_count, [layers - 1] * program.core_count
+    for number, (kind, core) in enumerate(zip(program.kinds, program.cores, strict=True)):
+        if kind == "tile":
+            last[core] = program.stage_list[program.stages[number]].layer
+            spent[last[core]] += schedule.ends[number] - clock[core]
+            clock[core] = schedule.ends[number]
+    for core, layer in enumerate(last):
+        spent[layer] += schedule.makespan_cycles - clock[core]
+    return spent
 
 
 def _shares(spells: tuple[Spell, ...], bounds: Int64) -> Int64:

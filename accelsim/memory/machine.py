@@ -1,4 +1,4 @@
-"""What surrounds the arrays, as the timeline sees it: how long a transfer takes, and what a buffer's ports can serve."""
+"""What surrounds the arrays, as the timeline sees it: how long a transfer takes, what a buffer's ports can serve."""
 
 from __future__ import annotations
 

@@ -1,14 +1,15 @@
 """The machine as SimPy processes: loads, arrays, PPUs and stores that wait for each other, DMA engines and DRAM.
 
 Each core has one process that computes its tiles and post-processes them; each transfer of a tile is a process of its
-own: weights, activations, unfinished sums that come back, stores, unfinished sums that leave. It waits until its data or
-its room is there, and then asks one of the core's DMA engines; the engine sets it up, waits for DRAM's latency and then
-for the channels, which serve all cores in the program's fixed order. Nothing here computes a time: the clock is SimPy's.
+own: weights, activations, unfinished sums that come back, stores, unfinished sums that leave. It waits until its data
+or its room is there, and then asks one of the core's DMA engines; the engine sets it up, waits for DRAM's latency and
+then for the channels, which serve all cores in the program's fixed order. Nothing here computes a time: the clock is
+SimPy's.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator
 from typing import TYPE_CHECKING, Any
 
 from accelsim.memory.program import Prefetch, Program
@@ -54,7 +55,7 @@ class _Machine:
     def _needs(self, number: int) -> simpy.Event:
         return self.env.all_of([self.done[other] for other in self.program.waits[number]])
 
-    def _tiles(self, core: int) -> Iterator[Any]:
+    def _tiles(self, core: int) -> Generator[Any, Any, None]:
         """Compute one tile after another; the results pass the PPU, for which the array waits."""
         program, env = self.program, self.env
         for number in range(len(program)):
@@ -70,12 +71,12 @@ class _Machine:
                 yield env.timeout(ppu)
             self._end(number)
 
-    def _transfer(self, number: int) -> Iterator[Any]:
+    def _transfer(self, number: int) -> Generator[Any, Any, None]:
         """Ask for a transfer as soon as its data or its room is there."""
         yield self._needs(number)
         self.asked[number].succeed()
 
-    def _engine(self, engine: int, numbers: list[int]) -> Iterator[Any]:
+    def _engine(self, engine: int, numbers: list[int]) -> Generator[Any, Any, None]:
         """Work off the transfers that fall to one DMA engine."""
         env, machine = self.env, self.program.surroundings
         for number in numbers:

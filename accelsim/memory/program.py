@@ -145,7 +145,7 @@ class _Builder:
         self.ends_use: dict[int, int] = {}
         self.written: list[list[tuple[int, ...]]] = [[] for _ in range(core_count)]  # stores of tiles that have any
         self.last_tile: list[int | None] = [None] * core_count
-        sizes = {name: surroundings.buffer(name).size_bits for name in ("weight", "activation")}  # type: ignore[arg-type]
+        sizes = {name: surroundings.buffer(name).size_bits for name in ("weight", "activation")}
         self.loads = [{name: _Loads(size) for name, size in sizes.items()} for _ in range(core_count)]
         self.stored_by: list[tuple[int, ...]] = []  # of each stage: after these its output can be loaded
         self.computed_by: list[tuple[int, ...]] = []
@@ -185,7 +185,7 @@ class _Builder:
                     if tile:
                         loads[name].close(previous)
                     room = loads[name].add(resident[tile], depth[name])
-                    number = self._operation(name, stage, index, tile, bits[tile], (*after[name], *room))  # type: ignore[arg-type]
+                    number = self._operation(name, stage, index, tile, bits[tile], (*after[name], *room))
                     last_load[name] = number
                     needs.append(number)
             leaves = stores[tile] or spills[tile]

@@ -69,9 +69,3 @@ def run_recurrence(program: Program, prefetch: Prefetch) -> Schedule:
         engines[number] = engine
         served.append(number)
     return Schedule(program, prefetch, begins, moves, ends, engines, served)
-
-
-def best_prefetch(program: Program) -> Prefetch:
-    """Return the order with the shorter run: a compiler would try both. The less eager one where they are equal."""
-    lengths = {prefetch: run_recurrence(program, prefetch).makespan_cycles for prefetch in program.orders}
-    return min(("next tile", "eager"), key=lengths.__getitem__)

@@ -1,18 +1,20 @@
 """Laws of time around the arrays, on random tilings, machines and numbers of cores."""
 
 from dataclasses import replace
+from itertools import pairwise
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
-from timeline_cases import PARTS, stage_lists, surroundings
+from timeline_cases import PARTS, stage_lists, surroundings, tiling
 
-from accelsim.memory.causes import core_spells, layer_times
+from accelsim.memory.causes import core_spells, make_timeline
 from accelsim.memory.machine import Ports, Surroundings
 from accelsim.memory.processes import run_processes
-from accelsim.memory.program import make_program
-from accelsim.memory.schedule import best_prefetch, run_recurrence
+from accelsim.memory.program import Stage, make_program
+from accelsim.memory.schedule import run_recurrence
+from accelsim.memory.timeline import fastest
 
 PREFETCH = ("eager", "next tile")
 CORES = 3
@@ -52,7 +54,7 @@ def test_every_cycle_of_every_core_has_one_cause(prefetch, stages, machine):
 def test_the_layers_add_up(stages, machine):
     found = schedule(stages, machine)
     spells = core_spells(found)
-    timeline = layer_times(found, tuple(str(stage.layer) for stage in stages), spells)
+    timeline = make_timeline(found, tuple(str(stage.layer) for stage in stages), spells)
     assert timeline.makespan_cycles == found.makespan_cycles == timeline.layers[-1].end_cycle
     clock = 0
     for layer in timeline.layers:
@@ -108,16 +110,14 @@ def _ports(machine, **changes):
 
 
 @pytest.mark.parametrize("what", FASTER)
+@settings(max_examples=25)
 @given(stages=stage_lists(CORES), machine=surroundings, n=st.integers(1, 9))
 def test_a_faster_part_never_costs_time(what, stages, machine, n):
     faster = FASTER[what](machine, n)
     for prefetch in PREFETCH:
         slow, fast = (schedule(stages, each, prefetch) for each in (machine, faster))
         assert all(one <= other for one, other in zip(fast.ends, slow.ends, strict=True))
-    best = [
-        schedule(stages, each, best_prefetch(make_program(stages, each, CORES))).makespan_cycles
-        for each in (machine, faster)
-    ]
+    best = [fastest(make_program(stages, each, CORES)).makespan_cycles for each in (machine, faster)]
     assert best[1] <= best[0]
 
 
@@ -134,7 +134,7 @@ def test_nothing_begins_before_what_it_waits_for(stages, machine):
         last = found.ends[number]
     for core in range(CORES):
         tiles = [n for n, kind in enumerate(program.kinds) if kind == "tile" and program.cores[n] == core]
-        assert all(found.ends[a] <= found.begins[b] for a, b in zip(tiles, tiles[1:], strict=False))
+        assert all(found.ends[a] <= found.begins[b] for a, b in pairwise(tiles))
 
 
 @given(stages=stage_lists(1), machine=surroundings)
@@ -156,9 +156,6 @@ def test_buffers_never_hold_more_than_their_depth(stages, machine):
 
 
 def test_traffic_of_a_layer_is_that_of_its_tiling():
-    from timeline_cases import tiling
-    from accelsim.memory.program import Stage
-
     each = tiling(tiles=2, weight_bits=[8, 0], activation_bits=[16, 24], store_bits=[0, 32], compute=[5, 5])
     for bandwidth in (1.0, 8.0, float("inf")):
         program = make_program([Stage(0, 0, each)], Surroundings(bytes_per_cycle=bandwidth, ports={"weight": Ports(4)}))
