@@ -33,6 +33,7 @@ ORDER = [
     "ppu",
     "energy",
     "report",
+    "plots",
     "simulation",
     "cli",
     "__main__",
