@@ -34,6 +34,7 @@ ORDER = [
     "energy",
     "report",
     "plots",
+    "html",
     "simulation",
     "cli",
     "__main__",
