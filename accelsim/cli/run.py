@@ -113,6 +113,10 @@ def run(
             print_report(report)
         if out is not None:
             save_report(report, out, outputs)
+        if html is not None:
+            from accelsim.html import save_html
+
+            save_html(report, html)
     wrong = _what_is_wrong(report)
     if strict and wrong:
         typer.echo(f"strict: {wrong}", err=True)

@@ -54,7 +54,7 @@ def check_html_path(path: str | Path) -> Path:
 
 
 def save_html(report: RunReport, path: str | Path) -> Path:
-    """Write the page to `path`, whole or not at all, and return the path. Raises ReportError where it cannot be written."""
+    """Write the page to `path`, whole or not at all. Raises ReportError where it cannot be written."""
     target = check_html_path(path)
     draft = target.with_name(f".{target.name}.{uuid.uuid4().hex}.tmp")
     try:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from io import StringIO
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from accelsim.plots import cycle_breakdown, energy_breakdown, new_figure, roofline, utilization_map
 from accelsim.report.values import RunReport
@@ -21,10 +21,10 @@ def pictures(report: RunReport) -> list[tuple[str, str]]:
     """Return (title, SVG element) of every picture of the page."""
     bars = 1.4 + 0.34 * min(len(report.layers), 80)
     drawings: list[tuple[str, tuple[float, float], Callable[[Axes], object]]] = [
-        ("Where the energy went", (9.0, bars), lambda axes: energy_breakdown(report, axes)),
-        ("Where the cycles went", (9.0, bars), lambda axes: cycle_breakdown(report, axes)),
-        ("Roofline", (8.0, 5.0), lambda axes: roofline(report, axes)),
-        ("Which PEs work", (6.0, 4.6), lambda axes: utilization_map(report, axes)),
+        ("Where the energy went", (6.8, bars), lambda axes: energy_breakdown(report, axes)),
+        ("Where the cycles went", (6.8, bars), lambda axes: cycle_breakdown(report, axes)),
+        ("Roofline", (6.8, 4.4), lambda axes: roofline(report, axes)),
+        ("Which PEs work", (5.6, 4.4), lambda axes: utilization_map(report, axes)),
     ]
     return [(title, _svg(place, size, draw)) for place, (title, size, draw) in enumerate(drawings)]
 
@@ -35,7 +35,7 @@ def _svg(place: int, size: tuple[float, float], draw: Callable[[Axes], object]) 
     ink = dict.fromkeys(
         ("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color", "lines.color"), INK
     )
-    style = {"svg.fonttype": "none", "svg.hashsalt": f"picture{place}", "font.family": "sans-serif", **ink}
+    style: Any = {"svg.fonttype": "none", "svg.hashsalt": f"picture{place}", "font.family": "sans-serif", **ink}
     with rc_context(style):
         figure, axes = new_figure(size)
         draw(axes)

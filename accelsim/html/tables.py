@@ -90,7 +90,19 @@ def _register_sentence(name: str, register: RegisterReport) -> str:
 
 
 def _layers(report: RunReport) -> PageTable:
-    columns = ("layer", "operator", "B x M x K x N", "formats", "MACs", "cycles", "util. %", "µs", "nJ", "SQNR dB", "mism.")
+    columns = (
+        "layer",
+        "operator",
+        "B x M x K x N",
+        "formats",
+        "MACs",
+        "cycles",
+        "util. %",
+        "µs",
+        "nJ",
+        "SQNR dB",
+        "mism.",
+    )
     rows = []
     for layer in report.layers:
         shape = layer.shape
@@ -108,13 +120,25 @@ def _layers(report: RunReport) -> PageTable:
                 Cell(_number(layer.latency_us), layer.latency_us),
                 Cell(_number(layer.total_energy_pj / 1e3), layer.total_energy_pj),
                 Cell("-" if sqnr is None else f"{sqnr:.1f}", -math.inf if sqnr is None else sqnr),
-                Cell("-" if layer.mismatches is None else f"{layer.mismatches:,}", layer.mismatches or 0, bool(layer.mismatches)),
+                Cell(
+                    "-" if layer.mismatches is None else f"{layer.mismatches:,}",
+                    layer.mismatches or 0,
+                    bool(layer.mismatches),
+                ),
             )
         )
     totals = report.totals
     sums = (
-        "total", "", "", "", f"{totals.macs:,}", f"{totals.total_cycles:,}", f"{100 * totals.utilization:.1f}",
-        _number(totals.latency_us), _number(totals.total_energy_pj / 1e3), "",
+        "total",
+        "",
+        "",
+        "",
+        f"{totals.macs:,}",
+        f"{totals.total_cycles:,}",
+        f"{100 * totals.utilization:.1f}",
+        _number(totals.latency_us),
+        _number(totals.total_energy_pj / 1e3),
+        "",
         "-" if totals.mismatches is None else f"{totals.mismatches:,}",
     )
     numeric = (False, False, True, False, *(True,) * 7)
@@ -135,8 +159,12 @@ def _cycles(report: RunReport) -> PageTable:
     )
     sums = ("total", *(f"{totals[cause]:,}" for cause in causes), f"{report.totals.total_cycles:,}")
     return PageTable(
-        "Cycles by cause", "Cycles of the array clock; every cycle has one cause.", ("layer", *causes, "total"),
-        (False, *(True,) * (len(causes) + 1)), rows, sums,
+        "Cycles by cause",
+        "Cycles of the array clock; every cycle has one cause.",
+        ("layer", *causes, "total"),
+        (False, *(True,) * (len(causes) + 1)),
+        rows,
+        sums,
     )
 
 
@@ -151,10 +179,18 @@ def _energy(report: RunReport) -> PageTable:
         )
         for layer in report.layers
     )
-    sums = ("total", *(_number(totals[name] / 1e3) for name in components), _number(report.totals.total_energy_pj / 1e3))
+    sums = (
+        "total",
+        *(_number(totals[name] / 1e3) for name in components),
+        _number(report.totals.total_energy_pj / 1e3),
+    )
     return PageTable(
-        "Energy by component", f"nJ, modelled with the prices of {report.energy_table}.", ("layer", *components, "total"),
-        (False, *(True,) * (len(components) + 1)), rows, sums,
+        "Energy by component",
+        f"nJ, modelled with the prices of {report.energy_table}.",
+        ("layer", *components, "total"),
+        (False, *(True,) * (len(components) + 1)),
+        rows,
+        sums,
     )
 
 

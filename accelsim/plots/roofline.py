@@ -64,7 +64,8 @@ def bandwidth_bytes_per_s(report: RunReport) -> float:
     """Return the bandwidth of all DRAM channels together; infinite with ideal memory timing."""
     config = HardwareConfig.model_validate(dict(report.config), strict=False)
     timing = resolve_dram(config)
-    return timing.bytes_per_cycle * timing.channels * report.clock_mhz * 1e6
+    bytes_per_cycle: float = timing.bytes_per_cycle
+    return bytes_per_cycle * timing.channels * report.clock_mhz * 1e6
 
 
 def roofline(report: RunReport, axes: Axes) -> Axes:
@@ -112,6 +113,9 @@ def roofline(report: RunReport, axes: Axes) -> Axes:
         )
     axes.set_xscale("log")
     axes.set_yscale("log")
+    if drawn:  # at least a decade, so that small differences look small
+        lowest = min(point.attained for point in drawn)
+        axes.set_ylim(min(lowest / 2, peaks[-1] / 20) / 1e9, peaks[-1] * 2 / 1e9)
     axes.set_xlabel("operations for each byte of DRAM traffic")
     axes.set_ylabel("attained, GOP/s (a MAC is two operations)")
     memory = "" if math.isfinite(bandwidth) else " (ideal memory: no bandwidth limit)"
