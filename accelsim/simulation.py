@@ -15,11 +15,11 @@ from typing import Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from accelsim.actions import Action, Actions
 from accelsim.config.model import HardwareConfig, Register
 from accelsim.energy.account import energy_account
 from accelsim.energy.area import area_report
 from accelsim.energy.table import EnergyTable, load_table
+from accelsim.energy.upkeep import upkeep_actions
 from accelsim.engine import get_engine
 from accelsim.engine.contract import ComputeResult, Engine, RegisterWatch
 from accelsim.engine.watched import watch_layer, why_not_watched
@@ -201,7 +201,7 @@ class _Run:
                 output_bits=output.size_bits,
                 parameter_bits=_parameter_bits(bias, stage, config),
             )
-            + _array_upkeep(plan)
+            + upkeep_actions(config, plan.cycles.total, plan.cycles.array)
         )
         with _naming(layer):
             energy = energy_account(actions, self.table)
@@ -266,6 +266,7 @@ class _Run:
         actions = work.actions + vector_traffic(
             work, config, input_bits=[tensor.size_bits for tensor in tensors], output_bits=output.size_bits
         )
+        actions += upkeep_actions(config, cycles.total, cycles.array)
         with _naming(layer):
             energy = energy_account(actions, self.table)
         expected, reference = trace.expected(layer.output), trace.reference(layer.output)
@@ -470,17 +471,6 @@ def _output_stage(layer: Layer, trace: Trace, operands: GemmOperands) -> OutputS
         clamp=None if layer.clamp is None else (layer.clamp.low, layer.clamp.high),
         acc_shift=acc_shift,
         thresholds=trace.thresholds(layer),
-    )
-
-
-def _array_upkeep(plan: LayerPlan) -> Actions:
-    """Return what the array costs by being there: sequencing in every cycle, leakage of every PE in every cycle."""
-    cycles = plan.cycles.total
-    return Actions(
-        {
-            Action("control", "array_cycle"): cycles,
-            Action("leakage", "leakage_per_pe_cycle"): cycles * plan.rows * plan.cols,
-        }
     )
 
 

@@ -49,6 +49,11 @@ class CycleCounts:
     def total(self) -> int:
         return sum(self.by_cause().values())
 
+    @property
+    def array(self) -> int:
+        """Cycles in which the array's own clock runs: load, fill, compute and drain."""
+        return self.load + self.fill + self.compute + self.drain
+
     def by_cause(self) -> dict[str, int]:
         """Return {cause: cycles}, in the order of the fields."""
         return {field.name: getattr(self, field.name) for field in fields(self)}

@@ -258,10 +258,12 @@ def _summary(report: RunReport, totals: Totals) -> Iterable[tuple[str, str]]:
         "",
     )
     if report.area_um2:
-        total = math.fsum(report.area_um2.values())
-        largest = sorted(report.area_um2.items(), key=lambda item: -item[1])[:3]
+        logic = {name: um2 for name, um2 in report.area_um2.items() if name != "buffer"}
+        total = math.fsum(logic.values())
+        largest = sorted(logic.items(), key=lambda item: -item[1])[:3]
         shares = ", ".join(f"{name} {100 * um2 / total:.0f} %" for name, um2 in largest if um2)
-        yield f"Area of the logic (45 nm, without SRAM): {total / 1e6:,.3f} mm2 ({shares}).", ""
+        sram = f"; SRAM buffers {report.area_um2['buffer'] / 1e6:,.3f} mm2" if "buffer" in report.area_um2 else ""
+        yield f"Area of the logic (45 nm): {total / 1e6:,.3f} mm2 ({shares}){sram}.", ""
     if report.accuracy is not None:
         accuracy = report.accuracy
         parts = [

@@ -218,8 +218,8 @@ class RunReport:
     engine : the engine that computed; all give the same numbers
     clock_mhz : of the array, MHz
     peak_macs_per_cycle : rows * cols * lanes of the array; each layer has its own
-    area_um2 : modelled area of the machine's logic by component, um2 (docs/energy.md); SRAM is not in it. Any mapping
-        is frozen
+    area_um2 : modelled area of the machine by component, um2 (docs/energy.md); "buffer" is its SRAM. Any mapping is
+        frozen
     accuracy : classification by the network's output, where the trace has labels
     batch : inferences in the run
     network : distance of the network's output (the last layer's) from its float reference, or None
