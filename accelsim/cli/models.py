@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from accelsim.cli.app import ModelPath, app, user_errors
+
+
+class References(StrEnum):
+    """Whose float values a trace keeps."""
+
+    all = "all"
+    outputs = "outputs"
 
 
 @app.command()
@@ -30,6 +38,12 @@ def quantize(
     rounding: Annotated[
         str | None, typer.Option(metavar="RULE", help="Requantization rule of integer layers; half_up.")
     ] = None,
+    rules: Annotated[
+        str, typer.Option(metavar="NAME", help="Algorithms of softmax, GELU and sums: ibert or tflite.")
+    ] = "ibert",
+    references: Annotated[
+        References, typer.Option(help="Float values to keep: of all layers, or of the outputs.")
+    ] = References.all,
     per_tensor: Annotated[bool, typer.Option("--per-tensor", help="One weight scale a tensor, not a channel.")] = False,
     batch: Annotated[int | None, typer.Option(min=1, metavar="N", help="Only the first N inputs.")] = None,
 ) -> None:
@@ -49,6 +63,8 @@ def quantize(
             **vars(recipe),
             overrides=overrides,
             rounding=rounding,
+            rules=rules,
+            references=references.value,
             per_channel=not per_tensor,
             name=None if preset is None else f"{floats.name}_{preset}",
         )
