@@ -36,6 +36,9 @@ def run(
         Path | None,
         typer.Option(metavar="DIR", parser=path, help="Write report.json and outputs.npz into this folder."),
     ] = None,
+    html: Annotated[
+        Path | None, typer.Option(metavar="FILE", parser=path, help="Write one self-contained page of the run.")
+    ] = None,
     verify: Annotated[bool, typer.Option(help="Compare with an independent, slow integer reference.")] = False,
     strict: Annotated[bool, typer.Option(help="Exit with 3 on overflow or a mismatch.")] = False,
     watch: Annotated[
@@ -65,6 +68,10 @@ def run(
         outputs = None if out is None else open_files.enter_context(OutputsWriter(out))
         if inputs is not None:
             network = network.head(inputs)
+        if html is not None:
+            from accelsim.html.page import check_html_path
+
+            check_html_path(html)
         if vcd is not None and not vcd.name:
             raise AccelsimError(f"--vcd {str(vcd)!r}: name a file")
         if vcd_layer is not None and vcd is None:
@@ -106,6 +113,10 @@ def run(
             print_report(report)
         if out is not None:
             save_report(report, out, outputs)
+        if html is not None:
+            from accelsim.html import save_html
+
+            save_html(report, html)
     wrong = _what_is_wrong(report)
     if strict and wrong:
         typer.echo(f"strict: {wrong}", err=True)

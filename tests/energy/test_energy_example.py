@@ -90,7 +90,8 @@ def test_the_program_counts_what_was_counted_by_hand():
         w_bits=8,
     )
     plan = plan_operands(operands, config)
-    assert plan.cycles.by_cause() == {"load": 0, "fill": 6, "compute": 8, "drain": 4, "ppu": 4, "vector": 0}
+    causes = {cause: cycles for cause, cycles in plan.cycles.by_cause().items() if cycles}
+    assert causes == {"fill": 6, "compute": 8, "drain": 4, "ppu": 4}
     traffic = traffic_actions(plan, config, activation_bits=256, weight_bits=256, output_bits=128)
     assert plan.actions + traffic == Actions(BY_HAND)
     assert upkeep_actions(config, plan.cycles.total, plan.cycles.array) == Actions(UPKEEP)
