@@ -468,9 +468,7 @@ def _register_report(
     )
 
 
-def _parts(
-    made: list[Any] | Codes | Blocked, shape: tuple[int, ...]
-) -> tuple[NDArray[Any], NDArray[Any] | None]:
+def _parts(made: list[Any] | Codes | Blocked, shape: tuple[int, ...]) -> tuple[NDArray[Any], NDArray[Any] | None]:
     """Return what an operator made as codes and block scales."""
     if isinstance(made, Blocked):
         return made.codes, made.block_scales

@@ -11,12 +11,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from accelsim.errors import NetworkError
-from accelsim.quantize.layers import INPUT, Conv2d, Linear, Matmul
+from accelsim.operators.registry import attributes_of
+from accelsim.operators.registry import get as get_operator
+from accelsim.quantize.layers import INPUT, Conv2d, Linear, Matmul, Vector, attributes_for
 from accelsim.quantize.network import FloatLayer, FloatNetwork, Floats
 
 Float64 = NDArray[np.float64]
 
-_SUMS_AT_ONCE = 1 << 15  # keeps the running sums in a core's cache
 _ROWS_BYTES = 1 << 26  # of a convolution's windows, laid out as rows
 
 
@@ -43,21 +44,19 @@ def evaluate(network: FloatNetwork, inputs: Floats) -> dict[str, Float64]:
 
 def ordered_product(x: Float64, w: Float64) -> Float64:
     """Return x [M, K] times w [N, K] transposed, [M, N]: for k ascending, sum += x[m, k] * w[n, k]."""
-    columns, taps = np.ascontiguousarray(x.T), np.ascontiguousarray(w.T)
+    from accelsim.quantize.evaluate_kernels import ordered_sums
+
     y = np.zeros((x.shape[0], w.shape[0]))
-    step = max(1, _SUMS_AT_ONCE // w.shape[0])
-    for start in range(0, x.shape[0], step):
-        sums = y[start : start + step]
-        product = np.empty_like(sums)
-        for k in range(x.shape[1]):
-            np.multiply.outer(columns[k, start : start + step], taps[k], out=product)
-            sums += product
+    ordered_sums(np.ascontiguousarray(x), np.ascontiguousarray(w.T), y)
     return y
 
 
 def _layer(layer: FloatLayer, operands: list[Float64]) -> Float64:
     """Return the layer's sums with its bias."""
     meta, x = layer.meta, operands[0]
+    if isinstance(meta, Vector):
+        attributes = attributes_of(meta.operator, attributes_for(meta, len(x)))
+        return np.asarray(get_operator(meta.operator).real(operands, attributes), np.float64)
     if isinstance(meta, Matmul):
         y = _matmul(meta, x, operands[1])
     else:
@@ -68,6 +67,8 @@ def _layer(layer: FloatLayer, operands: list[Float64]) -> Float64:
 
 
 def _activate(y: Float64, layer: FloatLayer) -> Float64:
+    if isinstance(layer.meta, Vector):
+        return y  # the operator has its own
     if layer.meta.activation == "sign":
         return np.where(y >= 0, 1.0, np.where(np.isnan(y), np.nan, -1.0))
     if layer.meta.activation in ("relu", "relu6"):

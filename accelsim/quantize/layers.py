@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field
 
@@ -58,8 +58,34 @@ class Matmul(FloatLayerMeta):
     transpose_other: bool = False
 
 
-LayerMeta = Conv2d | Linear | Matmul
-KINDS: dict[str, type[Conv2d] | type[Linear] | type[Matmul]] = {"conv2d": Conv2d, "linear": Linear, "matmul": Matmul}
+class Vector(Meta):
+    """An operator of the vector unit (docs/operators.md): additions, pooling, moves.
+
+    operator : its name
+    inputs : "input" or layers
+    attributes : by name, as the operator's page says. A reshape's first size stands for the batch, whatever it is
+    """
+
+    op: Literal["vector"] = "vector"
+    name: Name
+    operator: str
+    inputs: tuple[Name, ...] = Field(min_length=1)
+    attributes: dict[str, Any] = Field(default_factory=dict)
+
+    @property
+    def activation(self) -> Activation:
+        """What is fused, as far as the sign of the output is concerned."""
+        fused = self.attributes.get("activation", "none")
+        return fused if fused in ("relu", "relu6") else "none"
+
+
+LayerMeta = Conv2d | Linear | Matmul | Vector
+KINDS: dict[str, type[Conv2d] | type[Linear] | type[Matmul] | type[Vector]] = {
+    "conv2d": Conv2d,
+    "linear": Linear,
+    "matmul": Matmul,
+    "vector": Vector,
+}
 
 
 class NetworkMeta(Meta):
@@ -72,7 +98,14 @@ class NetworkMeta(Meta):
     layers: tuple[dict[str, object], ...] = Field(min_length=1)
 
 
-def as_trace_layer(layer: LayerMeta) -> TraceLayer:
+def attributes_for(layer: Vector, batch: int) -> dict[str, Any]:
+    """Return an operator's attributes for a batch of that size."""
+    if layer.operator != "reshape" or not layer.attributes.get("shape"):
+        return layer.attributes
+    return layer.attributes | {"shape": (batch, *layer.attributes["shape"][1:])}
+
+
+def as_trace_layer(layer: Conv2d | Linear | Matmul) -> TraceLayer:
     """Return the trace's layer of the same geometry; its tensors are called "in", "second" and "out"."""
     if isinstance(layer, Conv2d):
         return Conv2dMeta(

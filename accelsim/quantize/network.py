@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from pydantic import ValidationError
 
-from accelsim.errors import NetworkError, ShapeError, did_you_mean, problem_list
-from accelsim.quantize.layers import INPUT, Conv2d, LayerMeta, Matmul, as_trace_layer
+from accelsim.errors import AccelsimError, NetworkError, ShapeError, did_you_mean, problem_list
+from accelsim.operators.registry import attributes_of
+from accelsim.operators.registry import get as get_operator
+from accelsim.quantize.layers import INPUT, Conv2d, LayerMeta, Matmul, Vector, as_trace_layer, attributes_for
 from accelsim.trace.shapes import Shape, output_shape
 
 Floats = NDArray[np.floating[Any]]
@@ -20,8 +23,8 @@ Floats = NDArray[np.floating[Any]]
 class FloatLayer:
     """A layer and its parameters.
 
-    meta : what it computes (accelsim.quantize.layers: Conv2d, Linear, Matmul)
-    weight : floats, conv2d [out, kernel height, kernel width, in / groups], linear [out, in]; None for matmul
+    meta : what it computes (accelsim.quantize.layers: Conv2d, Linear, Matmul, Vector)
+    weight : floats, conv2d [out, kernel height, kernel width, in / groups], linear [out, in]; None for the others
     bias : floats [out], or None
     """
 
@@ -79,6 +82,8 @@ class FloatNetwork:
 
     def sources(self, layer: FloatLayer) -> tuple[str, ...]:
         """Return the names of the activations that a layer takes: "input" or layers."""
+        if isinstance(layer.meta, Vector):
+            return layer.meta.inputs
         index = self.layers.index(layer)
         first = layer.meta.input or (self.layers[index - 1].name if index else INPUT)
         return (first, layer.meta.other) if isinstance(layer.meta, Matmul) else (first,)
@@ -86,6 +91,11 @@ class FloatNetwork:
     def consumers(self, tensor: str) -> list[FloatLayer]:
         """Return the layers that take an activation."""
         return [layer for layer in self.layers if tensor in self.sources(layer)]
+
+    @property
+    def array_layers(self) -> tuple[FloatLayer, ...]:
+        """The layers that multiply, which are those that formats are chosen for."""
+        return tuple(layer for layer in self.layers if not isinstance(layer.meta, Vector))
 
     def head(self, count: int) -> FloatNetwork:
         """Return the network with the first `count` inputs of its batch; the calibration inputs stay.
@@ -172,8 +182,12 @@ class _Check:
             say(f"takes {name!r}, which no layer before it computes{remedy}")
         if unknown:
             return
-        if isinstance(meta, Matmul) == (layer.weight is not None):
-            say("a matmul takes two activations and no weight" if layer.weight is not None else "weight is missing")
+        if isinstance(meta, Matmul | Vector) == (layer.weight is not None):
+            what = "a matmul takes two activations" if isinstance(meta, Matmul) else "an operator takes activations"
+            say(f"{what} and no weight" if layer.weight is not None else "weight is missing")
+            return
+        if isinstance(meta, Vector):
+            self._vector(layer, meta, say)
             return
         second = shapes[sources[1]] if layer.weight is None else layer.weight.shape
         try:
@@ -186,6 +200,19 @@ class _Check:
             say(f"bias has shape {layer.bias.shape}, but there are {shape[-1]} output channels")
         if isinstance(meta, Conv2d) and meta.pad_value and not self._is_sign(sources[0]):
             say(f"pad_value={meta.pad_value} is for inputs that are signs; use 0, or activation 'sign' before it")
+
+    def _vector(self, layer: FloatLayer, meta: Vector, say: Callable[[str], None]) -> None:
+        shapes = [self.network.shapes[name] for name in meta.inputs]
+        try:
+            attributes = attributes_of(meta.operator, attributes_for(meta, shapes[0][0]))
+            self.network.shapes[layer.name] = get_operator(meta.operator).output_shape(shapes, attributes)
+        except ValidationError as error:
+            problem = error.errors()[0]
+            say(f"attributes of {meta.operator}: {'.'.join(map(str, problem['loc']))}: {problem['msg']}")
+        except AccelsimError as error:
+            say(str(error))
+        if layer.bias is not None:
+            say(f"{meta.operator} has no bias")
 
     def _is_sign(self, tensor: str) -> bool:
         return any(layer.name == tensor and layer.meta.activation == "sign" for layer in self.network.layers)

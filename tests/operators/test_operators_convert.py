@@ -1,4 +1,4 @@
-"""`convert` between formats of every kind: equal to its oracle, to what the format makes of the numbers, and by hand."""
+"""`convert` between formats of every kind: equal to its oracle, near what the format makes of the numbers, by hand."""
 
 import numpy as np
 import pytest
