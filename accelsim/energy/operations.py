@@ -27,7 +27,7 @@ class Operation:
     unit: Unit = "pJ"
 
 
-DRAM_KINDS = ("ddr3", "lpddr4", "hbm2", "hbm2_board")
+DRAM_KINDS = ("ddr3", "ddr4", "lpddr4", "lpddr5", "hbm2", "hbm2_board")
 
 _TABLE = (
     Operation("add", ("bits",), "additions were made"),

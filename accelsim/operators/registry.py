@@ -10,6 +10,7 @@ from accelsim.operators.argmax import ARGMAXES
 from accelsim.operators.arithmetic import ARITHMETIC
 from accelsim.operators.concat import CONCATS
 from accelsim.operators.convert import CONVERTS
+from accelsim.operators.depth_to_space import DEPTH_MOVES
 from accelsim.operators.log_softmax import LOG_SOFTMAXES
 from accelsim.operators.lut import LOOKUPS
 from accelsim.operators.mean import MEANS
@@ -31,6 +32,7 @@ OPERATORS: dict[str, Operator[Any]] = {
         *POOLS,
         *MEANS,
         *MOVES,
+        *DEPTH_MOVES,
         *CONCATS,
         *SOFTMAXES,
         *LOG_SOFTMAXES,

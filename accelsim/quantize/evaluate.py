@@ -84,6 +84,8 @@ def _linear(meta: Linear, x: Float64, w: Float64) -> Float64:
 
 def _matmul(meta: Matmul, a: Float64, b: Float64) -> Float64:
     other = b if meta.transpose_other else np.swapaxes(b, -1, -2)
+    lead = np.broadcast_shapes(a.shape[:-2], other.shape[:-2])
+    a, other = (np.broadcast_to(each, (*lead, *each.shape[-2:])) for each in (a, other))
     pairs = zip(a.reshape(-1, *a.shape[-2:]), other.reshape(-1, *other.shape[-2:]), strict=True)
     return np.stack([ordered_product(x, y) for x, y in pairs]).reshape(*a.shape[:-1], other.shape[-2])
 

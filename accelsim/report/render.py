@@ -28,6 +28,7 @@ _TITLES = {
     "control": "control",
     "leakage": "leakage",
 }
+_CAUSES = {"ppu": "PPU", "dram": "DRAM", "dma": "DMA"}
 NARROWEST = 40  # columns
 SHORT_FORMATS = 24  # characters of three format names that fit beside the other columns
 _UNITS_PJ = {"pJ": 1.0, "nJ": 1e3, "µJ": 1e6, "mJ": 1e9, "J": 1e12}
@@ -114,12 +115,12 @@ def _time_table(report: RunReport, totals: Totals, page: Page) -> None:
     unit, size = _unit([totals.latency_us], _UNITS_US)
     columns = [
         Column(
-            cause if cause != "ppu" else "PPU",
+            _CAUSES.get(cause, cause),
             lambda layer, cause=cause: f"{layer.cycles[cause]:,}",  # type: ignore[misc]
             lambda t, cause=cause: f"{t.cycles[cause]:,}",  # type: ignore[misc]
         )
         for cause, cycles in totals.cycles.by_cause().items()
-        if cycles or cause != "vector"  # most traces have no operators between their layers
+        if cycles or cause in ("load", "fill", "compute", "drain", "ppu")  # of the others only what occurs
     ]
     columns += [
         Column("cycles", lambda layer: f"{layer.total_cycles:,}", lambda t: f"{t.total_cycles:,}"),
@@ -258,10 +259,12 @@ def _summary(report: RunReport, totals: Totals) -> Iterable[tuple[str, str]]:
         "",
     )
     if report.area_um2:
-        total = math.fsum(report.area_um2.values())
-        largest = sorted(report.area_um2.items(), key=lambda item: -item[1])[:3]
+        logic = {name: um2 for name, um2 in report.area_um2.items() if name != "buffer"}
+        total = math.fsum(logic.values())
+        largest = sorted(logic.items(), key=lambda item: -item[1])[:3]
         shares = ", ".join(f"{name} {100 * um2 / total:.0f} %" for name, um2 in largest if um2)
-        yield f"Area of the logic (45 nm, without SRAM): {total / 1e6:,.3f} mm2 ({shares}).", ""
+        sram = f"; SRAM buffers {report.area_um2['buffer'] / 1e6:,.3f} mm2" if "buffer" in report.area_um2 else ""
+        yield f"Area of the logic (45 nm): {total / 1e6:,.3f} mm2 ({shares}){sram}.", ""
     if report.accuracy is not None:
         accuracy = report.accuracy
         parts = [

@@ -30,9 +30,11 @@ from accelsim.report.findings import (
     OverflowReport,
     RegisterReport,
 )
+from accelsim.report.timing import TimelineSummary
+from accelsim.report.versions import upgrade
 
 SCHEMA = "accelsim-report"
-VERSION = 1
+VERSION = 2
 
 __all__ = [
     "FakeQuantDistance",
@@ -43,6 +45,7 @@ __all__ = [
     "OverflowReport",
     "RegisterReport",
     "RunReport",
+    "TimelineSummary",
     "Totals",
     "output_digest",
 ]
@@ -66,10 +69,11 @@ class LayerReport:
     op : "conv2d", "linear", "matmul"
     shape : sizes of the layer's GEMMs as they ran
     macs : useful multiply-accumulates (padding and zero-point sums left out)
-    cycles : int, cycles of the array clock by cause; `total_cycles` is their sum
-    peak_macs_per_cycle : of the array in the layer's formats: PEs * lanes / cycles of a lane step (a fusing multiplier
-        has more lanes for narrow operands, a bit-serial one more cycles for wide ones)
-    utilization : float from 0 to 1, macs / (peak_macs_per_cycle * total cycles)
+    cycles : int, cycles of the array clock by cause, stalls included; `total_cycles` is their sum
+    core_cycles : cycles that all cores together spent on the layer (one core: `total_cycles`)
+    peak_macs_per_cycle : of one core's array in the layer's formats: PEs * lanes / cycles of a lane step (a fusing
+        multiplier has more lanes for narrow operands, a bit-serial one more cycles for wide ones)
+    utilization : float from 0 to 1, macs / (peak_macs_per_cycle * core_cycles)
     mismatches : output codes that differ from the trace's expected ones; None: it has none
     verified : output codes that differ from the independent integer oracle; None: not asked
     rounding, rounding_requested : the requantization rule of the silicon, and the one that the trace asks for
@@ -92,6 +96,7 @@ class LayerReport:
     weight_format: str
     output_format: str
     cycles: CycleCounts
+    core_cycles: int
     peak_macs_per_cycle: float
     utilization: float
     latency_us: float
@@ -133,8 +138,13 @@ class LayerReport:
         fake_quant: FakeQuantDistance | None = None,
         rounding: str | None = None,
         rounding_requested: str | None = None,
+        core_cycles: int | None = None,
     ) -> LayerReport:
-        """Return the report of one layer; utilization, latency and digest follow from the arguments."""
+        """Return the report of one layer; utilization, latency and digest follow from the arguments.
+
+        core_cycles : None: one core, `cycles.total`
+        """
+        spent = cycles.total if core_cycles is None else core_cycles
         return cls(
             name=name,
             op=op,
@@ -144,8 +154,9 @@ class LayerReport:
             weight_format=weight_format,
             output_format=output_format,
             cycles=cycles,
+            core_cycles=spent,
             peak_macs_per_cycle=float(peak_macs_per_cycle),
-            utilization=macs / (peak_macs_per_cycle * cycles.total) if cycles.total else 0.0,
+            utilization=macs / (peak_macs_per_cycle * spent) if spent else 0.0,
             latency_us=cycles.total / clock_mhz,
             energy_pj=energy.by_component,
             overflow=overflow,
@@ -218,10 +229,11 @@ class RunReport:
     engine : the engine that computed; all give the same numbers
     clock_mhz : of the array, MHz
     peak_macs_per_cycle : rows * cols * lanes of the array; each layer has its own
-    area_um2 : modelled area of the machine's logic by component, um2 (docs/energy.md); SRAM is not in it. Any mapping
-        is frozen
+    area_um2 : modelled area of the machine by component, um2 (docs/energy.md); "buffer" is its SRAM. Any mapping is
+        frozen
     accuracy : classification by the network's output, where the trace has labels
     batch : inferences in the run
+    timeline : the run in time, with the memory around the arrays; None: they never wait (docs/memory.md)
     network : distance of the network's output (the last layer's) from its float reference, or None
     assumptions : the models behind the numbers, one sentence each
     """
@@ -242,6 +254,7 @@ class RunReport:
     area_um2: Mapping[str, Any] = field(default_factory=FrozenDocument)
     accuracy: NetworkAccuracy | None = None
     network: LayerAccuracy | None = None
+    timeline: TimelineSummary | None = None
     assumptions: tuple[str, ...] = ()
     layers: tuple[LayerReport, ...]
     config: Mapping[str, Any] = field(default_factory=FrozenDocument)
@@ -269,7 +282,7 @@ class RunReport:
         """The layers added up."""
         cycles = sum((layer.cycles for layer in self.layers), CycleCounts())
         macs = sum(layer.macs for layer in self.layers)
-        possible = math.fsum(layer.peak_macs_per_cycle * layer.total_cycles for layer in self.layers)
+        possible = math.fsum(layer.peak_macs_per_cycle * layer.core_cycles for layer in self.layers)
         latency_us = cycles.total / self.clock_mhz
         energy_pj = ComponentEnergy.sum(layer.energy_pj for layer in self.layers)
         total_energy_pj = math.fsum(layer.total_energy_pj for layer in self.layers)
@@ -317,7 +330,7 @@ class RunReport:
                 f"report: version {version} was written by a newer accelsim ({writer}); "
                 f"this one ({__version__}) reads up to version {VERSION}: upgrade accelsim"
             )
-        return decode(cls, data, "report")
+        return decode(cls, upgrade(data, version), "report")
 
     def __repr__(self) -> str:
         totals = self.totals

@@ -103,7 +103,7 @@ class Assembly:
         """Add a layer and its output; return the output's name.
 
         first : the input's name
-        second : the other activation's name, or a weight and the names of its dimensions
+        second : the other activation's name, or a weight (a constant, of a matmul) and the names of its dimensions
         own : the fields that only this kind of layer has
         """
         where = f"layer {name!r}"
@@ -118,7 +118,7 @@ class Assembly:
             self.shape(second, where)
             second_name, role = second, "other"
         else:
-            second_name, role = f"{name}.weight", "weight"
+            second_name, role = f"{name}.weight", "other" if kind is MatmulMeta else "weight"
             self._refuse_taken(second_name, where)
             new_tensors[second_name], new_arrays = _stored(second_name, *second)
         fields = {

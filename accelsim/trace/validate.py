@@ -165,7 +165,7 @@ class _Check:
                         self._say(where, f"weight {name!r} is computed by {self.producers[name]!r}; store it")
                     elif name in self.meta.inputs:
                         self._say(where, f"weight {name!r} is listed in inputs; list activations there only")
-                elif role == "operand" and name not in self.producers:
+                elif role in ("operand", "other") and name not in self.producers:
                     pass  # a network input, or a constant
                 elif role != "output" and name not in known:
                     if name in self.producers:

@@ -147,6 +147,7 @@ def is_number(value):
 TYPES = {
     "object": lambda value: isinstance(value, dict),
     "string": lambda value: isinstance(value, str),
+    "array": lambda value: isinstance(value, list),
     "boolean": lambda value: isinstance(value, bool),
     "null": lambda value: value is None,
     "number": is_number,
@@ -161,6 +162,7 @@ CHECKS = {
     "minLength": lambda value, limit, _: not isinstance(value, str) or len(value) >= limit,
     "maxLength": lambda value, limit, _: not isinstance(value, str) or len(value) <= limit,
     "required": lambda value, keys, _: not isinstance(value, dict) or set(keys) <= set(value),
+    "items": lambda value, item, root: not isinstance(value, list) or all(valid(part, item, root) for part in value),
     "anyOf": lambda value, options, root: any(valid(value, option, root) for option in options),
     "$ref": lambda value, name, root: valid(value, root["$defs"][name.removeprefix("#/$defs/")], root),
 }
@@ -220,6 +222,10 @@ def test_shipped_configurations_satisfy_the_schema(shipped):
         (("array", "skip_unused"), "yes"),
         (("ppu", "rounding"), "nearest"),
         (("dram", "kind"), None),
+        (("dram", "bytes_per_cycle"), 0),
+        (("buffers", "weight", "ping_pong"), "yes"),
+        (("memory", "tiling"), {}),
+        (("memory", "tiling"), [{"m": 0}]),
         (("bogus",), 1),
     ],
     ids=lambda value: str(value),
@@ -268,8 +274,8 @@ def default_in_words(field):
 def expected_in_manual(path, field):
     range_ = "a rule, see below" if path == ("ppu", "rounding") else accepted(field)
     default = default_in_words(field)
-    if path[0] == "buffers" and len(path) == 3:  # each buffer has a default of its own
-        default = f"`{parse_config(MINIMAL).model_dump()['buffers'][path[1]]['size_bytes']}`"
+    if path[0] == "buffers" and len(path) == 3:  # each buffer has defaults of its own
+        default = f"`{json.dumps(parse_config(MINIMAL).model_dump()['buffers'][path[1]][path[2]])}`"
     return range_, default
 
 

@@ -54,6 +54,8 @@ def test_published_anchors_are_met(table, operation, params, times, published_pj
         ("leakage_per_pe_cycle", (), 0.0459),  # 22.95 uW / 500 MHz
         ("array_cycle", (), 0.0),
         ("dram_read_lpddr4", (), 8.0),
+        ("dram_read_ddr4", (), 20.3),  # 1300 pJ / 64
+        ("dram_write_lpddr5", (), 7.0),
         ("dram_read_hbm2", (), 3.92),
         ("dram_read_hbm2_board", (), 13.0),
         ("xnor_popcount", (), 0.0035),  # 8.3 fJ, times 0.42

@@ -158,8 +158,12 @@ def means(draw, name):
 
 @st.composite
 def moves(draw, name):
-    shape = draw(shapes(st.just(4) if name == "resize_nearest" else st.integers(1, 4)))
-    if name == "reshape":
+    shape = draw(shapes(st.just(4) if name in ("resize_nearest", "depth_to_space") else st.integers(1, 4)))
+    if name == "depth_to_space":
+        block = draw(st.tuples(st.integers(1, 3), st.integers(1, 3)))
+        shape = (*shape[:3], shape[3] * block[0] * block[1])
+        attributes = {"block": block, "order": draw(st.sampled_from(["dcr", "crd"]))}
+    elif name == "reshape":
         attributes = {"shape": (math.prod(shape), 1)}
     elif name == "transpose":
         attributes = {"axes": draw(st.permutations(range(len(shape))))}
@@ -319,6 +323,7 @@ FAMILIES = {
     "slice": moves,
     "pad": moves,
     "resize_nearest": moves,
+    "depth_to_space": moves,
     "concat": concatenations,
     "softmax": all_softmaxes,
     "log_softmax": softmaxes,
