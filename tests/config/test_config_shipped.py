@@ -16,7 +16,7 @@ from accelsim.quantize.presets import PRESETS
 INTEGER = ["bitfusion", "bitserial", "bwn", "int16", "int4_vsq", "int8_is", "int8_os", "int8_reference", "int8_ws",
            "kmeans4", "po2", "ternary", "xnor"]  # fmt: skip
 FLOAT = ["mx4", "mx6", "mx9", "mxfp4", "mxfp6", "mxfp8", "nvfp4"]
-SHIPPED = sorted(INTEGER + FLOAT)
+SHIPPED = sorted([*INTEGER, *FLOAT, "mixed"])
 
 
 @pytest.fixture(params=SHIPPED)
