@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 from accelsim.config.model import HardwareConfig, Register
 from accelsim.energy.account import energy_account
 from accelsim.energy.area import area_report
-from accelsim.energy.table import EnergyTable, load_table
+from accelsim.energy.scaling import configured_table, table_notes
+from accelsim.energy.table import EnergyTable
 from accelsim.energy.upkeep import upkeep_actions
 from accelsim.engine import get_engine
 from accelsim.engine.contract import ComputeResult, Engine, RegisterWatch
@@ -103,7 +104,7 @@ def simulate(
     """
     _check_arguments(config, trace, keep_outputs)
     kept, remark = _kept_layers(trace, keep_outputs)
-    table = load_table(config.energy.table)
+    table = configured_table(config)
     run = _Run(config, trace, get_engine(engine), table, watch=watch, verify=verify, inspect=inspect)
     reports = []
     for index, layer in enumerate(trace.layers):
@@ -127,10 +128,11 @@ def simulate(
         area_um2=area.by_component_um2,
         energy_table=table.name,
         energy_table_digest=table.digest,
+        energy_unit=table.unit,
         batch=trace.tensor_meta(trace.inputs[0]).shape[0],
         accuracy=run.accuracy,
         network=next(layer.accuracy for layer in reports if layer.name == run.final_layer),
-        assumptions=(*ASSUMPTIONS, *area.notes, *run.remarks, *remark),
+        assumptions=(*ASSUMPTIONS, *table_notes(config), *area.notes, *run.remarks, *remark),
         layers=tuple(reports),
         config=config.model_dump(mode="json"),
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -14,6 +15,13 @@ from accelsim.errors import ModelError, UnsupportedLayerError
 if TYPE_CHECKING:
     from accelsim.config.model import HardwareConfig
     from accelsim.trace.reader import Trace
+
+
+class References(StrEnum):
+    """Whose float values a trace keeps."""
+
+    all = "all"
+    outputs = "outputs"
 
 
 @app.command()
@@ -36,9 +44,15 @@ def quantize(
     rounding: Annotated[
         str | None, typer.Option(metavar="RULE", help="Requantization rule of integer layers; half_up.")
     ] = None,
+    rules: Annotated[
+        str, typer.Option(metavar="NAME", help="Algorithms of softmax, GELU and sums: ibert or tflite.")
+    ] = "ibert",
     ranges: Annotated[
         str, typer.Option(metavar="RULE", help="How scales are chosen: minmax, mse or percentile[:P].")
     ] = "minmax",
+    references: Annotated[
+        References, typer.Option(help="Float values to keep: of all layers, or of the outputs.")
+    ] = References.all,
     per_tensor: Annotated[bool, typer.Option("--per-tensor", help="One weight scale a tensor, not a channel.")] = False,
     batch: Annotated[int | None, typer.Option(min=1, metavar="N", help="Only the first N inputs.")] = None,
 ) -> None:
@@ -58,7 +72,9 @@ def quantize(
             **vars(recipe),
             overrides=overrides,
             rounding=rounding,
+            rules=rules,
             ranges=ranges,
+            references=references.value,
             per_channel=not per_tensor,
             name=None if preset is None else f"{floats.name}_{preset}",
         )

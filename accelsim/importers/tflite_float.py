@@ -18,8 +18,9 @@ from accelsim.errors import ModelError, NetworkError, problem_list
 from accelsim.importers.graph import Names, NotSupported
 from accelsim.importers.tflite_file import FileGraph, FileOperator, FileTensor
 from accelsim.importers.tflite_lowering import FORMATS
-from accelsim.quantize.layers import INPUT, Conv2d, LayerMeta, Linear, Vector
+from accelsim.quantize.layers import INPUT, Conv2d, LayerMeta, Linear
 from accelsim.quantize.network import FloatLayer, FloatNetwork
+from accelsim.quantize.vector_layers import Vector
 from accelsim.trace.shapes import same_padding
 
 Floats = NDArray[np.float32]

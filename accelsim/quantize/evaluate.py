@@ -11,10 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from accelsim.errors import NetworkError
-from accelsim.operators.registry import attributes_of
-from accelsim.operators.registry import get as get_operator
-from accelsim.quantize.layers import INPUT, Conv2d, Linear, Matmul, Vector, attributes_for
+from accelsim.quantize.evaluate_vector import evaluate_vector
+from accelsim.quantize.layers import INPUT, Conv2d, Linear, Matmul
 from accelsim.quantize.network import FloatLayer, FloatNetwork, Floats
+from accelsim.quantize.vector_layers import VECTOR_LAYERS
 
 Float64 = NDArray[np.float64]
 
@@ -36,7 +36,7 @@ def evaluate(network: FloatNetwork, inputs: Floats) -> dict[str, Float64]:
         if not np.all(np.isfinite(value)):
             raise NetworkError(
                 f"float network {network.name!r}: layer {layer.name!r} computes values beyond float64; scale its "
-                f"weights or inputs"
+                f"weights or inputs (a layer norm over equal numbers needs an epsilon)"
             )
         values[layer.name] = value
     return values
@@ -52,28 +52,26 @@ def ordered_product(x: Float64, w: Float64) -> Float64:
 
 
 def _layer(layer: FloatLayer, operands: list[Float64]) -> Float64:
-    """Return the layer's sums with its bias."""
+    """Return the layer's sums with its bias, or what the vector unit makes."""
     meta, x = layer.meta, operands[0]
-    if isinstance(meta, Vector):
-        attributes = attributes_of(meta.operator, attributes_for(meta, len(x)))
-        return np.asarray(get_operator(meta.operator).real(operands, attributes), np.float64)
+    if isinstance(meta, VECTOR_LAYERS):
+        weight, bias = (None if part is None else part.astype(np.float64) for part in (layer.weight, layer.bias))
+        return evaluate_vector(meta, operands, weight, bias)
     if isinstance(meta, Matmul):
         y = _matmul(meta, x, operands[1])
     else:
         assert layer.weight is not None  # FloatNetwork saw to it
-        weight = layer.weight.astype(np.float64)
-        y = _conv2d(meta, x, weight) if isinstance(meta, Conv2d) else _linear(meta, x, weight)
+        kernel = layer.weight.astype(np.float64)
+        y = _conv2d(meta, x, kernel) if isinstance(meta, Conv2d) else _linear(meta, x, kernel)
     return y if layer.bias is None else y + layer.bias.astype(np.float64)
 
 
 def _activate(y: Float64, layer: FloatLayer) -> Float64:
-    if isinstance(layer.meta, Vector):
-        return y  # the operator has its own
-    if layer.meta.activation == "sign":
+    if layer.activation == "sign":
         return np.where(y >= 0, 1.0, np.where(np.isnan(y), np.nan, -1.0))
-    if layer.meta.activation in ("relu", "relu6"):
+    if layer.activation in ("relu", "relu6"):
         y = np.maximum(y, 0.0)
-    return np.minimum(y, 6.0) if layer.meta.activation == "relu6" else y
+    return np.minimum(y, 6.0) if layer.activation == "relu6" else y
 
 
 def _linear(meta: Linear, x: Float64, w: Float64) -> Float64:

@@ -9,19 +9,38 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from accelsim import formats
+from accelsim.errors import NetworkError
 from accelsim.formats import Format
 from accelsim.formats.spec import FLOATING
 from accelsim.quantize.choice import fitting
-from accelsim.quantize.layers import INPUT, Matmul, Vector
+from accelsim.quantize.layers import INPUT, Matmul
 from accelsim.quantize.network import FloatLayer, FloatNetwork
 from accelsim.quantize.presets import Pair
+from accelsim.quantize.vector_layers import VECTOR_LAYERS, Add, Function, LayerNorm, Softmax, geometry
 
 MOVES = ("reshape", "transpose", "slice", "pad", "resize_nearest", "max_pool2d", "average_pool2d")
 """Operators that pass codes on, so that their input and output mean the same."""
 SAME_MEANING = (*MOVES, "concat")
 _BYTE = 8
+
+
+def operator_of(layer: FloatLayer, batch: int = 1) -> tuple[str, dict[str, Any]]:
+    """Return a layer's operator of the vector unit and its attributes; ("", {}) of a layer that multiplies.
+
+    Raises NetworkError for those that need rules of their own (accelsim.quantize.convert quantizes transformers).
+    """
+    meta = layer.meta
+    if not isinstance(meta, VECTOR_LAYERS):
+        return "", {}
+    if isinstance(meta, Softmax | LayerNorm | Function) or (isinstance(meta, Add) and meta.other is None):
+        raise NetworkError(
+            f"layer {layer.name!r}: {meta.op} has one format and one way of choosing ranges (minmax); use "
+            f"quantize_network (accelsim quantize) for networks with it"
+        )
+    return geometry(meta, batch)
 
 
 @dataclass
@@ -59,7 +78,7 @@ def find_flow(
     flow = Flow()
     for name in [layer.name for layer in reversed(network.layers)] + [INPUT]:
         maker = next((layer for layer in network.layers if layer.name == name), None)
-        by_vector = maker is not None and isinstance(maker.meta, Vector)
+        by_vector = maker is not None and maker.is_vector
         shifts = vector.lane_bits <= _BYTE or not by_vector  # sums of wide integers have no zero points
         wants = _wants(network, name, pairs, vector, flow) or [_Want(output, True, False, None)]
         found: dict[str, tuple[Format, bool]] = {}
@@ -105,8 +124,8 @@ def _wants(network: FloatNetwork, tensor: str, pairs: Mapping[str, Pair], vector
 
 def _want(layer: FloatLayer, position: int, pairs: Mapping[str, Pair], vector: Format, flow: Flow) -> _Want:
     place = layer.name, position
-    if isinstance(layer.meta, Vector):
-        if layer.meta.operator in SAME_MEANING:
+    if layer.is_vector:
+        if operator_of(layer)[0] in SAME_MEANING:
             written = flow.written[layer.name]
             return _Want(written, flow.shifted[layer.name, written.name], True, place)
         wide = vector.lane_bits > _BYTE
@@ -136,10 +155,12 @@ def signless(network: FloatNetwork, low: Mapping[str, float]) -> dict[str, bool]
     """
     known = {INPUT: low[INPUT] >= 0}
     for layer in network.layers:
-        of_inputs = isinstance(layer.meta, Vector) and all(known[name] for name in layer.meta.inputs)
-        if isinstance(layer.meta, Vector) and layer.meta.operator in MOVES:
+        operator, attributes = operator_of(layer)
+        of_inputs = layer.is_vector and all(known[name] for name in network.sources(layer))
+        if operator in MOVES:
             known[layer.name] = of_inputs  # the codes are the input's
         else:
-            keeps = isinstance(layer.meta, Vector) and layer.meta.operator in ("add", "mul", "mean", "concat")
-            known[layer.name] = layer.meta.activation in ("relu", "relu6") or (keeps and of_inputs)
+            fused = attributes.get("activation", layer.activation)
+            keeps = operator in ("add", "mul", "mean", "concat")
+            known[layer.name] = fused in ("relu", "relu6") or (keeps and of_inputs)
     return known

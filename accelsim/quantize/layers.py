@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Literal
 
 from pydantic import Field
 
+from accelsim.quantize.vector_layers import VECTOR_KINDS, NamedMeta, VectorLayerMeta
 from accelsim.trace.schema import Conv2dMeta, LinearMeta, MatmulMeta, Meta, Name, Pad, Pair, Size
 from accelsim.trace.schema import Layer as TraceLayer
 
@@ -15,15 +16,12 @@ INPUT = "input"
 Activation = Literal["none", "relu", "relu6", "sign"]
 
 
-class FloatLayerMeta(Meta):
-    """What every layer has.
+class FloatLayerMeta(NamedMeta):
+    """What every layer with multiply-accumulates has.
 
-    input : the layer whose output this one takes, or "input"; None: the layer before (the first: the network's input)
     activation : applied to the output; "sign": +1 for x >= 0, else -1
     """
 
-    name: Name
-    input: Name | None = None
     activation: Activation = "none"
 
 
@@ -58,34 +56,10 @@ class Matmul(FloatLayerMeta):
     transpose_other: bool = False
 
 
-class Vector(Meta):
-    """An operator of the vector unit (docs/operators.md): additions, pooling, moves.
-
-    operator : its name
-    inputs : "input" or layers
-    attributes : by name, as the operator's page says. A reshape's first size stands for the batch, whatever it is
-    """
-
-    op: Literal["vector"] = "vector"
-    name: Name
-    operator: str
-    inputs: tuple[Name, ...] = Field(min_length=1)
-    attributes: dict[str, Any] = Field(default_factory=dict)
-
-    @property
-    def activation(self) -> Activation:
-        """What is fused, as far as the sign of the output is concerned."""
-        fused = self.attributes.get("activation", "none")
-        return fused if fused in ("relu", "relu6") else "none"
-
-
-LayerMeta = Conv2d | Linear | Matmul | Vector
-KINDS: dict[str, type[Conv2d] | type[Linear] | type[Matmul] | type[Vector]] = {
-    "conv2d": Conv2d,
-    "linear": Linear,
-    "matmul": Matmul,
-    "vector": Vector,
-}
+ArrayLayerMeta = Conv2d | Linear | Matmul
+"""A layer of the PE array."""
+LayerMeta = ArrayLayerMeta | VectorLayerMeta
+KINDS: dict[str, type[LayerMeta]] = {"conv2d": Conv2d, "linear": Linear, "matmul": Matmul, **VECTOR_KINDS}
 
 
 class NetworkMeta(Meta):
@@ -98,14 +72,7 @@ class NetworkMeta(Meta):
     layers: tuple[dict[str, object], ...] = Field(min_length=1)
 
 
-def attributes_for(layer: Vector, batch: int) -> dict[str, Any]:
-    """Return an operator's attributes for a batch of that size."""
-    if layer.operator != "reshape" or not layer.attributes.get("shape"):
-        return layer.attributes
-    return layer.attributes | {"shape": (batch, *layer.attributes["shape"][1:])}
-
-
-def as_trace_layer(layer: Conv2d | Linear | Matmul) -> TraceLayer:
+def as_trace_layer(layer: ArrayLayerMeta) -> TraceLayer:
     """Return the trace's layer of the same geometry; its tensors are called "in", "second" and "out"."""
     if isinstance(layer, Conv2d):
         return Conv2dMeta(

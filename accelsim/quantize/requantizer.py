@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,13 +10,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from accelsim import formats
-from accelsim.errors import FormatError, NetworkError, ShapeError
+from accelsim.errors import NetworkError
 from accelsim.formats import Format, QTensor
 from accelsim.formats.spec import FLOATING
-from accelsim.quantize.choice import can_have_channel_scales, is_cast
+from accelsim.quantize.choice import can_have_channel_scales, check_pair, is_cast
+from accelsim.quantize.encodings import check_values, naming
 from accelsim.quantize.evaluate import Float64, evaluate
-from accelsim.quantize.flow import MOVES, Flow, find_flow, signless, vector_format
-from accelsim.quantize.layers import INPUT, Conv2d, Linear, Matmul, Vector, attributes_for
+from accelsim.quantize.flow import MOVES, Flow, find_flow, operator_of, signless, vector_format
+from accelsim.quantize.layers import INPUT, Conv2d, Linear, Matmul
 from accelsim.quantize.network import FloatLayer, FloatNetwork, Floats
 from accelsim.quantize.presets import Pair, use_one_of
 from accelsim.quantize.ranges import RangeRule, Seen, activation_scale, weight_of, with_living_scales
@@ -27,7 +27,6 @@ from accelsim.trace.reader import Trace
 
 FLOAT_RULE = "float32_half_even"
 INTEGER_RULE = "half_up"
-_RELU = ("relu", "relu6")
 _BYTES_AT_ONCE = 1 << 28  # of all activations of the inputs that are evaluated together
 
 
@@ -112,6 +111,8 @@ class Requantizer:
         unknown format) or TraceError (formats that do not go together), and names the layer where there is one.
         """
         network = self.network
+        for layer in network.layers:
+            operator_of(layer)
         _check_assignment(network, assignment)
         if rounding is not None and rounding not in RULES:
             raise NetworkError(f"rounding {rounding!r} is not a rule{use_one_of(rounding, RULES)}")
@@ -129,15 +130,13 @@ class Requantizer:
         for layer in network.layers:
             common = {**written[layer.name].meaning, "reference": self._references.get(layer.name)}
             sources = [self._source(made, layer, position) for position in range(len(network.sources(layer)))]
-            if isinstance(layer.meta, Vector):
-                attributes = attributes_for(layer.meta, len(network.inputs))
-                made.names[layer.name] = builder.vector(
-                    layer.name, layer.meta.operator, sources, attributes=attributes, **common
-                )
+            if layer.is_vector:
+                operator, attributes = operator_of(layer, len(network.inputs))
+                made.names[layer.name] = builder.vector(layer.name, operator, sources, attributes=attributes, **common)
                 continue
             weight = None if layer.weight is None else self._weight(layer, assignment[layer.name][0])
             common["rounding"] = FLOAT_RULE if floating[layer.name] else rule
-            made.names[layer.name] = _multiply(builder, layer, sources, weight, common)
+            made.names[layer.name] = multiply(builder, layer, sources, weight, common)
         if network.labels is not None:
             builder.labels(network.labels)
         return builder
@@ -158,17 +157,17 @@ class Requantizer:
                     self._seen[name].add(values)
                 if keep and name in pieces:
                     last = name in self._outputs
-                    pieces[name].append(values if last else _stored(values, last=False))
+                    pieces[name].append(values if last else stored(values, last=False))
         if keep:
             joined = {name: np.concatenate(parts) for name, parts in pieces.items()}
-            self._references = {name: _stored(whole, last=name in self._outputs) for name, whole in joined.items()}
+            self._references = {name: stored(whole, last=name in self._outputs) for name, whole in joined.items()}
 
     def _encodings(self, flow: Flow) -> dict[str, Encoding]:
         """Return how each activation leaves its layer; a move's output means what its input does."""
         written = {INPUT: self._encoding(flow, INPUT, flow.written[INPUT])}
         for layer in self.network.layers:
-            if isinstance(layer.meta, Vector) and layer.meta.operator in MOVES:
-                source, taken = layer.meta.inputs[0], flow.taken[layer.name, 0]
+            if operator_of(layer)[0] in MOVES:
+                source, taken = self.network.sources(layer)[0], flow.taken[layer.name, 0]
                 same = written[source].format.name == taken.name
                 written[layer.name] = written[source] if same else self._encoding(flow, source, taken)
             else:
@@ -179,7 +178,7 @@ class Requantizer:
     def _joined(self, tensor: str) -> str:
         """Return the concatenation that a tensor is for alone, or the tensor: its layer can write what that needs."""
         consumers = self.network.consumers(tensor)
-        if len(consumers) == 1 and isinstance(consumers[0].meta, Vector) and consumers[0].meta.operator == "concat":
+        if len(consumers) == 1 and operator_of(consumers[0])[0] == "concat":
             return self._joined(consumers[0].name)
         return tensor
 
@@ -188,15 +187,16 @@ class Requantizer:
         key = tensor, form.name, shifted
         if key not in self._chosen:
             what = f"activation {tensor!r}"
-            _check_activation(self.network, tensor, form, what)
-            with _naming(what):
+            maker = next((layer for layer in self.network.layers if layer.name == tensor), None)
+            check_values(what, form, "none" if maker is None else maker.activation)
+            with naming(what):
                 found = activation_scale(form, self._seen[tensor], self._rule, asymmetric=shifted)
             self._chosen[key] = Encoding(form, float(found.scale), int(found.zero_point))
         return self._chosen[key]
 
     def _encoded_input(self, encoding: Encoding) -> QTensor:
         if encoding not in self._inputs:
-            with _naming(f"activation {INPUT!r}"):
+            with naming(f"activation {INPUT!r}"):
                 self._inputs[encoding] = encoding.encode(self.network.inputs.astype(np.float64))
         return self._inputs[encoding]
 
@@ -206,7 +206,7 @@ class Requantizer:
             assert layer.weight is not None
             form, weight = formats.get(format_name), layer.weight.astype(np.float64)
             channel = 0 if self._per_channel and can_have_channel_scales(form) else None
-            with _naming(f"layer {layer.name!r}: weights"):
+            with naming(f"layer {layer.name!r}: weights"):
                 tensor = weight_of(form, weight, channel, self._rule)
             plain = channel is None or is_cast(form)
             self._weights[key] = tensor if plain else with_living_scales(tensor, layer.weight)
@@ -216,7 +216,7 @@ class Requantizer:
         """Return the tensor that a layer takes at a position, converted where it left its layer in another encoding."""
         tensor = made.network.sources(layer)[position]
         written, wanted = made.written[tensor], made.flow.taken[layer.name, position]
-        if isinstance(layer.meta, Vector) and layer.meta.operator == "concat":
+        if operator_of(layer)[0] == "concat":
             encoding = made.written[layer.name]  # codes only move, so all of them mean the same
         elif wanted.name == written.format.name:
             encoding = written
@@ -269,24 +269,12 @@ def _check_assignment(network: FloatNetwork, assignment: Mapping[str, Pair]) -> 
             )
         if len(pair) != 2 or isinstance(pair, str):
             raise NetworkError(f"assignment: {name!r} has {pair!r}; give (weights, activations), names of formats")
+    for layer in network.array_layers:
+        if layer.weight is not None and layer.name in assignment:
+            check_pair(layer.name, *(formats.get(name) for name in assignment[layer.name]))
     missing = [name for name in names if name not in assignment]
     if missing:
         raise NetworkError(f"assignment: no formats for {', '.join(missing)}")
-
-
-def _check_activation(network: FloatNetwork, tensor: str, form: Format, what: str) -> None:
-    maker = next((layer for layer in network.layers if layer.name == tensor), None)
-    activation = "none" if maker is None else maker.meta.activation
-    binary = form.datapath == "binary"
-    if form.datapath == "codebook":
-        raise NetworkError(f"{what}: {form.name} is a table of weights; activations take another format, such as int8")
-    if activation == "sign" and not binary:
-        raise NetworkError(f"{what}: is a sign, +1 or -1, but the next layer takes {form.name}; use binary for it")
-    if binary and activation in _RELU:
-        raise NetworkError(
-            f"{what}: leaves {activation}, so that its signs are all +1 and binary would keep nothing of it; train the "
-            f"network with activation 'sign', or use another format"
-        )
 
 
 def _needs_float_rule(network: FloatNetwork, layer: FloatLayer, pairs: Mapping[str, Pair], flow: Flow) -> bool:
@@ -299,13 +287,12 @@ def _needs_float_rule(network: FloatNetwork, layer: FloatLayer, pairs: Mapping[s
     return any(form.datapath in FLOATING for form in forms) or flow.written[layer.name].datapath in ("binary", "shift")
 
 
-def _multiply(
+def multiply(
     builder: TraceBuilder, layer: FloatLayer, sources: list[str], weight: QTensor | None, common: dict[str, Any]
 ) -> str:
     """Add a layer of the array to the trace; return the name of its output."""
     meta = layer.meta
-    assert not isinstance(meta, Vector)
-    activation = "none" if meta.activation == "sign" else meta.activation  # the binary format takes the sign
+    activation = "none" if layer.activation == "sign" else layer.activation  # the binary format takes the sign
     common = {**common, "bias": layer.bias, "activation": activation}
     if isinstance(meta, Matmul):
         return builder.matmul(layer.name, *sources, transpose_other=meta.transpose_other, **common)
@@ -326,7 +313,7 @@ def _multiply(
     )
 
 
-def _stored(reference: Float64, *, last: bool) -> NDArray[Any]:
+def stored(reference: Float64, *, last: bool) -> NDArray[Any]:
     """Return a reference in few bits: float32 for the network's outputs, where ties would change classes; float16 in
     between, if its range suffices.
     """
@@ -334,12 +321,3 @@ def _stored(reference: Float64, *, last: bool) -> NDArray[Any]:
     if not last and largest <= float(np.finfo(np.float16).max):
         return reference.astype(np.float16)
     return reference.astype(np.float32) if largest <= float(np.finfo(np.float32).max) else reference
-
-
-@contextmanager
-def _naming(what: str) -> Iterator[None]:
-    """Put what is quantized before the message of an error."""
-    try:
-        yield
-    except (FormatError, ShapeError) as error:
-        raise NetworkError(f"{what}: {error}") from None

@@ -257,6 +257,11 @@ def test_what_cannot_be_is_refused_by_name(network, options, error, words):
         quantized(small(network) if network else None, **options)
 
 
+def test_an_activation_has_one_format():
+    with pytest.raises(NetworkError, match=r"'input' is taken in several formats \('queries' takes int8, 'keys' takes"):
+        quantized(attention(), overrides={"keys": ("int8", "int4")})
+
+
 def test_a_channel_of_zeros_has_no_binary_scale():
     network = small()
     network.layers[1].weight[3] = 0

@@ -8,10 +8,11 @@ from accelsim import formats, load_config, simulate
 from accelsim.errors import NetworkError, UnsupportedLayerError
 from accelsim.quantize.convert import quantize_network
 from accelsim.quantize.evaluate import evaluate
-from accelsim.quantize.layers import Conv2d, Linear, Vector
+from accelsim.quantize.layers import Conv2d, Linear
 from accelsim.quantize.network import FloatLayer, FloatNetwork
 from accelsim.quantize.network_file import load_network, save_network
 from accelsim.quantize.requantizer import Requantizer, requantized
+from accelsim.quantize.vector_layers import Softmax, Vector
 
 
 def residual(channels=32, batch=6):
@@ -163,10 +164,35 @@ def test_a_calibration_of_its_own_is_walked_apart():
 
 
 def test_an_activation_that_two_layers_want_differently_is_converted():
-    trace = quantize_network(attention(), weights="int8", activations="int8", overrides={"keys": ("int8", "int4")})
+    pairs = {"queries": ("int8", "int8"), "keys": ("int8", "int4"), "scores": ("int8", "int8")}
+    trace = requantized(attention(), pairs, ranges="minmax")
     assert trace.tensor_meta("input").format == "int8"
     assert trace.layers[1].name == "input.to_int4"
     assert trace.layers[2].input == "input.to_int4.out"
+
+
+def test_the_quantizer_takes_such_networks_and_other_ranges(requantizer):
+    """quantize_network of a network with operators is the Requantizer's; without them, ranges alone make it so."""
+    trace = quantize_network(residual(), weights="int4", activations="int6", ranges="mse", name="residual")
+    assert trace.digest == requantizer.trace(dict.fromkeys(ARRAY, ("int4", "int6"))).digest
+    few = [quantize_network(small(), weights="int3", activations="int3", ranges=each) for each in ("minmax", "mse")]
+    assert float(few[1].output_factors("conv1")[1]) < float(few[0].output_factors("conv1")[1])
+
+
+def test_without_ranges_of_its_own_it_is_the_plain_quantizer():
+    """Both ways from a float network to a trace are one for a chain of layers with minmax."""
+    network = small()
+    pairs = {layer.name: ("int5", "int6") for layer in network.layers}
+    one = quantize_network(network, weights="int5", activations="int6", name="one")
+    assert requantized(network, pairs, ranges="minmax", name="one").digest == one.digest
+
+
+def test_layers_of_transformers_are_left_to_the_quantizer():
+    network = attention()
+    soft = FloatLayer(Softmax(name="shares", input="scores"))
+    whole = FloatNetwork("attention", network.inputs, [*network.layers, soft])
+    with pytest.raises(NetworkError, match="layer 'shares': softmax has one format"):
+        requantized(whole, dict.fromkeys(("queries", "keys", "scores"), ("int8", "int8")))
 
 
 def test_ranges_of_least_error_lose_less_at_four_bits():
