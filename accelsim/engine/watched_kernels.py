@@ -284,9 +284,7 @@ def os_folds(
     steps = CYCLES + rows
     column_folds = (columns + cols - 1) // cols
     words = np.zeros((steps + COLUMNS + 2) * COLUMNS, np.int32)
-    troubled = np.zeros(
-        rows // TOGETHER, np.uint8
-    )  # rows of registers that overflowed in their last tile may do so again
+    troubled = np.zeros(rows // TOGETHER, np.uint8)  # what overflowed in the last tile may do so again
     for fold in range(folds):
         for q in range(w.shape[0]):
             psums, misfits, weights = acc[fold, q], counts[fold, q], w[q]
@@ -645,11 +643,12 @@ def ws_rows(
 ) -> None:  # fmt: skip
     """Stream rows first_row .. last_row - 1 of one GEMM past all its passes, weight-stationary.
 
-    a [T, F * rows], w [Q, F * rows * 64] : completed with zeros to F folds of K. Beyond its `streamed` rows a has rows of
-        zeros, one at least, behind which registers are zero again; T, first_row and last_row are multiples of 4
+    a [T, F * rows], w [Q, F * rows * 64] : completed with zeros to F folds of K. Beyond its `streamed` rows a has rows
+        of zeros, one at least, behind which registers are zero again; T, first_row and last_row are multiples of 4
     used_rows : PE rows that the last fold travels (`rows`, or fewer with skip_unused)
     low .. saturates, acc_low .. acc_saturates : limits of the psum registers and of the accumulators; see `os_folds`
-    narrow : accumulators are narrow_acc, plus half of their range, else wide_acc; [Q, streamed * 64], preloaded; updated
+    narrow : accumulators are narrow_acc, plus half of their range, else wide_acc; preloaded; updated
+        [Q, streamed * 64]
     psum_counts, acc_counts [Q, streamed * 64] : overflows of each output; added to
     starts [column folds * F] : first cycle of each pass
     keep, *_found, *_toggles, *_overflows : as in `os_folds`

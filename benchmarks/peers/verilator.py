@@ -82,9 +82,11 @@ class Stimulus:
         return len(self.records)
 
 
-def pass_cycles(dataflow: Dataflow, size: int, length: int) -> int:
-    """Return the cycles of a pass, of `length` steps of K (os) or streamed rows (ws): docs/timing.md, section 3."""
-    del dataflow  # load and drain take as long as one another
+def pass_cycles(size: int, length: int) -> int:
+    """Return the cycles of a pass of `length` steps of K (os), or streamed rows (ws): docs/timing.md, section 3.
+
+    The load of the one takes as long as the drain of the other.
+    """
     return length + 3 * size - 2
 
 
@@ -95,7 +97,7 @@ def stimulus(array: Array, dataflow: Dataflow, size: int, length: int, tiles: in
     cycle before its first cycle.
     """
     rng = np.random.default_rng(0)
-    period = pass_cycles(dataflow, size, length)
+    period = pass_cycles(size, length)
     records = np.zeros((tiles * period + 1, 1 + 2 * size), np.int8)
     where, expected, done = [], [], []
     for tile in range(tiles):
@@ -163,7 +165,7 @@ def _wide(array: np.ndarray) -> np.ndarray:
 
 
 def simulate(program: Path, work: Stimulus) -> tuple[float, np.ndarray, np.ndarray]:
-    """Return the CPU seconds of the simulation loop alone, the results that left the array, and the cycles of `done`."""
+    """Return the CPU seconds of the simulation loop, the results that left the array, and the cycles of `done`."""
     size = (work.records.shape[1] - 1) // 2
     with tempfile.TemporaryDirectory() as folder:
         given, got = Path(folder) / "in", Path(folder) / "out"
