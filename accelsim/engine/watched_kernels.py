@@ -85,6 +85,15 @@ def word(exact: int, held: int, before: int, mask: int) -> int:
 
 
 @njit
+def pair_columns(words: I32, steps: int, apart: int, half: int) -> None:
+    """Add the second half of the first 2 * half words of each row to the first half of the row `apart` steps later."""
+    for s in range(steps, apart - 1, -1):
+        to, source = np.uintp((s + 1) * COLUMNS), np.uintp((s + 1 - apart) * COLUMNS) + half
+        for x in range(half):
+            words[to + x] += words[source + x]
+
+
+@njit
 def settle(
     words: I32, steps: int, levels: int, column_of: I64, first_column: int, columns: int, cols: int, starts: I64,
     first_pass: int, passes_apart: int, first_cycle: int, toggles: I64, overflows: I64,
@@ -102,12 +111,17 @@ def settle(
     toggles, overflows : int64 [cycles of the layer + 1], added to
     """
     rows = steps + (1 << levels)
-    for level in range(levels):
-        half = np.uintp(COLUMNS >> (level + 1))
-        for s in range(rows, (1 << level) - 1, -1):
-            to, source = np.uintp((s + 1) * COLUMNS), np.uintp((s + 1 - (1 << level)) * COLUMNS) + half
-            for x in range(half):
-                words[to + x] += words[source + x]
+    for level in range(levels):  # halves that are known when this is compiled become SIMD instructions
+        if level == 0:
+            pair_columns(words, rows, 1, np.uintp(32))
+        elif level == 1:
+            pair_columns(words, rows, 2, np.uintp(16))
+        elif level == 2:
+            pair_columns(words, rows, 4, np.uintp(8))
+        elif level == 3:
+            pair_columns(words, rows, 8, np.uintp(4))
+        else:
+            pair_columns(words, rows, 1 << level, np.uintp(COLUMNS >> (level + 1)))
     for x in range(COLUMNS >> levels):
         column = first_column + column_of[x]
         if column < columns:
@@ -115,8 +129,8 @@ def settle(
             cycle = starts[number] + first_cycle + column % cols
             for s in range(rows):
                 both = words[np.uintp((s + 1) * COLUMNS + x)]
-                if both != 0:
-                    toggles[cycle + s] += both & TOGGLES
+                toggles[cycle + s] += both & TOGGLES
+                if both >> SHIFT:
                     overflows[cycle + s] += both >> SHIFT
     words[: (rows + 2) * COLUMNS] = 0
 
@@ -124,19 +138,19 @@ def settle(
 @njit
 def total(
     words: I32, steps: int, levels: int, column_of: I64, first_column: int, columns: int, cols: int, starts: I64,
-    first_pass: int, passes_apart: int, first_cycle: int, keep: bool, found: I64, toggles: I64, overflows: I64,
+    first_pass: int, passes_apart: int, first_cycle: int, events: int, keep: bool, found: I64, toggles: I64,
+    overflows: I64,
 ) -> None:  # fmt: skip
-    """Add a piece's words to `found` [3], and, to `keep` them, to every cycle's; clear them. See `settle`."""
-    misfits = np.int64(0)
+    """Add a piece's words, in which there are so many overflows, to `found` [3], and, to `keep` them, to every cycle's;
+    clear them. See `settle`.
+    """
     for row in range(0, steps + 1, TOTALLED):  # so few rows that int32 sums cannot overflow
-        low, high = np.int32(0), np.int32(0)
+        bits = np.int32(0)
         for x in range(np.uintp(row * COLUMNS), np.uintp(min(row + TOTALLED, steps + 1) * COLUMNS)):
-            low = np.int32(low + np.int32(words[x] & np.int32(TOGGLES)))
-            high = np.int32(high + np.int32(words[x] >> np.int32(SHIFT)))
-        found[BITS] += low
-        misfits += high
-    found[MISFITS] += misfits
-    if misfits > 0:
+            bits = np.int32(bits + np.int32(words[x] & np.int32(TOGGLES)))
+        found[BITS] += bits
+    found[MISFITS] += events
+    if events > 0:
         for x in range(COLUMNS):
             column = first_column + column_of[x]
             if column < columns:
@@ -291,6 +305,7 @@ def os_folds(
             psums[:] = offset
             troubled[:] = 0
             for start in range(0, length, CYCLES):
+                piece = 0
                 for k in range(start, min(start + CYCLES, length), UNROLLED):
                     for i in range(0, rows, TOGETHER):
                         s = k - start + i
@@ -306,9 +321,10 @@ def os_folds(
                                 unused, saturates, offset,
                             )  # fmt: skip
                         troubled[i // TOGETHER] = events > 0
+                        piece += events
                 total(
                     words, min(CYCLES, length - start) + rows, levels, column_of, q * COLUMNS, columns, cols, starts,
-                    fold * column_folds, 1, start, keep, found, toggles, overflows,
+                    fold * column_folds, 1, start, piece, keep, found, toggles, overflows,
                 )  # fmt: skip
             for x in range(np.uintp(rows * COLUMNS)):
                 psums[x] -= offset
@@ -551,24 +567,29 @@ def ws_exact_row(
 
 @njit
 def ws_group_exact(
-    a: I32, row0: int, k0: int, r: int, w: I32, psums: I32, before: I32, after: I32, words: I32, s: int, counts: I32,
-    low: int, high: int, mask: int, unused: int, saturates: bool, offset: int,
+    a: I32, row0: int, k0: int, r: int, w: I32, psums: I32, before: I32, between: I32, after: I32, words: I32, s: int,
+    counts: I32, low: int, high: int, mask: int, unused: int, saturates: bool, offset: int,
 ) -> int:  # fmt: skip
-    """Do what `ws_group` does, in full; return the overflows."""
+    """Do what `ws_group` does, in full; return the overflows.
+
+    between [R * 64] : scratch; what is read and written must be two arrays, else the compiler keeps loops out of SIMD
+    """
     psums[:] = offset
     counts[:] = 0
     events, i = 0, 0
     while i + ROWS <= r:
         for pair in range(2):
             events += ws_exact(
-                a, row0 + 2 * pair, k0 + i, w, psums, pair, before if pair == 0 else after, after, i, words,
-                s + i + 2 * pair, counts, low, high, mask, unused, saturates, offset,
+                a, row0 + 2 * pair, k0 + i, w, psums, pair, before if pair == 0 else between,
+                between if pair == 0 else after, i, words, s + i + 2 * pair, counts, low, high, mask, unused,
+                saturates, offset,
             )  # fmt: skip
         i += ROWS
     while i < r:
         for row in range(TOGETHER):
+            held = before if row == 0 else (between if row % 2 == 1 else after)
             events += ws_exact_row(
-                a[row0 + row, k0 + i], k0 + i, w, psums, row, before if row == 0 else after, after, i, words,
+                a[row0 + row, k0 + i], k0 + i, w, psums, row, held, between if row % 2 == 0 else after, i, words,
                 s + i + row, counts, low, high, mask, unused, saturates, offset,
             )  # fmt: skip
         i += 1
@@ -576,49 +597,61 @@ def ws_group_exact(
 
 
 @njit
-def accumulate_clean(psums: I32, row: int, offset: int, acc: I32, words: I32, s: int) -> int:
-    """Add a row of psums that leaves the array to accumulators acc [64] as if none could overflow; return the bits set.
+def accumulate_clean(psums: I32, offset: int, acc: I32, words: I32, s: int) -> int:
+    """Add rows of psums that leave the array to accumulators acc [rows * 64] as if none could overflow; return the bits
+    set.
 
     acc : plus an offset of their own, as psums are
+    s : place in `words` of the first row; a row later, a cycle later
     """
-    to, mine, found = np.uintp((s + 1) * COLUMNS), np.uintp(row * COLUMNS), np.int32(0)
-    for j in range(np.uintp(COLUMNS)):
-        before = acc[j]
-        after = np.int32(before + np.int32(psums[mine + j] - offset))
+    to, found = np.uintp((s + 1) * COLUMNS), np.int32(0)
+    for x in range(np.uintp(acc.size)):
+        before = acc[x]
+        after = np.int32(before + np.int32(psums[x] - offset))
         found = np.int32(found | after)
-        words[to + j] += ones(np.int32(before ^ after))
-        acc[j] = after
+        words[to + x] += ones(np.int32(before ^ after))
+        acc[x] = after
     return found
 
 
 @njit
-def accumulate_take_back(psums: I32, row: int, offset: int, acc: I32, words: I32, s: int) -> None:
+def accumulate_take_back(psums: I32, offset: int, acc: I32, words: I32, s: int) -> None:
     """Undo what `accumulate_clean` did."""
-    to, mine = np.uintp((s + 1) * COLUMNS), np.uintp(row * COLUMNS)
-    for j in range(np.uintp(COLUMNS)):
-        before = np.int32(acc[j] - np.int32(psums[mine + j] - offset))
-        words[to + j] -= ones(np.int32(before ^ acc[j]))
-        acc[j] = before
+    to = np.uintp((s + 1) * COLUMNS)
+    for x in range(np.uintp(acc.size)):
+        before = np.int32(acc[x] - np.int32(psums[x] - offset))
+        words[to + x] -= ones(np.int32(before ^ acc[x]))
+        acc[x] = before
 
 
 @njit
 def accumulate(
-    psums: I32, row: int, offset: int, acc: NDArray[np.signedinteger], acc_offset: int, counts: I32, words: I32, s: int,
+    psums: I32, offset: int, acc: NDArray[np.signedinteger], acc_offset: int, counts: I32, words: I32, s: int,
     low: int, high: int, mask: int, unused: int, saturates: bool,
-) -> None:  # fmt: skip
-    """Add a row of psums that leaves the array (of `psums`) to accumulators acc [64], in full.
+) -> int:  # fmt: skip
+    """Do what `accumulate_clean` does, in full; return the overflows.
 
     acc : int64, or int32; plus acc_offset
+    counts [rows * 64] : of each accumulator, added to
     """
-    to, mine = np.uintp((s + 1) * COLUMNS), np.uintp(row * COLUMNS)
-    for j in range(np.uintp(COLUMNS)):
-        before = np.int64(acc[j]) - acc_offset
-        exact = before + np.int32(psums[mine + j] - offset)
+    to, misfits = np.uintp((s + 1) * COLUMNS), 0
+    for x in range(np.uintp(acc.size)):
+        before = np.int64(acc[x]) - acc_offset
+        exact = before + np.int32(psums[x] - offset)
         held = clamped(exact, low, high) if saturates else (exact << unused) >> unused
         misfit = np.int32(exact != held)
-        words[to + j] += np.int32(ones64((held ^ before) & mask)) + (misfit << SHIFT)
-        counts[j] += misfit
-        acc[j] = held + acc_offset
+        words[to + x] += np.int32(ones64((held ^ before) & mask)) + (misfit << SHIFT)
+        counts[x] += misfit
+        misfits += misfit
+        acc[x] = held + acc_offset
+    return misfits
+
+
+@njit
+def add(to: I32, counts: I32) -> None:
+    """Add to `to` as many of `counts` as it has."""
+    for x in range(np.uintp(to.size)):
+        to[x] += counts[x]
 
 
 @njit
@@ -647,8 +680,8 @@ def ws_rows(
         of zeros, one at least, behind which registers are zero again; T, first_row and last_row are multiples of 4
     used_rows : PE rows that the last fold travels (`rows`, or fewer with skip_unused)
     low .. saturates, acc_low .. acc_saturates : limits of the psum registers and of the accumulators; see `os_folds`
-    narrow : accumulators are narrow_acc, plus half of their range, else wide_acc; preloaded; updated
-        [Q, streamed * 64]
+    narrow : accumulators are narrow_acc, plus half of their range, else wide_acc; [Q, streamed * 64], preloaded;
+        updated
     psum_counts, acc_counts [Q, streamed * 64] : overflows of each output; added to
     starts [column folds * F] : first cycle of each pass
     keep, *_found, *_toggles, *_overflows : as in `os_folds`
@@ -662,6 +695,7 @@ def ws_rows(
     acc_words = np.zeros_like(words)
     psums, counts = np.zeros(TOGETHER * COLUMNS, np.int32), np.zeros(TOGETHER * COLUMNS, np.int32)
     registers = np.zeros((2, folds, rows * COLUMNS), np.int32)  # as they were, and as they become
+    between = np.zeros(rows * COLUMNS, np.int32)
     troubled = np.zeros(folds, np.uint8)  # folds whose psums overflowed in the last group may do so again
     for q in range(w.shape[0]):
         weights = w[q]
@@ -678,50 +712,46 @@ def ws_rows(
             stop = min(start + CYCLES, last_row)
             for fold in range(folds):
                 r, k0 = rows if fold < folds - 1 else used_rows, fold * rows
+                psum_piece, acc_piece = 0, 0
                 for m in range(start, stop, TOGETHER):
                     odd = (m - first_row) // TOGETHER % 2
                     before, after = registers[odd, fold], registers[1 - odd, fold]
+                    at, end = m * COLUMNS, min(m + TOGETHER, streamed) * COLUMNS
                     clean = False
                     if troubled[fold] == 0:
                         bits = ws_group(a, m, k0, r, weights, psums, before, after, words, m - start, offset)
                         clean = (bits & ~mask) == 0
                         if not clean:
                             ws_take_back(a, m, k0, r, weights, psums, before, words, m - start, offset)
-                    used = min(TOGETHER, streamed - m)
                     if not clean:
-                        troubled[fold] = (
-                            ws_group_exact(
-                                a, m, k0, r, weights, psums, before, after, words, m - start, counts,
-                                low, high, mask, unused, saturates, offset,
-                            )
-                            > 0
+                        events = ws_group_exact(
+                            a, m, k0, r, weights, psums, before, between, after, words, m - start, counts,
+                            low, high, mask, unused, saturates, offset,
                         )  # fmt: skip
-                        for x in range(used * COLUMNS):
-                            psum_counts[q, m * COLUMNS + x] += counts[x]
-                    for row in range(used):
-                        at, s = (m + row) * COLUMNS, m + row - start + r - 1
-                        if narrow:
-                            own = narrow_acc[q, at : at + COLUMNS]
-                            if accumulate_clean(psums, row, offset, own, acc_words, s) & beyond == 0:
-                                continue
-                            accumulate_take_back(psums, row, offset, own, acc_words, s)
-                            accumulate(
-                                psums, row, offset, own, acc_offset, acc_counts[q, at : at + COLUMNS], acc_words, s,
+                        psum_piece += events
+                        troubled[fold] = events > 0
+                        add(psum_counts[q, at:end], counts)
+                    s = m - start + r - 1
+                    if narrow:
+                        clean = accumulate_clean(psums, offset, narrow_acc[q, at:end], acc_words, s) & beyond == 0
+                        if not clean:
+                            accumulate_take_back(psums, offset, narrow_acc[q, at:end], acc_words, s)
+                            acc_piece += accumulate(
+                                psums, offset, narrow_acc[q, at:end], acc_offset, acc_counts[q, at:end], acc_words, s,
                                 acc_low, acc_high, acc_mask, acc_unused, acc_saturates,
                             )  # fmt: skip
-                        else:
-                            accumulate(
-                                psums, row, offset, wide_acc[q, at : at + COLUMNS], 0,
-                                acc_counts[q, at : at + COLUMNS], acc_words, s,
-                                acc_low, acc_high, acc_mask, acc_unused, acc_saturates,
-                            )  # fmt: skip
+                    else:
+                        acc_piece += accumulate(
+                            psums, offset, wide_acc[q, at:end], 0, acc_counts[q, at:end], acc_words, s,
+                            acc_low, acc_high, acc_mask, acc_unused, acc_saturates,
+                        )  # fmt: skip
                 total(
                     words, stop - start + rows, levels, column_of, q * COLUMNS, columns, cols, starts, fold, folds,
-                    start, keep, psum_found, psum_toggles, psum_overflows,
+                    start, psum_piece, keep, psum_found, psum_toggles, psum_overflows,
                 )  # fmt: skip
                 total(
                     acc_words, stop - start + rows, levels, column_of, q * COLUMNS, columns, cols, starts, fold,
-                    folds, start, keep, acc_found, acc_toggles, acc_overflows,
+                    folds, start, acc_piece, keep, acc_found, acc_toggles, acc_overflows,
                 )  # fmt: skip
 
 

@@ -103,24 +103,30 @@ def in_blocks(array: NDArray[Any], length: int, dtype: type[np.generic], order: 
     """Return [K, N] as blocks of 64 columns [Q, length * 64], completed with zeros."""
     rows, columns = array.shape
     found = np.zeros((-(-columns // order.size), length, order.size), dtype)
-    for block, first in zip(found, range(0, columns, order.size), strict=True):
+    for block, (first, places) in zip(found, _blocks(columns, order), strict=True):
         part = array[:, first : first + order.size]
-        block[:rows, _places(order, part.shape[1])] = part
+        block[:rows, places] = part
     return found.reshape(found.shape[0], -1)
 
 
 def out_of_blocks(blocks: NDArray[Any], to: NDArray[Any], order: Int64) -> None:
-    """Write blocks of 64 columns [Q, rows * 64] to the rows and columns that `to` has."""
-    rows, columns = to.shape
-    for block, first in zip(blocks, range(0, columns, order.size), strict=True):
-        part = to[:, first : first + order.size]
-        part[...] = block.reshape(-1, order.size)[:rows, _places(order, part.shape[1])]
+    """Write blocks of 64 columns to rows and columns.
+
+    blocks [Q, ..., rows * 64], to [..., rows, columns] : of blocks that have more rows than `to` has, the first
+        ones are taken
+    """
+    *_, rows, columns = to.shape
+    blocks = blocks.reshape(*blocks.shape[:-1], blocks.shape[-1] // order.size, order.size)
+    for block, (first, places) in zip(blocks, _blocks(columns, order), strict=True):
+        to[..., first : first + order.size] = block[..., :rows, :][..., places]
 
 
-def _places(order: Int64, columns: int) -> Int64 | slice:
-    """Return the places of a block's first columns."""
-    places = np.argsort(order)[:columns]
-    return slice(columns) if np.array_equal(places, np.arange(columns)) else places  # slices copy several times faster
+def _blocks(columns: int, order: Int64) -> list[tuple[int, Int64 | slice]]:
+    """Return the first column of each block, and the places of its columns."""
+    places = np.argsort(order)
+    in_order = np.array_equal(places, np.arange(order.size))  # slices copy several times faster
+    counts = [(first, min(order.size, columns - first)) for first in range(0, columns, order.size)]
+    return [(first, slice(count) if in_order else places[:count]) for first, count in counts]
 
 
 def thread_shares(items: int, threads: int) -> list[tuple[int, int]]:

@@ -98,11 +98,13 @@ class OutputStationary(WatchedLayer):
             limits.low, limits.high, limits.mask, limits.unused, limits.saturates, held, counts, keep, found[0],
             *cycles[:2],
         )  # fmt: skip
-        for to, source in ((psums, held), (overflows, counts))[: 2 if found[0, 1] else 1]:
-            for f in range(first, last):
-                part = to[f * plan.rows : (f + 1) * plan.rows]
-                out_of_blocks(source[f - first], part, order)
         rows = slice(first * plan.rows, last * plan.rows)
+        for to, source in ((psums[rows], held), (overflows[rows], counts))[: 2 if found[0, 1] else 1]:
+            whole = to.shape[0] // plan.rows
+            full = to[: whole * plan.rows].reshape(whole, plan.rows, shape.n)
+            out_of_blocks(source[:whole].swapaxes(0, 1), full, order)
+            if whole < last - first:
+                out_of_blocks(source[-1], to[whole * plan.rows :], order)
         kernels.os_drain(
             psums[rows], self.bias_in.held[b], plan.rows, plan.cols, timeline.drained[own],
             timeline.rows[own], acc_limits.low, acc_limits.high, acc_limits.mask, acc_limits.unused,
