@@ -33,6 +33,8 @@ ORDER = [
     "ppu",
     "energy",
     "report",
+    "plots",
+    "html",
     "simulation",
     "cli",
     "__main__",
