@@ -131,7 +131,7 @@ def _time_table(report: RunReport, totals: Totals, page: Page) -> None:
 
 
 def _energy_table(report: RunReport, totals: Totals, page: Page) -> None:
-    unit, size = _unit([totals.total_energy_pj], _UNITS_PJ)
+    unit, size = _unit([totals.total_energy_pj], _energy_units(report))
     shown = [name for name in COMPONENTS if totals.energy_pj[name]]
     columns = [
         Column(
@@ -214,6 +214,18 @@ def _alarm(count: int | None) -> str:
 # -- cells ------------------------------------------------------------------------------------------------------------
 
 
+def _energy_units(report: RunReport) -> dict[str, float]:
+    """Return the units that the report's energies may be shown in."""
+    return {"relative": 1.0, "10^6 relative": 1e6} if report.energy_unit == "relative" else _UNITS_PJ
+
+
+def _energy_delay(report: RunReport, totals: Totals) -> str:
+    """Return the product of energy and latency of one inference in words."""
+    if report.energy_unit == "relative":
+        return f"energy-delay product {totals.energy_delay_pj_us:,.4g} relative µs"
+    return f"energy-delay product {totals.energy_delay_pj_us * 1e-18:,.4g} J s"
+
+
 def _unit(values: Iterable[float], units: dict[str, float]) -> tuple[str, float]:
     """Return the unit in which the largest value has up to four digits before the point, and its size."""
     largest = max(values, default=0.0)
@@ -252,12 +264,18 @@ def _bits(register: RegisterReport) -> str:
 
 def _summary(report: RunReport, totals: Totals) -> Iterable[tuple[str, str]]:
     energy, latency = totals.energy_per_inference_pj, totals.latency_per_inference_us
-    (energy_unit, energy_size), (time_unit, time_size) = _unit([energy], _UNITS_PJ), _unit([latency], _UNITS_US)
+    energy_unit, energy_size = _unit([energy], _energy_units(report))
+    time_unit, time_size = _unit([latency], _UNITS_US)
+    power = "" if totals.average_power_mw is None else f"; average power {totals.average_power_mw:,.2f} mW"
     yield (
         f"Per inference (batch of {report.batch}): {latency / time_size:,.2f} {time_unit}, "
-        f"{energy / energy_size:,.2f} {energy_unit}; average power {totals.average_power_mw:,.2f} mW.",
+        f"{energy / energy_size:,.2f} {energy_unit}{power}.",
         "",
     )
+    if totals.energy_per_mac_pj is not None:
+        rate = "" if totals.tops_per_watt is None else f"; {totals.tops_per_watt:,.3g} TOPS/W"
+        unit = "relative" if report.energy_unit == "relative" else "pJ"
+        yield f"Per MAC: {totals.energy_per_mac_pj:,.3g} {unit}{rate}; {_energy_delay(report, totals)}.", ""
     if report.area_um2:
         logic = {name: um2 for name, um2 in report.area_um2.items() if name != "buffer"}
         total = math.fsum(logic.values())

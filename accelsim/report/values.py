@@ -200,7 +200,11 @@ class Totals:
     """The layers added up. Energies and counts are sums; the layers run one after another.
 
     mismatches, verified : sums over the layers that were compared; None: none was
-    average_power_mw : energy / latency
+    average_power_mw : energy / latency; None where energies are relative
+    energy_per_mac_pj : pJ for each useful multiply-accumulate, everything charged; None without any
+    tops_per_watt : useful operations (two a multiply-accumulate) a pJ, which is 10**12 a second and watt; None where
+        energies are relative
+    energy_delay_pj_us : energy times latency of one inference, pJ us (10**-18 J s)
     """
 
     macs: int
@@ -212,7 +216,10 @@ class Totals:
     energy_pj: ComponentEnergy
     total_energy_pj: float
     energy_per_inference_pj: float
-    average_power_mw: float
+    average_power_mw: float | None
+    energy_per_mac_pj: float | None
+    tops_per_watt: float | None
+    energy_delay_pj_us: float
     psum_overflows: int
     accumulator_overflows: int
     clamped_outputs: int
@@ -226,6 +233,7 @@ class RunReport:
 
     config : the resolved configuration, ``HardwareConfig.model_dump(mode="json")``; any mapping is frozen
     config_digest, trace_digest, energy_table_digest : identify exactly what was run
+    energy_unit : "pJ"; or "relative": whatever is called pJ is in the unit of a table of relative prices
     engine : the engine that computed; all give the same numbers
     clock_mhz : of the array, MHz
     peak_macs_per_cycle : rows * cols * lanes of the array; each layer has its own
@@ -250,6 +258,7 @@ class RunReport:
     peak_macs_per_cycle: int
     energy_table: str
     energy_table_digest: str
+    energy_unit: str = "pJ"
     batch: int
     area_um2: Mapping[str, Any] = field(default_factory=FrozenDocument)
     accuracy: NetworkAccuracy | None = None
@@ -286,6 +295,7 @@ class RunReport:
         latency_us = cycles.total / self.clock_mhz
         energy_pj = ComponentEnergy.sum(layer.energy_pj for layer in self.layers)
         total_energy_pj = math.fsum(layer.total_energy_pj for layer in self.layers)
+        relative = self.energy_unit == "relative"
         return Totals(
             macs=macs,
             cycles=cycles,
@@ -296,7 +306,10 @@ class RunReport:
             energy_pj=energy_pj,
             total_energy_pj=total_energy_pj,
             energy_per_inference_pj=total_energy_pj / self.batch,
-            average_power_mw=total_energy_pj / latency_us / 1000 if latency_us else 0.0,  # pJ / us = uW
+            average_power_mw=None if relative else total_energy_pj / latency_us / 1000 if latency_us else 0.0,  # uW
+            energy_per_mac_pj=total_energy_pj / macs if macs else None,
+            tops_per_watt=None if relative or not total_energy_pj else 2 * macs / total_energy_pj,
+            energy_delay_pj_us=total_energy_pj / self.batch * (latency_us / self.batch),
             psum_overflows=sum(layer.overflow.psum.count for layer in self.layers),
             accumulator_overflows=sum(layer.overflow.accumulator.count for layer in self.layers),
             clamped_outputs=sum(layer.overflow.output_clamp for layer in self.layers),
