@@ -66,6 +66,8 @@ class LayerNeeds:
     output : what the layer writes
     vector_cycles : cycles of the vector unit (plan is None)
     windows : of a convolution: rows of its GEMM are windows that overlap in the input tensor; None: rows of a matrix
+    shared : how many of the layer's matrix products share each matrix of the first and of the second operand (a matmul
+        that broadcasts; else 1)
     output_leaves : the output is a result of the network: it goes to DRAM even if a later layer finds it on chip
     """
 
@@ -77,6 +79,7 @@ class LayerNeeds:
     output: TensorNeed
     vector_cycles: int = 0
     windows: Windows | None = None
+    shared: tuple[int, int] = (1, 1)
     output_leaves: bool = False
 
 

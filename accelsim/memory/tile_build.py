@@ -45,7 +45,7 @@ class Tiles:
 
     def loads(self, operand: str) -> Int64:
         """Return the bits that each tile loads of an operand; 0 where its buffer has them already."""
-        layer, bits = self.layer, self.layer.bits[operand]
+        layer, bits = self.layer, self._bits(operand)
         if not bits:
             return np.zeros(self.count, np.int64)
         outside = ("b" + self.choice.order)[: self.choice.levels[operand]]
@@ -58,15 +58,15 @@ class Tiles:
 
     def resident(self, operand: str) -> Int64:
         """Return the bits that each tile's part of an operand takes in its buffer."""
-        layer = self.layer
-        outside = ("b" + self.choice.order)[: self.choice.levels[operand]]
-        held = self._held(operand, outside)
-        each: Int64 = (
-            -(-held * layer.bits[operand] // layer.elements[operand])
-            if _small(layer, operand)
-            else np.array([-(-int(count) * layer.bits[operand] // layer.elements[operand]) for count in held], np.int64)
-        )
+        whole, bits = self.layer.elements[operand], self._bits(operand)
+        held = self._held(operand, ("b" + self.choice.order)[: self.choice.levels[operand]])
+        if whole * bits >= 1 << 62:
+            return np.array([-(-int(count) * bits // whole) for count in held], np.int64)
+        each: Int64 = -(-held * bits // whole)
         return each
+
+    def _bits(self, operand: str) -> int:
+        return self.layer.moved_bits(operand, self.choice.levels[operand])
 
     def _held(self, operand: str, outside: str) -> Int64:
         """Return the elements that each tile adds to what the buffer keeps while the loops `outside` stand still."""
@@ -219,10 +219,6 @@ def spread(bits: int, elements: Int64, whole: int) -> Int64:
     else:
         totals = running * bits // whole
     return np.diff(totals, prepend=0)
-
-
-def _small(layer: Layer, operand: str) -> bool:
-    return layer.elements[operand] * layer.bits[operand] < 1 << 62
 
 
 def _steps(layer: Layer, start: int, end: int) -> int:

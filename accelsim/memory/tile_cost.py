@@ -15,32 +15,6 @@ Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
-class Grid:
-    """Candidates: sizes and trips by dimension, shaped to broadcast to [b, m, n, k]."""
-
-    sizes: dict[str, Int64]
-    trips: dict[str, Int64]
-    folds: dict[str, Int64]
-
-    @classmethod
-    def of(cls, layer: Layer, candidates: dict[str, Int64]) -> Grid:
-        """Return the grid of all combinations of the candidates."""
-        sizes, trips, folds = {}, {}, {}
-        for axis, dim in enumerate(DIMS):
-            shape = [1, 1, 1, 1]
-            shape[axis] = -1
-            sizes[dim] = candidates[dim].reshape(shape)
-            trips[dim] = -(-layer.sizes[dim] // sizes[dim])
-            folds[dim] = -(-sizes[dim] // layer.quantum[dim])
-        return cls(sizes, trips, folds)
-
-    @property
-    def tiles(self) -> Int64:
-        count: Int64 = self.trips["b"] * self.trips["m"] * self.trips["n"] * self.trips["k"]
-        return count
-
-
-@dataclass(frozen=True)
 class OperandTotals:
     """What one dimension's tiles of an operand hold, by candidate, shaped to broadcast.
 
@@ -52,30 +26,61 @@ class OperandTotals:
     whole: dict[str, int]
 
 
-def activation_totals(layer: Layer, grid: Grid) -> OperandTotals:
+@dataclass(frozen=True)
+class Grid:
+    """Candidates, by dimension, shaped to broadcast to [b, m, n, k].
+
+    sizes, trips, folds : of a full tile; tiles along the dimension; folds of the array in a full tile
+    totals : by operand, see OperandTotals
+    entry_cycles : shaped as the stream: cycles that entering anew for each piece adds
+    """
+
+    sizes: dict[str, Int64]
+    trips: dict[str, Int64]
+    folds: dict[str, Int64]
+    totals: dict[str, OperandTotals]
+    entry_cycles: Int64
+
+    @classmethod
+    def of(cls, layer: Layer, candidates: dict[str, Int64]) -> Grid:
+        """Return the grid of all combinations of the candidates."""
+        sizes, trips, folds = {}, {}, {}
+        for axis, dim in enumerate(DIMS):
+            shape = [1, 1, 1, 1]
+            shape[axis] = -1
+            sizes[dim] = candidates[dim].reshape(shape)
+            trips[dim] = -(-layer.sizes[dim] // sizes[dim])
+            folds[dim] = -(-sizes[dim] // layer.quantum[dim])
+        totals = {"weight": _plain_totals(layer, sizes), "activation": _activation_totals(layer, sizes)}
+        entry = np.zeros_like(sizes[layer.stream])
+        if layer.may_split:
+            entry.ravel()[:] = [layer.entry_cycles(int(size)) for size in sizes[layer.stream].ravel()]
+        return cls(sizes, trips, folds, totals, entry)
+
+    @property
+    def tiles(self) -> Int64:
+        count: Int64 = self.trips["b"] * self.trips["m"] * self.trips["n"] * self.trips["k"]
+        return count
+
+
+def _activation_totals(layer: Layer, sizes: dict[str, Int64]) -> OperandTotals:
     """Return pixels along m and channels along k: windows overlap, and so do taps."""
-    sizes_m, sizes_k = grid.sizes["m"].ravel(), grid.sizes["k"].ravel()
-    pixels = [tile_pixels(layer.needs.windows, *edges(layer.sizes["m"], int(size))) for size in sizes_m]
-    channels = [tile_channels(layer, *edges(layer.sizes["k"], int(size))) for size in sizes_k]
-    return OperandTotals(
-        largest={
-            "m": np.array([part.max() for part in pixels]).reshape(grid.sizes["m"].shape),
-            "k": np.array([part.max() for part in channels]).reshape(grid.sizes["k"].shape),
-        },
-        summed={
-            "m": np.array([part.sum() for part in pixels]).reshape(grid.sizes["m"].shape),
-            "k": np.array([part.sum() for part in channels]).reshape(grid.sizes["k"].shape),
-        },
-        whole={"m": layer.pixels, "k": layer.channels},
-    )
+    largest, summed = {}, {}
+    for dim in "mk":
+        largest[dim], summed[dim] = np.empty_like(sizes[dim]), np.empty_like(sizes[dim])
+        for place, size in enumerate(sizes[dim].ravel()):
+            starts, ends = edges(layer.sizes[dim], int(size))
+            held = tile_pixels(layer.needs.windows, starts, ends) if dim == "m" else tile_channels(layer, starts, ends)
+            largest[dim].flat[place], summed[dim].flat[place] = held.max(), held.sum()
+    return OperandTotals(largest, summed, whole={"m": layer.pixels, "k": layer.channels})
 
 
-def plain_totals(layer: Layer, grid: Grid, dims: str) -> OperandTotals:
-    """Return the same for an operand whose tiles do not overlap."""
-    whole = {dim: layer.sizes[dim] for dim in dims}
+def _plain_totals(layer: Layer, sizes: dict[str, Int64]) -> OperandTotals:
+    """Return the same for weights, whose tiles do not overlap."""
+    whole = {dim: layer.sizes[dim] for dim in "nk"}
     return OperandTotals(
-        largest={dim: grid.sizes[dim] for dim in dims},
-        summed={dim: np.full_like(grid.sizes[dim], whole[dim]) for dim in dims},
+        largest={dim: sizes[dim] for dim in "nk"},
+        summed={dim: np.full_like(sizes[dim], whole[dim]) for dim in "nk"},
         whole=whole,
     )
 
@@ -101,17 +106,13 @@ class Cost:
 def cost_of(layer: Layer, grid: Grid, order: str, capacity: Capacity) -> Cost:
     """Return the cost of every candidate of the grid under one loop order."""
     shape = np.broadcast_shapes(*(grid.sizes[dim].shape for dim in DIMS))
-    totals = {
-        "weight": plain_totals(layer, grid, "nk"),
-        "activation": activation_totals(layer, grid),
-    }
     traffic = np.full(shape, float(layer.bits["output"]))
     levels = {}
     for operand, room, halves in (
         ("weight", capacity.weight, capacity.weight_halves),
         ("activation", capacity.activation, capacity.activation_halves),
     ):
-        loaded, levels[operand] = _kept(layer, grid, order, operand, totals[operand], room, halves)
+        loaded, levels[operand] = _kept(layer, grid, order, operand, room, halves)
         traffic = traffic + loaded
     spilled, fits = _accumulators(layer, grid, order, capacity)
     traffic = traffic + spilled
@@ -127,10 +128,7 @@ def cost_of(layer: Layer, grid: Grid, order: str, capacity: Capacity) -> Cost:
             one_pass = one_pass & (grid.folds[dim] == 1)
     entered = np.where(cut & ~one_pass, grid.trips[layer.stream], 1)
     fits = fits & (layer.may_split | (entered == 1))
-    extra = np.zeros(shape, np.int64)
-    if layer.may_split:
-        each = [layer.entry_cycles(int(size)) for size in grid.sizes[layer.stream].ravel()]
-        extra = np.where(entered > 1, np.array(each).reshape(grid.sizes[layer.stream].shape), 0)
+    extra = np.where(entered > 1, grid.entry_cycles, 0)
     return Cost(
         traffic_bits=np.where(fits, traffic, np.inf),
         levels=levels,
@@ -140,22 +138,20 @@ def cost_of(layer: Layer, grid: Grid, order: str, capacity: Capacity) -> Cost:
     )
 
 
-def _kept(
-    layer: Layer, grid: Grid, order: str, operand: str, totals: OperandTotals, room_bits: int, halves: bool
-) -> tuple[Floats, Int64]:
+def _kept(layer: Layer, grid: Grid, order: str, operand: str, room_bits: int, halves: bool) -> tuple[Floats, Int64]:
     """Return the bits that an operand loads, and outside of how many loops its buffer's contents stay.
 
     With `level` loops fixed the buffer holds everything that the loops inside visit: the fewer are fixed, the more it
     must hold, and the less often it is loaded again. The lowest level that fits is taken; none: infinite.
     """
-    bits, relevant = layer.bits[operand], RELEVANT[operand]
+    relevant, totals = RELEVANT[operand], grid.totals[operand]
     shape = np.broadcast_shapes(*(grid.sizes[dim].shape for dim in DIMS))
     loaded, level_of = np.full(shape, np.inf), np.full(shape, 4, np.int64)
-    if not bits:
+    if not layer.bits[operand]:
         return np.zeros(shape), np.zeros(shape, np.int64)
     elements = layer.elements[operand]
     for level in range(4, -1, -1):
-        fixed = ("b" + order)[:level]
+        fixed, bits = ("b" + order)[:level], layer.moved_bits(operand, level)
         held: Int64 = grid.sizes["b"] if "b" in fixed else np.full((1, 1, 1, 1), layer.sizes["b"])
         swept: Floats = np.full((1, 1, 1, 1), float(layer.sizes["b"]))
         scopes: Int64 = np.ones((1, 1, 1, 1), np.int64)

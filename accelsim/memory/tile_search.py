@@ -11,7 +11,7 @@ from accelsim.config.dram_timing import DramTiming, resolve_dram
 from accelsim.config.model import HardwareConfig, TilePin
 from accelsim.errors import UnsupportedLayerError
 from accelsim.mapping.contract import Int64
-from accelsim.memory.tile_cost import Cost, Floats, Grid, activation_totals, cost_of
+from accelsim.memory.tile_cost import Cost, Floats, Grid, cost_of
 from accelsim.memory.tile_space import DIMS, ORDERS, Capacity, Layer, candidate_sizes
 
 LATENCY_STEP = 1.01
@@ -90,7 +90,8 @@ def estimated_cycles(layer: Layer, cost: Cost, tiles: Int64, config: HardwareCon
     that nothing hides. Without ping-pong nothing is hidden.
     """
     computing = layer.plan.cycles.total + cost.extra_cycles
-    moving = cost.traffic_bits / 8 / (dram.bytes_per_cycle * dram.channels)
+    traffic = np.where(np.isfinite(cost.traffic_bits), cost.traffic_bits, 0)  # others are never chosen
+    moving = traffic / 8 / (dram.bytes_per_cycle * dram.channels)
     moving = moving + 2 * tiles * config.dma.setup_cycles / config.dma.engines
     buffers = config.buffers
     if not (buffers.weight.ping_pong and buffers.activation.ping_pong):
@@ -161,15 +162,15 @@ def tile_bits(layer: Layer, grid: Grid, capacity: Capacity) -> dict[str, int]:
     """Return what one candidate's tile needs of each buffer at least, halves counted."""
     sizes = {dim: int(grid.sizes[dim].ravel()[0]) for dim in DIMS}
     elements, cols = layer.elements, layer.config.array.cols
-    totals = activation_totals(layer, grid)
+    largest = grid.totals["activation"].largest
     held = {
         "weight": sizes["b"] * sizes["n"] * sizes["k"],
-        "activation": sizes["b"] * int(totals.largest["m"].ravel()[0]) * int(totals.largest["k"].ravel()[0]),
+        "activation": sizes["b"] * int(largest["m"].item()) * int(largest["k"].item()),
         "output": sizes["b"] * sizes["m"] * sizes["n"],
     }
     needs = {}
     for operand, count in held.items():
-        tile = -(-layer.bits[operand] * count // elements[operand])
+        tile = -(-layer.moved_bits(operand, 4) * count // elements[operand])
         twice = 2 * tile if getattr(capacity, f"{operand}_halves") else tile
         needs[operand] = min(twice, layer.bits[operand])
     rows = {"os": 1, "ws": sizes["m"], "is": sizes["n"]}[layer.plan.dataflow]

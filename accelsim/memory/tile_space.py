@@ -67,7 +67,8 @@ class Layer:
     stream : the dimension that streams past
     may_split : the stream may be cut anywhere
     bits : packed size of what goes through each buffer, by operand; 0: it does not come from (go to) DRAM
-    live_bits : the same, whether it comes from DRAM or not
+    copies : by operand, how many matrix products share each of its matrices (broadcasting); the buffer has one where it
+        holds the whole tensor, else each product loads its own
     channels : elements of K that are different channels of a pixel (K, of a matrix)
     """
 
@@ -79,6 +80,7 @@ class Layer:
     stream: str
     may_split: bool
     bits: dict[str, int]
+    copies: dict[str, int]
     channels: int
     on_chip_input: bool
     _stream_cycles: dict[int, PassCycles] = field(default_factory=dict)
@@ -90,6 +92,12 @@ class Layer:
     @property
     def pixels(self) -> int:
         return self.sizes["m"] if self.needs.windows is None else self.needs.windows.pixels
+
+    def moved_bits(self, operand: str, level: int) -> int:
+        """Return the bits of an operand, spread over all matrix products, where `level` loops lie outside of what its
+        buffer keeps.
+        """
+        return self.bits[operand] * (1 if level == 0 else self.copies[operand])
 
     @property
     def elements(self) -> dict[str, int]:
@@ -150,6 +158,7 @@ def layer_of(needs: LayerNeeds, config: HardwareConfig, *, on_chip: frozenset[st
             "activation": 0 if first_here else needs.inputs[0].bits,
             "output": needs.output.bits,
         },
+        copies={"weight": needs.shared[1], "activation": needs.shared[0], "output": 1},
         channels=channels,
         on_chip_input=first_here,
     )

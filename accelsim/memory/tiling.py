@@ -127,17 +127,23 @@ class _Fusion:
         self.kept: set[str] = set()
         self.reserved = [0] * len(layers)
         self.readers: dict[str, list[int]] = {}
-        self.by_weight_port: set[str] = set()
+        self.not_kept: set[str] = set()
+        self.same: dict[str, str] = {}  # what only moves addresses gives a tensor another name
         for index, needs in enumerate(layers):
-            for tensor in needs.inputs:
-                self.readers.setdefault(tensor.name, []).append(index)
+            names = [self._stored(tensor.name) for tensor in needs.inputs]
+            if needs.plan is None and not needs.vector_cycles:
+                self.same[needs.output.name] = names[0]
+                self.not_kept |= {names[0]} if needs.output_leaves else set()
+            else:
+                for name in names:
+                    self.readers.setdefault(name, []).append(index)
             if needs.plan is not None:
-                self.by_weight_port |= {tensor.name for tensor in needs.inputs[1:]}
+                self.not_kept |= set(names[1:])  # enters by the weight port
 
     def keep_if_it_helps(self, index: int) -> None:
         output = self.layers[index].output
         readers = [reader for reader in self.readers.get(output.name, []) if reader > index]
-        if not readers or output.name in self.by_weight_port or not self.tilings[index].tiles:
+        if not readers or output.name in self.not_kept or not self.tilings[index].tiles:
             return
         alive = range(index, readers[-1] + 1)
         room = 8 * self.config.buffers.activation.size_bytes
@@ -157,9 +163,13 @@ class _Fusion:
         for layer, tiling in tried.items():
             self.tilings[layer] = tiling
 
+    def _stored(self, name: str) -> str:
+        """Return the name under which a tensor's codes were written."""
+        return self.same.get(name, name)
+
     def _tiled(self, index: int, kept: set[str], reserved_bits: int) -> LayerTiling:
         needs = self.layers[index]
-        here = frozenset(tensor.name for tensor in needs.inputs if tensor.name in kept)
+        here = frozenset(tensor.name for tensor in needs.inputs if self._stored(tensor.name) in kept)
         return tile_layer(
             needs,
             self.config,
