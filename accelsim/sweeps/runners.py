@@ -101,7 +101,7 @@ def run_distributed(jobs: Jobs, client: Any) -> Iterator[tuple[str, Result]]:
         client.submit(run_job, dict(job), key=f"accelsim-{key}", pure=False, retries=3): key
         for key, job in jobs.items()
     }
-    for future in as_completed(list(futures)):  # type: ignore[no-untyped-call]
+    for future in as_completed(list(futures), loop=client.loop):  # type: ignore[no-untyped-call]
         key = futures[future]
         if future.status == "finished":
             yield key, future.result()

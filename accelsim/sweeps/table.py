@@ -55,7 +55,7 @@ def _typed(frame: pd.DataFrame, axes: Sequence[str]) -> pd.DataFrame:
         kinds = {type(value) for value in frame[column] if value is not None and value == value}
         if len(kinds - {int, float}) > (0 if kinds & {int, float} else 1):
             frame[column] = [None if value is None else str(value) for value in frame[column]]
-    return frame.convert_dtypes(convert_floating=False)
+    return frame
 
 
 def check_target(out: str | Path) -> Path:
