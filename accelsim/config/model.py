@@ -258,6 +258,13 @@ class Vector(Section):
     latency_cycles: int = Field(8, ge=0, le=1000, description="pipeline depth")
 
 
+class ScaleTo(Section):
+    """Another technology node, by the law of Stillmaker and Baas; the report names law and factor."""
+
+    node_nm: int = Field(45, ge=1, le=1000, description="node in nm: 7, 10, 14, 16, 20, 32, 45, 65, 90 or 130")
+    voltage: float = Field(0.9, gt=0, le=2, allow_inf_nan=False, description="supply voltage there, V")
+
+
 class Energy(Section):
     """Which prices apply."""
 
@@ -266,6 +273,9 @@ class Energy(Section):
         min_length=1,
         max_length=1000,
         description="a shipped table's name, or a YAML file's path, relative to this file",
+    )
+    scale_to: ScaleTo | None = Field(
+        None, description="scale the table's prices (DRAM's apart) to another node; null: as they are"
     )
 
 

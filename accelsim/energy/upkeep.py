@@ -17,14 +17,19 @@ def upkeep_actions(config: HardwareConfig, total_cycles: int, busy_cycles: int) 
 
     >>> from accelsim.config.model import Array
     >>> machine = HardwareConfig(name="demo", clock_mhz=500.0, array=Array(rows=4, cols=4, dataflow="os"))
-    >>> upkeep_actions(machine, 22, 18)[Action("leakage", "leakage_per_pe_cycle")]  # 22 cycles of 16 PEs
+    >>> upkeep_actions(machine, 22, 18)[Action("leakage", "leakage_per_pe_cycle", (500_000_000,))]  # 22 x 16 PEs
     352
     """
     if not 0 <= busy_cycles <= total_cycles:
         raise ValueError(f"busy_cycles={busy_cycles} must be between 0 and total_cycles={total_cycles}")
-    return Actions(
-        {
-            Action("control", "array_cycle"): busy_cycles,
-            Action("leakage", "leakage_per_pe_cycle"): total_cycles * config.array.rows * config.array.cols,
-        }
-    )
+    pes, buffers, clock_hz = config.array.rows * config.array.cols, config.buffers, round(config.clock_mhz * 1e6)
+    counts = {
+        Action("control", "array_cycle"): busy_cycles,
+        Action("control", "clock_per_pe_cycle"): busy_cycles * pes,
+        Action("leakage", "leakage_per_pe_cycle", (clock_hz,)): total_cycles * pes,
+        Action("dram", "dram_standby_cycle"): total_cycles,
+    }
+    for buffer in (buffers.weight, buffers.activation, buffers.output, buffers.accumulator):
+        action = Action("leakage", "sram_leakage_cycle", (buffer.size_bytes, clock_hz))
+        counts[action] = counts.get(action, 0) + total_cycles  # two buffers may have one capacity
+    return Actions(counts)

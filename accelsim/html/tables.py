@@ -42,11 +42,14 @@ def cards(report: RunReport) -> list[tuple[str, str, str]]:
     totals = report.totals
     found = [
         (_si(totals.latency_per_inference_us * 1e-6, "s"), "latency an inference", f"{totals.total_cycles:,} cycles"),
-        (_si(totals.energy_per_inference_pj * 1e-12, "J"), "energy an inference", "modelled"),
-        (_si(totals.average_power_mw * 1e-3, "W"), "average power", "modelled"),
+        (_energy_of(totals.energy_per_inference_pj, report), "energy an inference", "modelled"),
         (f"{100 * totals.utilization:.1f} %", "utilization", "of the array's multipliers"),
         (f"{totals.macs / report.batch:,.0f}", "MACs an inference", f"batch of {report.batch}"),
     ]
+    if totals.average_power_mw is not None:
+        found.insert(2, (_si(totals.average_power_mw * 1e-3, "W"), "average power", "modelled"))
+    if totals.tops_per_watt is not None:
+        found.insert(3, (f"{totals.tops_per_watt:,.3g} TOPS/W", "efficiency", "of useful operations, modelled"))
     accuracy = report.accuracy
     if accuracy is not None and accuracy.simulated_accuracy is not None:
         beside = "" if accuracy.float_accuracy is None else f"float {100 * accuracy.float_accuracy:.2f} %"
@@ -99,7 +102,7 @@ def _layers(report: RunReport) -> PageTable:
         "cycles",
         "util. %",
         "µs",
-        "nJ",
+        _energy_unit(report)[1],
         "SQNR dB",
         "mism.",
     )
@@ -118,7 +121,7 @@ def _layers(report: RunReport) -> PageTable:
                 Cell(f"{layer.total_cycles:,}", layer.total_cycles),
                 Cell(f"{100 * layer.utilization:.1f}", layer.utilization),
                 Cell(_number(layer.latency_us), layer.latency_us),
-                Cell(_number(layer.total_energy_pj / 1e3), layer.total_energy_pj),
+                Cell(_number(layer.total_energy_pj / _energy_unit(report)[0]), layer.total_energy_pj),
                 Cell("-" if sqnr is None else f"{sqnr:.1f}", -math.inf if sqnr is None else sqnr),
                 Cell(
                     "-" if layer.mismatches is None else f"{layer.mismatches:,}",
@@ -137,7 +140,7 @@ def _layers(report: RunReport) -> PageTable:
         f"{totals.total_cycles:,}",
         f"{100 * totals.utilization:.1f}",
         _number(totals.latency_us),
-        _number(totals.total_energy_pj / 1e3),
+        _number(totals.total_energy_pj / _energy_unit(report)[0]),
         "",
         "-" if totals.mismatches is None else f"{totals.mismatches:,}",
     )
@@ -169,24 +172,25 @@ def _cycles(report: RunReport) -> PageTable:
 
 
 def _energy(report: RunReport) -> PageTable:
+    size, unit = _energy_unit(report)
     totals = report.totals.energy_pj
     components = [name for name, energy in totals.items() if energy]
     rows = tuple(
         (
             Cell(layer.name, layer.name),
-            *(Cell(_number(layer.energy_pj[name] / 1e3), layer.energy_pj[name]) for name in components),
-            Cell(_number(layer.total_energy_pj / 1e3), layer.total_energy_pj),
+            *(Cell(_number(layer.energy_pj[name] / size), layer.energy_pj[name]) for name in components),
+            Cell(_number(layer.total_energy_pj / size), layer.total_energy_pj),
         )
         for layer in report.layers
     )
     sums = (
         "total",
-        *(_number(totals[name] / 1e3) for name in components),
-        _number(report.totals.total_energy_pj / 1e3),
+        *(_number(totals[name] / size) for name in components),
+        _number(report.totals.total_energy_pj / size),
     )
     return PageTable(
         "Energy by component",
-        f"nJ, modelled with the prices of {report.energy_table}.",
+        f"{unit}, modelled with the prices of {report.energy_table}.",
         ("layer", *components, "total"),
         (False, *(True,) * (len(components) + 1)),
         rows,
@@ -199,6 +203,16 @@ def _number(value: float) -> str:
     if value and abs(value) < 0.01:
         return f"{value:.1e}"
     return f"{value:,.2f}" if abs(value) < 1000 else f"{value:,.0f}"
+
+
+def _energy_unit(report: RunReport) -> tuple[float, str]:
+    """Return (how many of the report's units the page's unit has, its name)."""
+    return (1.0, "relative") if report.energy_unit == "relative" else (1e3, "nJ")
+
+
+def _energy_of(energy_pj: float, report: RunReport) -> str:
+    """Return an energy in words; relative ones have no unit but that word."""
+    return f"{energy_pj:,.4g} relative" if report.energy_unit == "relative" else _si(energy_pj * 1e-12, "J")
 
 
 def _si(value: float, unit: str) -> str:

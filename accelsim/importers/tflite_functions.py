@@ -15,9 +15,11 @@ from accelsim.operators.spec import TensorSpec
 from accelsim.operators.tables import Kernel, table
 
 CURVES = {
+    "ELU": "elu",
     "EXP": "exp",
     "GELU": "gelu",
     "HARD_SWISH": "hard_swish",
+    "LOG": "log",
     "LOGISTIC": "logistic",
     "TANH": "tanh",
 }

@@ -156,6 +156,24 @@ def split(operator: FileOperator, context: Context) -> list[Call]:
     return calls
 
 
+def depth_to_space(operator: FileOperator, context: Context) -> list[Call]:
+    """DEPTH_TO_SPACE by square blocks."""
+    size = int(operator.options["BlockSize"])
+    if size < 1:
+        raise NotSupported(f"its blocks have a size of {size}")
+    return _moved("depth_to_space", operator, context, {"block": (size, size)})
+
+
+def arg_max(operator: FileOperator, context: Context) -> list[Call]:
+    """ARG_MAX along a constant axis; of equal codes the first. The output holds indices, integers without a scale."""
+    x, output = context.tensor(operator, 0), context.output(operator)
+    (axis,) = _axes(context.integers(operator, 1), len(x.shape))
+    if axis == 0:
+        context.refuse_batch("compares along the first axis")
+    arguments = {"operator": "argmax", "attributes": {"axis": axis}, "output": "int32", "scale": 1.0, "zero_point": 0}
+    return [Call("vector", (context.operand(operator, 0),), arguments, output.index)]
+
+
 def resize_nearest(operator: FileOperator, context: Context) -> list[Call]:
     """RESIZE_NEAREST_NEIGHBOR to a constant size."""
     height, width = (int(size) for size in context.integers(operator, 1).reshape(-1))
@@ -269,8 +287,10 @@ def vector(
 
 LOWERINGS: dict[str, Callable[[FileOperator, Context], list[Call]]] = {
     "ADD": add,
+    "ARG_MAX": arg_max,
     "AVERAGE_POOL_2D": average_pool,
     "CONCATENATION": concatenation,
+    "DEPTH_TO_SPACE": depth_to_space,
     "EXPAND_DIMS": reshape,
     "LOG_SOFTMAX": log_softmax,
     "MAX_POOL_2D": max_pool,

@@ -120,7 +120,9 @@ class LayerTiling:
 class Slice:
     """Something that one resource did without a break: a bar of the timeline.
 
-    track : "core 0", "dma 0", "dram 0", "ppu 0", "vector 0"
+    track : "core 0", "ppu 0", "vector 0", "dma 0.1" (core 0's second engine), "dram"; slices of a track do not overlap
+    name : "conv1 tile 3", "conv1 weights 3", or what the core waits for: "wait: dram"
+    args : what else there is to say, by name
     """
 
     track: str
@@ -128,6 +130,7 @@ class Slice:
     layer: str
     start_cycle: int
     end_cycle: int
+    args: tuple[tuple[str, int | float | str], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -138,6 +141,8 @@ class LayerTime:
         spans add up to the makespan (layer-pipelined cores: see docs/memory.md)
     cycles : of the core that finished last, by cause; adds up to end_cycle - start_cycle exactly
     cores : the same of every core, idle time included; each adds up to end_cycle - start_cycle
+    core_cycles : cycles that all cores together spent on the layer, waiting for its data included; over the layers
+        these add up to the makespan times the cores
     """
 
     name: str
@@ -145,16 +150,26 @@ class LayerTime:
     end_cycle: int
     cycles: CycleCounts
     cores: tuple[CycleCounts, ...]
+    core_cycles: int
 
 
 @dataclass(frozen=True)
 class Timeline:
     """A whole run in time. `slices` and `counters` are empty unless they were asked for.
 
+    cores : cycles of every core by cause; each adds up to the makespan
+    dram_read_bits, dram_write_bits : traffic of all cores; whole bursts may move more
+    dram_busy_cycles : cycles in which the channels move data
+    transfers : of all DMA engines
     counters : {track: [(cycle, value), ...]}, e.g. "weight buffer, bytes", "DRAM, bytes per cycle"
     """
 
     makespan_cycles: int
     layers: tuple[LayerTime, ...]
+    cores: tuple[CycleCounts, ...] = ()
+    dram_read_bits: int = 0
+    dram_write_bits: int = 0
+    dram_busy_cycles: int = 0
+    transfers: int = 0
     slices: tuple[Slice, ...] = ()
     counters: tuple[tuple[str, tuple[tuple[int, float], ...]], ...] = ()

@@ -34,7 +34,7 @@ def energy_breakdown(reports: RunReport | Sequence[RunReport], axes: Axes) -> Ax
         names = labels_of(listed)
         bars = [{name: energy / report.batch for name, energy in report.totals.energy_pj.items()} for report in listed]
         what, per = "Energy of one inference by component", "an inference"
-    scale, unit = energy_unit(max(sum(bar.values()) for bar in bars))
+    scale, unit = energy_unit(max(sum(bar.values()) for bar in bars), listed)
     _stack(axes, names, [{key: value / scale for key, value in bar.items()} for bar in bars], COMPONENT_COLORS)
     axes.set_xlabel(f"energy, {unit} {per} (modelled, {', '.join(dict.fromkeys(r.energy_table for r in listed))})")
     axes.set_title(what)

@@ -54,8 +54,16 @@ def as_reports(reports: RunReport | Sequence[RunReport]) -> list[RunReport]:
     return listed
 
 
-def energy_unit(largest_pj: float) -> tuple[float, str]:
-    """Return (pJ in the unit, its name) in which `largest_pj` reads well."""
+def energy_unit(largest_pj: float, reports: Sequence[RunReport]) -> tuple[float, str]:
+    """Return (pJ in the unit, its name) in which `largest_pj` of these reports reads well; "relative" where they are.
+
+    Raises ReportError where some are in pJ and others relative, or relative to different things.
+    """
+    kinds = {report.energy_table if report.energy_unit == "relative" else "pJ" for report in reports}
+    if len(kinds) > 1:
+        raise ReportError(f"energies in {' and '.join(sorted(kinds))} cannot share a picture; draw them apart")
+    if kinds != {"pJ"}:
+        return 1.0, "relative"
     fitting = [unit for unit in _ENERGY_UNITS if largest_pj >= unit[0]]
     return fitting[-1] if fitting else _ENERGY_UNITS[0]
 

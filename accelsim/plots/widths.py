@@ -31,7 +31,7 @@ def energy_by_width(reports: RunReport | Sequence[RunReport], axes: Axes) -> Axe
     """
     listed = sorted(as_reports(reports), key=weight_bits)
     totals = [report.totals for report in listed]
-    scale, unit = energy_unit(max(total.energy_per_inference_pj for total in totals))
+    scale, unit = energy_unit(max(total.energy_per_inference_pj for total in totals), listed)
     places = list(range(len(listed)))
     bottom = [0.0] * len(listed)
     for component, color in COMPONENT_COLORS.items():

@@ -158,8 +158,12 @@ def means(draw, name):
 
 @st.composite
 def moves(draw, name):
-    shape = draw(shapes(st.just(4) if name == "resize_nearest" else st.integers(1, 4)))
-    if name == "reshape":
+    shape = draw(shapes(st.just(4) if name in ("resize_nearest", "depth_to_space") else st.integers(1, 4)))
+    if name == "depth_to_space":
+        block = draw(st.tuples(st.integers(1, 3), st.integers(1, 3)))
+        shape = (*shape[:3], shape[3] * block[0] * block[1])
+        attributes = {"block": block, "order": draw(st.sampled_from(["dcr", "crd"]))}
+    elif name == "reshape":
         attributes = {"shape": (math.prod(shape), 1)}
     elif name == "transpose":
         attributes = {"axes": draw(st.permutations(range(len(shape))))}
@@ -298,11 +302,19 @@ def argmaxes(draw, name):
     return [x], spec(output_shape(name, [x], attributes), "int32"), attributes
 
 
+@st.composite
+def conversions(draw):
+    """Of plain integers; test_operators_convert.py has the other formats."""
+    shape = draw(shapes())
+    return [draw(operands(shape))], draw(outputs(shape)), {}
+
+
 FAMILIES = {
     "add": sums,
     "sub": sums,
     "mul": products,
     "requantize": requantizations,
+    "convert": lambda _: conversions(),
     "average_pool2d": pools,
     "max_pool2d": pools,
     "mean": means,
@@ -311,6 +323,7 @@ FAMILIES = {
     "slice": moves,
     "pad": moves,
     "resize_nearest": moves,
+    "depth_to_space": moves,
     "concat": concatenations,
     "softmax": all_softmaxes,
     "log_softmax": softmaxes,

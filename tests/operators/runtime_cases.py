@@ -169,6 +169,14 @@ def _move(name, rng):
     return name, attributes, [x], (made, *x[1:]), call
 
 
+def _depth_to_space(name, rng):
+    size, (images, height, width, depth) = int(rng.integers(1, 4)), rng.integers(1, 5, 4).tolist()
+    x = tensor(rng, (images, height, width, depth * size**2), str(rng.choice(BYTES)))
+    made = ((images, height * size, width * size, depth), *x[1:])
+    call = litert("DEPTH_TO_SPACE", [x], made, ("DepthToSpaceOptions", {"blockSize": size}))
+    return name, {"block": (size, size)}, [x], made, call
+
+
 def _concat(name, rng):
     x = tensor(rng, (2, 3, 4), "int8")
     y = codes_of(rng, (2, 5, 4), "int8"), *x[1:]
@@ -255,6 +263,7 @@ LITERT = {
     "mean": _mean,
     **dict.fromkeys(("softmax", "log_softmax"), _softmax),
     **dict.fromkeys(("pad", "transpose", "slice", "resize_nearest"), _move),
+    "depth_to_space": _depth_to_space,
     "concat": _concat,
 }
 
