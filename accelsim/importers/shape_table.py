@@ -1,7 +1,7 @@
 """Tables of layer shapes (``.csv``): SCALE-Sim's topologies, convolutions or matrix products, as a network of shapes.
 
-Such a network has no numbers, and its layers stand side by side: each reads its own input from memory, since a table does
-not say whose output it is.
+Such a network has no numbers, and its layers stand side by side: each reads its own input from memory, since a table
+does not say whose output it is.
 """
 
 from __future__ import annotations
@@ -72,8 +72,7 @@ def read_shapes(
     problems = []
     for row in rows:
         try:
-            for name in _names(row):
-                layers.append(_layer(row, name, tensors, weights, activations, output))
+            layers.extend(_layer(row, name, tensors, weights, activations, output) for name in _names(row))
         except ModelError as error:
             problems.append(str(error))
     if problems:
