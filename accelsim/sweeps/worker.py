@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any
 
-from accelsim.errors import AccelsimError
+from accelsim.errors import AccelsimError, SweepError
 
 Row = dict[str, Any]
 
@@ -73,9 +73,18 @@ def _requantizer(path: str, inputs: str | None, batch: int | None, ranges: str) 
 def read_network(path: str, inputs: str | None, batch: int | None) -> Any:
     """Return a float network: from an .npz file of its own, or from a model file with its data.
 
-    Raises AccelsimError where a file is missing or damaged.
+    Raises AccelsimError where a file is missing or damaged, or a model comes without data.
     """
-    from accelsim.quantize.network_file import load_network
+    if path.endswith(".npz"):
+        from accelsim.quantize.network_file import load_network
 
-    network = load_network(path)
-    return network if batch is None else network.head(batch)
+        network = load_network(path)
+        return network if batch is None else network.head(batch)
+    from accelsim.importers.api import float_model, open_model
+    from accelsim.importers.data import read_data
+
+    if inputs is None:
+        raise SweepError(f"{path}: a model needs data to run on; set inputs to FILE.npz[:ARRAY]")
+    model = open_model(path)
+    data, labels = read_data(inputs, model.inputs)
+    return float_model(model, data, batch=batch, labels=labels)

@@ -377,3 +377,46 @@ def test_a_bad_spec_is_exit_2(tmp_path):
     assert result.exit_code == 2
     assert "no configuration" in result.stderr
     assert "Traceback" not in result.stderr
+
+
+# -- formats ----------------------------------------------------------------------------------------------------------
+
+NETWORK = {"config": "configs/int8_ws.yaml", "network": "traces/digits_cnn_float.npz", "batch": 4, "formats": "*:int8"}
+
+
+def test_formats_of_all_layers_and_of_single_ones_are_axes():
+    from accelsim.quantize.assignment import read_assignment
+    from accelsim.quantize.network_file import load_network
+    from accelsim.quantize.requantizer import Requantizer
+
+    frame = sweep({**NETWORK, "grid": {"formats": ["*:int8", "*:int4/int8"], "formats.conv2": ["int6", "int3/int8"]}})
+    requantizer = Requantizer(load_network(NETWORK["network"]).head(4))
+    config = accelsim.load_config(NETWORK["config"])
+    for (common, own), group in frame.groupby(["formats", "formats.conv2"]):
+        trace = requantizer.trace(read_assignment(f"conv2:{own}, {common}", requantizer.network))
+        report = accelsim.simulate(config, trace)
+        assert set(group["trace_digest"]) == {report.trace_digest}
+        assert list(group["weight_format"]) == [layer.weight_format for layer in report.layers]
+        assert list(group["sqnr_db"]) == [layer.sqnr_db for layer in report.layers]
+    assert frame["point"].nunique() == 4
+    assert frame["trace_digest"].nunique() == 4
+
+
+def test_a_format_that_does_not_exist_is_that_points_error():
+    frame = sweep({**NETWORK, "grid": {"formats": ["*:int8", "*:int99"]}})
+    assert frame[frame["error"].notna()]["error"].str.contains("int99: operands have 2 to 1").all()
+    assert frame["error"].notna().sum() == 1
+
+
+@pytest.mark.usefixtures("nothing_runs")
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"trace": "traces/digits_cnn_int8.npz"}, "a trace and a network are both named"),
+        ({"formats": None}, "no formats: set formats"),
+        ({"network": "traces/none.npz"}, "traces/none.npz"),
+    ],
+)
+def test_a_network_that_cannot_run_is_one_message(changes, message):
+    with pytest.raises(SweepError, match=message):
+        sweep({**NETWORK, **changes, "grid": {"array.rows": [8]}})
