@@ -11,7 +11,7 @@ from mapping_cases import machine
 
 from accelsim.actions import Action
 from accelsim.errors import ShapeError, UnsupportedLayerError
-from accelsim.mapping.contract import CycleCounts, INTEGERS, CycleCounts, GemmShape
+from accelsim.mapping.contract import INTEGERS, CycleCounts, GemmShape
 from accelsim.mapping.counts import array_tally, edge_traffic, step_contents
 from accelsim.mapping.passes import layer_passes
 from accelsim.mapping.plan import group_size, plan_layer
