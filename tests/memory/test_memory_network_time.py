@@ -105,17 +105,19 @@ def test_a_report_of_cores_adds_up(machine, trace, split):
     assert report.totals.total_cycles == timeline.makespan_cycles
     assert sum(layer.core_cycles for layer in report.layers) == 2 * timeline.makespan_cycles
     assert all(0 < layer.utilization <= 1 for layer in report.layers)
-    read, written, leaks, clocks = (
+    read, written, leaks, clocks, standby = (
         sum(layer.actions[Action(*action)] for layer in report.layers)
         for action in (
             ("dram", "dram_read_ddr3"),
             ("dram", "dram_write_ddr3"),
-            ("leakage", "leakage_per_pe_cycle"),
+            ("leakage", "leakage_per_pe_cycle", (700_000_000,)),
             ("control", "array_cycle"),
+            ("dram", "dram_standby_cycle"),
         )
     )
     assert (read, written) == (timeline.dram_read_bits, timeline.dram_write_bits)
     assert leaks == 2 * timeline.makespan_cycles * 16 * 16  # both cores leak, whatever they wait for
+    assert standby == timeline.makespan_cycles  # one DRAM for both
     assert clocks == sum(core.array for core in timeline.cores)
     products = [sum(count for action, count in layer.actions.items() if action.operation == "mult")
                 for layer in (*report.layers, *alone.layers)]  # fmt: skip
