@@ -7,7 +7,6 @@ static: those of weights follow from the weights, those of activations from the 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any, Literal
 
 import numpy as np
@@ -20,19 +19,19 @@ from accelsim.formats.spec import FLOATING
 from accelsim.quantize.choice import can_have_channel_scales, check_pair, is_cast
 from accelsim.quantize.convert_vector import add_vector_layer
 from accelsim.quantize.encodings import Choices, Encoding, choose_encodings, naming
-from accelsim.quantize.evaluate import Float64, evaluate
-from accelsim.quantize.layers import INPUT, Conv2d, Linear, Matmul
+from accelsim.quantize.evaluate import evaluate
+from accelsim.quantize.layers import INPUT
 from accelsim.quantize.network import FloatLayer, FloatNetwork
 from accelsim.quantize.presets import Pair, use_one_of
+from accelsim.quantize.ranges import with_living_scales
+from accelsim.quantize.requantizer import FLOAT_RULE, INTEGER_RULE, Requantizer, multiply, stored
+from accelsim.quantize.vector_layers import Vector
 from accelsim.quantize.vector_rules import VectorRules, get_rules
 from accelsim.rounding import RULES
 from accelsim.trace.builder import TraceBuilder
 from accelsim.trace.reader import Trace
 
 References = Literal["all", "outputs"]
-
-FLOAT_RULE = "float32_half_even"
-INTEGER_RULE = "half_up"
 
 
 def quantize_network(
@@ -47,6 +46,7 @@ def quantize_network(
     rounding: str | None = None,
     overrides: Mapping[str, Pair] | None = None,
     rules: str | VectorRules = "ibert",
+    ranges: str = "minmax",
     references: References = "all",
     name: str | None = None,
 ) -> Trace:
@@ -64,6 +64,8 @@ def quantize_network(
         those with float or binary outputs, always have "float32_half_even"; None: where there are such layers the
         others follow them, for a PPU has one rule; else that of `rules` where there are vector layers, or "half_up"
     overrides : {layer: (weights, activations)}, before `first` and `last`
+    ranges : how scales are chosen from what is seen: "minmax"; "mse", "percentile" or "percentile:P", of networks
+        without softmax, layer norms and functions (docs/quantize.md, Ranges)
     rules : whose algorithms the layers of the vector unit follow: "ibert", "tflite", or VectorRules
     references : "all": each layer's float output; "outputs": the network's only, for a smaller trace
     name : of the trace; None: made of the network's name and the formats
@@ -85,6 +87,7 @@ def quantize_network(
         rounding=rounding,
         overrides=overrides,
         rules=rules,
+        ranges=ranges,
         references=references,
         name=name,
     ).build()
@@ -102,6 +105,7 @@ def trace_builder(
     rounding: str | None = None,
     overrides: Mapping[str, Pair] | None = None,
     rules: str | VectorRules = "ibert",
+    ranges: str = "minmax",
     references: References = "all",
     name: str | None = None,
 ) -> TraceBuilder:
@@ -109,6 +113,11 @@ def trace_builder(
     if rounding is not None and rounding not in RULES:
         raise NetworkError(f"rounding {rounding!r} is not a rule{use_one_of(rounding, RULES)}")
     pairs = _pairs(network, (weights, activations), first, last, overrides or {})
+    if ranges != "minmax" or any(isinstance(layer.meta, Vector) for layer in network.layers):
+        kept = references == "all"
+        requantizer = Requantizer(network, ranges=ranges, per_channel=per_channel, references=kept)
+        named = name if name is not None else f"{network.name} {weights} {activations}"
+        return requantizer.builder(pairs, output=output, rounding=rounding, name=named)
     calibration = evaluate(network, network.calibration)
     reference = calibration if network.calibration is network.inputs else evaluate(network, network.inputs)
     builder = TraceBuilder(name if name is not None else f"{network.name} {weights} {activations}", network.description)
@@ -120,18 +129,18 @@ def trace_builder(
     handles = {INPUT: builder.input(INPUT, encodings[INPUT].encode(reference[INPUT]))}
     for layer in network.layers:
         kept = references == "all" or not network.consumers(layer.name)
-        stored = _stored(reference[layer.name], last=not network.consumers(layer.name)) if kept else None
+        kept_values = stored(reference[layer.name], last=not network.consumers(layer.name)) if kept else None
         encoding = encodings[layer.name]
         if layer.is_vector:
             handles[layer.name] = add_vector_layer(
-                builder, network, layer, handles, encodings, chosen, calibration, stored
+                builder, network, layer, handles, encodings, chosen, calibration, kept_values
             )
             continue
         weight = (
             None if layer.weight is None else _quantize_weight(layer, formats.get(pairs[layer.name][0]), per_channel)
         )
         rule = FLOAT_RULE if needs_floats[layer.name] else integer_rule
-        handles[layer.name] = _add(builder, network, layer, weight, handles, encoding, stored, rule)
+        handles[layer.name] = _add(builder, network, layer, weight, handles, encoding, kept_values, rule)
     if network.labels is not None:
         builder.labels(network.labels)
     return builder
@@ -166,17 +175,7 @@ def _quantize_weight(layer: FloatLayer, form: Format, per_channel: bool) -> QTen
     channel = 0 if per_channel and can_have_channel_scales(form) else None
     with naming(f"layer {layer.name!r}: weights"):
         tensor = form.quantize(layer.weight, channel_axis=channel, scale=1.0 if is_cast(form) else None)
-    return tensor if channel is None or is_cast(form) else _with_scales_of_dead_channels(tensor, layer.weight)
-
-
-def _with_scales_of_dead_channels(tensor: QTensor, weight: NDArray[np.floating[Any]]) -> QTensor:
-    """Give channels of zeros the smallest scale of the living ones: any scale means zero, but the bias is counted in
-    units of it, and with a scale of 1 it would be rounded away.
-    """
-    alive = weight.reshape(len(weight), -1).any(axis=1)
-    if tensor.scale.ndim == 0 or alive.all() or not alive.any():
-        return tensor
-    return replace(tensor, scale=np.where(alive, tensor.scale, tensor.scale[alive].min()))
+    return tensor if channel is None or is_cast(form) else with_living_scales(tensor, layer.weight)
 
 
 def _needs_float_rule(
@@ -206,42 +205,12 @@ def _add(
     rule: str,
 ) -> str:
     """Add a layer to the trace; return the name of its output."""
-    meta, sources = layer.meta, network.sources(layer)
-    activation = layer.activation
+    sources = network.sources(layer)
     common = {
-        "bias": layer.bias,
         "output": encoding.format,
         "scale": None if encoding.raw else float(encoding.scale),
         "zero_point": int(encoding.zero_point),
         "rounding": None if encoding.raw else rule,
-        "activation": "none" if activation == "sign" else activation,  # the binary format takes the sign
         "reference": reference,
     }
-    first = handles[sources[0]]
-    if isinstance(meta, Matmul):
-        return builder.matmul(layer.name, first, handles[sources[1]], transpose_other=meta.transpose_other, **common)  # type: ignore[arg-type]
-    assert weight is not None
-    if isinstance(meta, Linear):
-        return builder.linear(layer.name, first, weight, flatten=meta.flatten, **common)  # type: ignore[arg-type]
-    assert isinstance(meta, Conv2d)
-    return builder.conv2d(
-        layer.name,
-        first,
-        weight,
-        stride=meta.stride,
-        padding=meta.padding,
-        dilation=meta.dilation,
-        groups=meta.groups,
-        pad_value=meta.pad_value,
-        **common,  # type: ignore[arg-type]
-    )
-
-
-def _stored(reference: Float64, *, last: bool) -> NDArray[np.float32] | NDArray[np.float16] | Float64:
-    """Return a reference in few bits: float32 for the network's outputs, where ties would change classes; float16 in
-    between, if its range suffices.
-    """
-    largest = float(np.abs(reference).max())
-    if not last and largest <= float(np.finfo(np.float16).max):
-        return reference.astype(np.float16)
-    return reference.astype(np.float32) if largest <= float(np.finfo(np.float32).max) else reference
+    return multiply(builder, layer, [handles[name] for name in sources], weight, common)

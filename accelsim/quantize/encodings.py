@@ -157,7 +157,7 @@ def _encoding(choices: Choices, tensor: str, maker: FloatLayer | None) -> Encodi
     chosen = _format_of(choices, tensor, users, maker)
     activation = "none" if maker is None else maker.activation
     values = choices.calibration[tensor]
-    _check_values(what, chosen, activation)
+    check_values(what, chosen, activation)
     of_input = tensor == INPUT and bool(values.min() >= 0 and choices.reference[INPUT].min() >= 0)
     shares = maker is not None and isinstance(maker.meta, Softmax)
     shifted = all(_takes_zero_points(choices, user) for user in users) and not (
@@ -177,7 +177,8 @@ def _encoding(choices: Choices, tensor: str, maker: FloatLayer | None) -> Encodi
     return encoding
 
 
-def _check_values(what: str, chosen: Format, activation: str) -> None:
+def check_values(what: str, chosen: Format, activation: str) -> None:
+    """Raise NetworkError where a format cannot hold what an activation leaves."""
     binary = chosen.datapath == "binary"
     if chosen.datapath == "codebook":
         raise NetworkError(

@@ -18,7 +18,6 @@ from accelsim.quantize.vector_layers import VECTOR_LAYERS
 
 Float64 = NDArray[np.float64]
 
-_SUMS_AT_ONCE = 1 << 15  # keeps the running sums in a core's cache
 _ROWS_BYTES = 1 << 26  # of a convolution's windows, laid out as rows
 
 
@@ -45,15 +44,10 @@ def evaluate(network: FloatNetwork, inputs: Floats) -> dict[str, Float64]:
 
 def ordered_product(x: Float64, w: Float64) -> Float64:
     """Return x [M, K] times w [N, K] transposed, [M, N]: for k ascending, sum += x[m, k] * w[n, k]."""
-    columns, taps = np.ascontiguousarray(x.T), np.ascontiguousarray(w.T)
+    from accelsim.quantize.evaluate_kernels import ordered_sums
+
     y = np.zeros((x.shape[0], w.shape[0]))
-    step = max(1, _SUMS_AT_ONCE // w.shape[0])
-    for start in range(0, x.shape[0], step):
-        sums = y[start : start + step]
-        product = np.empty_like(sums)
-        for k in range(x.shape[1]):
-            np.multiply.outer(columns[k, start : start + step], taps[k], out=product)
-            sums += product
+    ordered_sums(np.ascontiguousarray(x), np.ascontiguousarray(w.T), y)
     return y
 
 

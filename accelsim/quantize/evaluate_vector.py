@@ -50,7 +50,7 @@ def evaluate_vector(
         rows = x.transpose(*kept, *meta.axes).reshape(*(x.shape[axis] for axis in kept), -1)
         return np.asarray(ordered_sum(rows) / rows.shape[-1])
     name, attributes = geometry(meta, len(x))
-    return np.asarray(operators.get(name).real([x], operators.attributes_of(name, attributes)))
+    return np.asarray(operators.get(name).real(inputs, operators.attributes_of(name, attributes)))
 
 
 def ordered_sum(x: Float64) -> Float64:

@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from accelsim.errors import NetworkError, ShapeError, did_you_mean, problem_list
 from accelsim.quantize.layers import INPUT, Activation, Conv2d, LayerMeta, Linear, Matmul, as_trace_layer
-from accelsim.quantize.vector_layers import VECTOR_LAYERS, Add, LayerNorm, takes_weight, vector_shape
+from accelsim.quantize.vector_layers import VECTOR_LAYERS, Add, LayerNorm, Vector, takes_weight, vector_shape
 from accelsim.trace.shapes import Shape, output_shape
 
 Floats = NDArray[np.floating[Any]]
@@ -22,7 +22,7 @@ class FloatLayer:
     """A layer and its parameters.
 
     meta : what it computes (accelsim.quantize.layers: Conv2d, Linear, Matmul; accelsim.quantize.vector_layers: Add,
-        Softmax, LayerNorm, Function, Mean, Reshape, Transpose, Slice)
+        Softmax, LayerNorm, Function, Mean, Reshape, Transpose, Slice, Vector)
     weight : floats, conv2d [out, kernel height, kernel width, in / groups], linear [out, in], layer norm's gamma [n],
         the constant of a sum; None for all others
     bias : floats [out], layer norm's beta [n], or None
@@ -92,6 +92,8 @@ class FloatNetwork:
 
     def sources(self, layer: FloatLayer) -> tuple[str, ...]:
         """Return the names of the activations that a layer takes: "input" or layers."""
+        if isinstance(layer.meta, Vector):
+            return layer.meta.inputs
         index = self.layers.index(layer)
         first = layer.meta.input or (self.layers[index - 1].name if index else INPUT)
         other = layer.meta.other if isinstance(layer.meta, Matmul | Add) else None
@@ -100,6 +102,11 @@ class FloatNetwork:
     def consumers(self, tensor: str) -> list[FloatLayer]:
         """Return the layers that take an activation."""
         return [layer for layer in self.layers if tensor in self.sources(layer)]
+
+    @property
+    def array_layers(self) -> tuple[FloatLayer, ...]:
+        """The layers that multiply, which are those that formats are chosen for."""
+        return tuple(layer for layer in self.layers if not layer.is_vector)
 
     def head(self, count: int) -> FloatNetwork:
         """Return the network with the first `count` inputs of its batch; the calibration inputs stay.

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, ValidationError, field_validator
 
-from accelsim.errors import ShapeError
+from accelsim.errors import ShapeError, TraceError
 from accelsim.operators import registry as operators
 from accelsim.operators.tables import function_named
 from accelsim.trace.schema import Meta, Name, Size
@@ -88,8 +88,22 @@ class Slice(NamedMeta):
     size: tuple[Size, ...] = Field(min_length=1)
 
 
-VectorLayerMeta = Add | Softmax | LayerNorm | Function | Mean | Reshape | Transpose | Slice
-VECTOR_LAYERS = (Add, Softmax, LayerNorm, Function, Mean, Reshape, Transpose, Slice)
+class Vector(NamedMeta):
+    """Any operator of the vector unit (docs/operators.md), as importers write it: fused activations, pooling, concat.
+
+    inputs : "input" or layers; they take the place of `input`
+    attributes : by name, as the operator's page says, the batch among sizes and axes; a reshape's first size stands for
+        the batch, whatever it is
+    """
+
+    op: Literal["vector"] = "vector"
+    operator: str
+    inputs: tuple[Name, ...] = Field(min_length=1)
+    attributes: dict[str, Any] = Field(default_factory=dict)
+
+
+VectorLayerMeta = Add | Softmax | LayerNorm | Function | Mean | Reshape | Transpose | Slice | Vector
+VECTOR_LAYERS = (Add, Softmax, LayerNorm, Function, Mean, Reshape, Transpose, Slice, Vector)
 MOVES = (Reshape, Transpose, Slice)
 """Layers that change no number: what comes out means what went in."""
 VECTOR_KINDS: dict[str, type[VectorLayerMeta]] = {
@@ -101,6 +115,7 @@ VECTOR_KINDS: dict[str, type[VectorLayerMeta]] = {
     "reshape": Reshape,
     "transpose": Transpose,
     "slice": Slice,
+    "vector": Vector,
 }
 
 
@@ -111,6 +126,10 @@ def takes_weight(meta: VectorLayerMeta) -> bool:
 
 def geometry(meta: VectorLayerMeta, batch: int) -> tuple[str, dict[str, Any]]:
     """Return the operator of the vector unit, by name, and the attributes that say which elements it works on."""
+    if isinstance(meta, Vector):
+        shape = meta.attributes.get("shape")
+        sized = {"shape": (batch, *shape[1:])} if meta.operator == "reshape" and shape else {}
+        return meta.operator, meta.attributes | sized
     if isinstance(meta, Reshape):
         return "reshape", {"shape": (batch, *meta.shape)}
     if isinstance(meta, Transpose):
@@ -144,5 +163,11 @@ def vector_shape(meta: VectorLayerMeta, inputs: list[Shape]) -> Shape:
     name, attributes = geometry(meta, x[0])
     if isinstance(meta, Slice) and len(meta.begin) != len(meta.size):
         raise ShapeError(f"begin has {len(meta.begin)} numbers, size {len(meta.size)}; use one of each an axis")
-    checked = operators.attributes_of(name, attributes)
+    try:
+        checked = operators.attributes_of(name, attributes)
+    except (ValidationError, TraceError) as error:
+        if isinstance(error, TraceError):
+            raise ShapeError(str(error)) from None
+        problem = error.errors()[0]
+        raise ShapeError(f"attributes of {name}: {'.'.join(map(str, problem['loc']))}: {problem['msg']}") from None
     return operators.get(name).output_shape(inputs, checked)
