@@ -71,6 +71,6 @@ def test_the_message_says_what_goes_with_what(project_root):
         quantize_network(network, weights="vsq4", activations="mx6")
     assert str(caught.value) == (
         "layer 'fc': no machine multiplies vsq_int4_v16_s4 weights by mx6 activations: VSQ's integer scales go with "
-        "VSQ of the same vector size on the other side, and with nothing else; give the layer one format for both, such "
-        "as vsq_int4_v16_s4/vsq_int4_v16_s4, or mx6/mx6"
+        "VSQ of the same vector size on the other side, and with nothing else; give the layer one format for both, "
+        "such as vsq_int4_v16_s4/vsq_int4_v16_s4, or mx6/mx6"
     )
