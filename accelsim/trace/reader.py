@@ -152,6 +152,16 @@ class Trace:
         output = self._step(layer).output
         return (formats.get(self._meta.tensors[output].format), *self._factors(output))
 
+    def factors(self, tensor: str) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+        """Return a tensor's (scale, zero point), each () or (C,); no code is read."""
+        self.tensor_meta(tensor)
+        return self._factors(tensor)
+
+    def array_shape(self, name: str) -> tuple[int, ...] | None:
+        """Return the shape of an array of the archive (accelsim.trace.slots), or None where there is none."""
+        header = self._source.headers.get(name)
+        return None if header is None else header.shape
+
     def head(self, count: int) -> Trace:
         """Return a trace of the first `count` inputs of the batch; arrays are still read when they are asked for.
 
