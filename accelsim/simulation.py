@@ -7,7 +7,7 @@ keeps (`KEPT_OUTPUTS_BYTES`, unless the caller asks for all).
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any, Literal, get_args
@@ -30,8 +30,12 @@ from accelsim.mapping.contract import CycleCounts, GemmOperands, GemmShape, Laye
 from accelsim.mapping.direct import direct_accumulators
 from accelsim.mapping.lower import LoweredLayer, lower
 from accelsim.mapping.plan import plan_operands
-from accelsim.mapping.traffic import lookup_actions, traffic_actions
-from accelsim.mapping.vector import operand_of, vector_cycles, vector_traffic
+from accelsim.mapping.traffic import lookup_actions
+from accelsim.mapping.vector import operand_of, vector_cycles
+from accelsim.memory.contract import LayerTiling
+from accelsim.memory.needs import network_needs
+from accelsim.memory.tiling import tile_network
+from accelsim.memory.traffic import tile_actions
 from accelsim.operators.registry import get as get_operator
 from accelsim.operators.spec import Blocked, TensorSpec
 from accelsim.ppu.padding import subtract_padding
@@ -60,12 +64,10 @@ KEPT_OUTPUTS_BYTES = 256 << 20
 Float32 = NDArray[np.float32]
 Bias = NDArray[np.int64] | Float32
 
-SHIFT_BITS = 6  # a requantization shift as accelerators store it: 0..63
-
 ASSUMPTIONS = (
     "cycles: stall-free array and buffers, layers one after another (docs/timing.md)",
-    "memory: each tensor of a layer crosses DRAM once; an operand is read from its buffer for every pass that uses it; "
-    "a buffer's capacity sets the price of a bit, and nothing is tiled to fit it",
+    "memory: tiles that fit the buffers, planned for little traffic (docs/memory.md); an operand is read from its "
+    "buffer for every pass that uses it; a buffer's capacity sets the price of a bit",
     "energy: modelled, counted actions times the prices of the named table (docs/energy.md)",
 )
 
@@ -157,7 +159,9 @@ class _Run:
         self.tensors: dict[str, QTensor] = {}
         self.fake: dict[str, Float32] = {}
         self.accuracy: NetworkAccuracy | None = None
-        self.remarks: list[str] = []
+        self.needs = network_needs(trace, config)
+        self.tilings = tile_network(self.needs, config)
+        self.remarks = _remarks(self.tilings, config)
         self.exponent_spans = (0, 0)  # the largest of any layer: what the machine is built for
         self.final_layer = next(layer.name for layer in trace.layers if layer.output == trace.outputs[-1])
         self.last_use = {name: i for i, layer in enumerate(trace.layers) for name in _reads(layer)}
@@ -190,24 +194,17 @@ class _Run:
             processed = post_process(lowered.assemble(corrected.acc), stage, config.ppu, plan.acc_bits)
         output = trace.output_tensor(layer, processed.codes, processed.block_scales)
         verified = self._verify(layer, x, weight, bias, stage, output) if self.verify else None
+        cycles = self.tilings[index].cycles
         actions = (
             computed.actions
-            + lookup_actions(plan)
+            + lookup_actions(plan, self.tilings[index].entries)
             + corrected.actions
             + processed.actions
-            + traffic_actions(
-                plan,
-                config,
-                activation_bits=x.size_bits,
-                weight_bits=weight.size_bits,
-                output_bits=output.size_bits,
-                parameter_bits=_parameter_bits(bias, stage, config),
-            )
-            + upkeep_actions(config, plan.cycles.total, plan.cycles.array)
+            + tile_actions(self.needs[index], self.tilings[index], config)
+            + upkeep_actions(config, cycles.total, cycles.array)
         )
         with _naming(layer):
             energy = energy_account(actions, self.table)
-        self._remark_on_capacity(layer, plan)
         psum_cycle, accumulator_cycle = self._earliest_cycles(computed, lowered.operands, plan)
         expected, reference = trace.expected(layer.output), trace.reference(layer.output)
         fake = self._fake(layer, x, weight, bias, output)
@@ -220,7 +217,7 @@ class _Run:
             input_format=x.format.name,
             weight_format=weight.format.name,
             output_format=output.format.name,
-            cycles=computed.cycles,
+            cycles=cycles,
             peak_macs_per_cycle=plan.rows * plan.cols * plan.lanes / plan.step_cycles,
             clock_mhz=config.clock_mhz,
             actions=actions,
@@ -264,9 +261,7 @@ class _Run:
             verified = _differing(output, trace.output_tensor(layer, *again))
         work = operator.work(inputs, spec, attributes)
         cycles = CycleCounts(vector=vector_cycles(work, config))
-        actions = work.actions + vector_traffic(
-            work, config, input_bits=[tensor.size_bits for tensor in tensors], output_bits=output.size_bits
-        )
+        actions = work.actions + tile_actions(self.needs[index], self.tilings[index], config, vector_passes=work.passes)
         actions += upkeep_actions(config, cycles.total, cycles.array)
         with _naming(layer):
             energy = energy_account(actions, self.table)
@@ -348,17 +343,6 @@ class _Run:
             None if accumulator is None else accumulator.array_cycle,
         )
 
-    def _remark_on_capacity(self, layer: Layer, plan: LayerPlan) -> None:
-        """Say where the accumulators that are alive at once exceed their buffer."""
-        rows = {"os": plan.rows, "ws": plan.shape.m, "is": plan.shape.n}[plan.dataflow]
-        live_bytes = rows * int(plan.passes.cols.max()) * plan.acc_bits // 8
-        capacity_bytes = self.config.buffers.accumulator.size_bytes
-        if live_bytes > capacity_bytes:
-            self.remarks.append(
-                f"memory: layer {layer.name} keeps {live_bytes:,} bytes of accumulators, more than the buffer's "
-                f"{capacity_bytes:,}; a real controller would tile it"
-            )
-
     def _verify(
         self,
         layer: Layer,
@@ -411,17 +395,15 @@ def _naming(layer: Step) -> Iterator[None]:
         raise type(error)(f"layer {layer.name!r}: {error}") from None
 
 
-def _parameter_bits(bias: Bias | None, stage: OutputStage, config: HardwareConfig) -> int:
-    """Return the stored bits of what a layer has besides its tensors: biases, requantization multipliers and shifts,
-    thresholds.
-    """
-    bits = 0 if bias is None else bias.size * config.accumulator.bits
-    factors = stage.scale if stage.scale is not None else stage.multiplier
-    if factors is not None:
-        bits += factors.size * (config.ppu.multiplier_bits + SHIFT_BITS)
-    if stage.thresholds is not None:
-        bits += stage.thresholds.size * config.accumulator.bits
-    return bits
+def _remarks(tilings: Sequence[LayerTiling], config: HardwareConfig) -> list[str]:
+    """Say which layers' unfinished sums travel to DRAM and back."""
+    remedy = "; memory.passes: split would keep them on chip" if config.memory.passes == "whole" else ""
+    return [
+        f"memory: layer {tiling.name} moves {int(tiling.spill_bits.sum()) // 8:,} bytes of unfinished sums to DRAM and "
+        f"back, which the accumulator buffer's {config.buffers.accumulator.size_bytes:,} cannot keep{remedy}"
+        for tiling in tilings
+        if tiling.spill_bits.any()
+    ]
 
 
 def _idle_report(watch: RegisterWatch, register: Register) -> RegisterReport:

@@ -146,6 +146,12 @@ class LayerTiling:
         return int(self.compute.size)
 
     @property
+    def cycles(self) -> CycleCounts:
+        """Array cycles by cause, without any stall: the plan's, and what entering again costs."""
+        causes = ("load", "fill", "compute", "drain", "ppu", "vector")
+        return CycleCounts(**{cause: int(getattr(self, cause).sum()) for cause in causes})
+
+    @property
     def dram_read_bits(self) -> int:
         return int(self.weight_bits.sum() + self.activation_bits.sum() + self.refill_bits.sum())
 
