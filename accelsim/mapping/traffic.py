@@ -1,7 +1,7 @@
 """What the buffers feed into the array's edges, and what is looked up there.
 
 An operand's element is read from its buffer once for each pass that it enters. Traffic between DRAM and the buffers
-follows from the tiling (accelsim.memory.traffic); the array's own accumulator traffic is in accelsim.mapping.tally.
+follows from the tiling (accelsim.memory.costs); the array's own accumulator traffic is in accelsim.mapping.tally.
 """
 
 from __future__ import annotations

@@ -12,8 +12,9 @@ from accelsim.energy.upkeep import upkeep_actions
 from accelsim.mapping.contract import GemmShape
 from accelsim.mapping.plan import plan_layer
 from accelsim.memory.contract import LayerNeeds, TensorNeed
+from accelsim.memory.costs import array_actions, traffic_actions
+from accelsim.memory.network import Share
 from accelsim.memory.tiling import tile_layer
-from accelsim.memory.traffic import tile_actions
 from benchmarks.machine import ROOT
 from benchmarks.measure import cpu_timer, in_turns
 from benchmarks.result import Goal, Row, timed_row
@@ -38,10 +39,10 @@ def cost(layer: Conv, config: HardwareConfig, table: EnergyTable, w_bits: int, a
         parameter_bits=0,
         output=TensorNeed("y", gemm.batch * gemm.m * gemm.n * a_bits),
     )
-    tiling = tile_layer(needs, config)
-    cycles = tiling.cycles
+    shares = [Share(0, needs, tile_layer(needs, config))]
+    cycles = shares[0].tiling.cycles
     upkeep = upkeep_actions(config, cycles.total, cycles.array)
-    energy = energy_account(plan.actions + tile_actions(needs, tiling, config) + upkeep, table)
+    energy = energy_account(array_actions(shares) + traffic_actions(shares, config) + upkeep, table)
     return cycles.total, energy.total_pj
 
 
