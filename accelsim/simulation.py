@@ -1,7 +1,7 @@
 """One run, layer after layer: the stages meet here, and nothing else happens here.
 
 Memory is bounded by the largest layer, the tensors that a later layer still needs, and the output codes that the report
-keeps.
+keeps (`KEPT_OUTPUTS_BYTES`, unless the caller asks for all).
 """
 
 from __future__ import annotations
@@ -9,21 +9,23 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Literal
+from dataclasses import replace
+from typing import Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
-from accelsim.actions import Action, Actions
 from accelsim.config.model import HardwareConfig, Register
 from accelsim.energy.account import energy_account
 from accelsim.energy.area import area_report
-from accelsim.energy.table import EnergyTable, load_table
+from accelsim.energy.scaling import configured_table, table_notes
+from accelsim.energy.table import EnergyTable
+from accelsim.energy.upkeep import upkeep_actions
 from accelsim.engine import get_engine
 from accelsim.engine.contract import ComputeResult, Engine, RegisterWatch
 from accelsim.engine.watched import watch_layer, why_not_watched
 from accelsim.errors import AccelsimError
-from accelsim.formats.spec import FLOATING, QTensor
+from accelsim.formats.spec import FLOATING, Codes, QTensor
 from accelsim.mapping.contract import CycleCounts, GemmOperands, GemmShape, LayerPlan
 from accelsim.mapping.direct import direct_accumulators
 from accelsim.mapping.lower import LoweredLayer, lower
@@ -31,7 +33,7 @@ from accelsim.mapping.plan import plan_operands
 from accelsim.mapping.traffic import lookup_actions, traffic_actions
 from accelsim.mapping.vector import operand_of, vector_cycles, vector_traffic
 from accelsim.operators.registry import get as get_operator
-from accelsim.operators.spec import TensorSpec
+from accelsim.operators.spec import Blocked, TensorSpec
 from accelsim.ppu.padding import subtract_padding
 from accelsim.ppu.pipeline import OutputStage, post_process, rule_in_force
 from accelsim.ppu.reference import post_process_reference
@@ -47,6 +49,13 @@ ProgressCallback = Callable[[int, int, str], None]
 """Called with (layers done, layers in all, name of the layer that runs now, or an empty string at the end)."""
 InspectCallback = Callable[[str, GemmOperands, LayerPlan], None]
 """Called with (layer name, operands, plan) before a layer runs: for waveforms."""
+
+LayerCallback = Callable[[LayerReport], None]
+"""Called with each layer's report, output codes included, as soon as the layer is done."""
+KeepOutputs = Literal["auto", "all", "last", "none"]
+
+KEPT_OUTPUTS_BYTES = 256 << 20
+"""With keep_outputs="auto", output codes of all layers stay in the report up to this size together."""
 
 Float32 = NDArray[np.float32]
 Bias = NDArray[np.int64] | Float32
@@ -70,6 +79,8 @@ def simulate(
     verify: bool = False,
     progress: ProgressCallback | None = None,
     inspect: InspectCallback | None = None,
+    keep_outputs: KeepOutputs = "auto",
+    layer_done: LayerCallback | None = None,
 ) -> RunReport:
     """Run every layer of a trace on the configured hardware.
 
@@ -80,7 +91,10 @@ def simulate(
     watch : watch every addition; False lets the fast engine prove overflow impossible where it can, in which case the
         report gives the bound instead of the peak
     verify : also compute every layer with an independent, slow integer reference, and count differing codes
-    progress, inspect : callbacks, see their types
+    progress, inspect, layer_done : callbacks, see their types
+    keep_outputs : whose output codes stay in the report: "all" layers', the "last" (those that make the network's
+        outputs), "none"; "auto": all up to 256 MiB together, beyond that the last ones, and the report's assumptions
+        say so. Digests, counts and distances are of all codes in any case
 
     Returns a RunReport: ``report.layers[i]`` has ``name``, ``output_codes`` (integers, the output tensor's shape),
     ``cycles`` (by cause), ``energy_pj`` (by component), ``overflow``, ``sqnr_db``.
@@ -88,14 +102,18 @@ def simulate(
     Raises UnsupportedLayerError (the hardware lacks what a layer needs; the message names both sides), TraceError (an
     array of the trace is damaged), EnergyTableError (an action has no price); all are AccelsimError.
     """
-    _check_arguments(config, trace)
-    table = load_table(config.energy.table)
+    _check_arguments(config, trace, keep_outputs)
+    kept, remark = _kept_layers(trace, keep_outputs)
+    table = configured_table(config)
     run = _Run(config, trace, get_engine(engine), table, watch=watch, verify=verify, inspect=inspect)
     reports = []
     for index, layer in enumerate(trace.layers):
         if progress is not None:
             progress(index, len(trace.layers), layer.name)
-        reports.append(run.vector(index, layer) if isinstance(layer, VectorMeta) else run.layer(index, layer))
+        report = run.vector(index, layer) if isinstance(layer, VectorMeta) else run.layer(index, layer)
+        if layer_done is not None:
+            layer_done(report)
+        reports.append(report if layer.name in kept else replace(report, output_codes=None, output_block_scales=None))
     if progress is not None:
         progress(len(trace.layers), len(trace.layers), "")
     array, area = config.array, area_report(config, exponent_spans=run.exponent_spans)
@@ -110,10 +128,11 @@ def simulate(
         area_um2=area.by_component_um2,
         energy_table=table.name,
         energy_table_digest=table.digest,
+        energy_unit=table.unit,
         batch=trace.tensor_meta(trace.inputs[0]).shape[0],
         accuracy=run.accuracy,
         network=next(layer.accuracy for layer in reports if layer.name == run.final_layer),
-        assumptions=(*ASSUMPTIONS, *area.notes, *run.remarks),
+        assumptions=(*ASSUMPTIONS, *table_notes(config), *area.notes, *run.remarks, *remark),
         layers=tuple(reports),
         config=config.model_dump(mode="json"),
     )
@@ -184,7 +203,7 @@ class _Run:
                 output_bits=output.size_bits,
                 parameter_bits=_parameter_bits(bias, stage, config),
             )
-            + _array_upkeep(plan)
+            + upkeep_actions(config, plan.cycles.total, plan.cycles.array)
         )
         with _naming(layer):
             energy = energy_account(actions, self.table)
@@ -238,17 +257,17 @@ class _Run:
         spec = TensorSpec(trace.tensor_meta(layer.output).shape, output_format, float(scale), int(zero_point))
         with _naming(layer):
             operator.check(inputs, spec, attributes)
-            codes = operator.run(inputs, spec, attributes)
-            output = trace.output_tensor(layer, codes)
+            output = trace.output_tensor(layer, *_parts(operator.run(inputs, spec, attributes), spec.shape))
         verified = None
         if self.verify:
-            again = np.asarray(operator.oracle(inputs, spec, attributes)).reshape(spec.shape)
-            verified = count_mismatches(output.codes, again)
+            again = _parts(operator.oracle(inputs, spec, attributes), spec.shape)
+            verified = _differing(output, trace.output_tensor(layer, *again))
         work = operator.work(inputs, spec, attributes)
         cycles = CycleCounts(vector=vector_cycles(work, config))
         actions = work.actions + vector_traffic(
             work, config, input_bits=[tensor.size_bits for tensor in tensors], output_bits=output.size_bits
         )
+        actions += upkeep_actions(config, cycles.total, cycles.array)
         with _naming(layer):
             energy = energy_account(actions, self.table)
         expected, reference = trace.expected(layer.output), trace.reference(layer.output)
@@ -278,6 +297,7 @@ class _Run:
                 output_clamp=0,
             ),
             output_codes=output.codes,
+            output_block_scales=output.block_scales,
             mismatches=None if expected is None else _differing(output, expected),
             verified=verified,
             accuracy=None if reference is None else compare(reference, output.dequantize()),
@@ -354,13 +374,32 @@ class _Run:
         return _differing(output, self.trace.output_tensor(layer, codes, block_scales))
 
 
-def _check_arguments(config: object, trace: object) -> None:
+def _kept_layers(trace: Trace, keep: KeepOutputs) -> tuple[set[str], tuple[str, ...]]:
+    """Return the layers whose output codes the report keeps, and a remark where it keeps fewer than one may expect."""
+    everything = {layer.name for layer in trace.layers}
+    last = {layer.name for layer in trace.layers if layer.output in trace.outputs}
+    if keep != "auto":
+        return {"all": everything, "last": last, "none": set[str]()}[keep], ()
+    shapes = [trace.tensor_meta(layer.output).shape for layer in trace.layers]
+    size_bytes = sum(math.prod(shape) for shape in shapes) * np.dtype(np.int32).itemsize
+    if size_bytes <= KEPT_OUTPUTS_BYTES:
+        return everything, ()
+    remark = (
+        f"outputs: the codes of all layers take {size_bytes:,} bytes, more than {KEPT_OUTPUTS_BYTES:,}; the report "
+        f'keeps those of the network\'s outputs (keep_outputs="all" keeps all, --out writes all)'
+    )
+    return last, (remark,)
+
+
+def _check_arguments(config: object, trace: object, keep_outputs: object) -> None:
     if not isinstance(config, HardwareConfig):
         raise AccelsimError(
             f"simulate: config is {type(config).__name__}; pass a HardwareConfig, from load_config(path)"
         )
     if not isinstance(trace, Trace):
         raise AccelsimError(f"simulate: trace is {type(trace).__name__}; pass a Trace, from load_trace(path)")
+    if keep_outputs not in get_args(KeepOutputs):
+        raise AccelsimError(f"simulate: keep_outputs={keep_outputs!r}; use one of {', '.join(get_args(KeepOutputs))}")
 
 
 @contextmanager
@@ -437,17 +476,6 @@ def _output_stage(layer: Layer, trace: Trace, operands: GemmOperands) -> OutputS
     )
 
 
-def _array_upkeep(plan: LayerPlan) -> Actions:
-    """Return what the array costs by being there: sequencing in every cycle, leakage of every PE in every cycle."""
-    cycles = plan.cycles.total
-    return Actions(
-        {
-            Action("control", "array_cycle"): cycles,
-            Action("leakage", "leakage_per_pe_cycle"): cycles * plan.rows * plan.cols,
-        }
-    )
-
-
 def _useful_macs(lowered: LoweredLayer) -> int:
     """Return multiply-accumulates that the layer asks for; sums of zero-point corrections are not among them."""
     shape, zero_points = lowered.operands.shape, lowered.zero_points
@@ -466,6 +494,13 @@ def _register_report(
     return RegisterReport.from_watch(
         watch, bits=register.bits, policy=register.overflow, first=first, earliest_cycle=earliest_cycle
     )
+
+
+def _parts(made: list[Any] | Codes | Blocked, shape: tuple[int, ...]) -> tuple[NDArray[Any], NDArray[Any] | None]:
+    """Return what an operator made as codes and block scales."""
+    if isinstance(made, Blocked):
+        return made.codes, made.block_scales
+    return np.asarray(made).reshape(shape), None
 
 
 def _differing(output: QTensor, expected: QTensor) -> int:

@@ -34,7 +34,10 @@ ORDER = [
     "ppu",
     "energy",
     "report",
+    "plots",
+    "html",
     "simulation",
+    "sweeps",
     "cli",
     "__main__",
 ]

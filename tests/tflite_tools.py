@@ -108,13 +108,16 @@ class Maker:
         return str(path)
 
 
-def reference_tensors(path, samples, wanted):
-    """Return what LiteRT's reference kernels compute: {tensor: [sample, ...]}, one sample after another."""
+def reference_tensors(path, samples, wanted, resolver="BUILTIN_REF"):
+    """Return what LiteRT's reference kernels compute: {tensor: [sample, ...]}, one sample after another.
+
+    resolver : another set of kernels, for operators that the reference set does not have
+    """
     litert = pytest.importorskip("ai_edge_litert.interpreter", reason="needs ai-edge-litert: pip install it")
     interpreter = litert.Interpreter(
         model_path=str(path),
-        experimental_op_resolver_type=litert.OpResolverType.BUILTIN_REF,
-        experimental_preserve_all_tensors=True,
+        experimental_op_resolver_type=litert.OpResolverType[resolver],
+        experimental_preserve_all_tensors=resolver == "BUILTIN_REF",
         num_threads=1,
     )
     interpreter.allocate_tensors()
@@ -146,7 +149,7 @@ def simulated_tensors(path, data, config=None, semantics=None, **options):
     return made, report
 
 
-def check(path, *data, config=None, **options):
+def check(path, *data, config=None, resolver="BUILTIN_REF", **options):
     """Compare every tensor that accelsim computes with LiteRT's reference kernels; return the report.
 
     data : for each input of the model, [samples, ...]
@@ -156,7 +159,7 @@ def check(path, *data, config=None, **options):
     made, report = simulated_tensors(path, given, config, **options)
     assert made
     samples = [[array[i : i + 1] for array in data] for i in range(len(data[0]))]
-    wanted = reference_tensors(path, samples, made)
+    wanted = reference_tensors(path, samples, made, resolver)
     for index, codes in made.items():
         np.testing.assert_array_equal(codes, wanted[index], err_msg=f"tensor {model.graph.tensors[index].name}")
     return report

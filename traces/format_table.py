@@ -92,7 +92,7 @@ def run(configuration: str) -> Row:
     if config.array.float_unit is not None:  # how far the machine's own format reaches
         low, high = formats.get(PRESETS[preset].weights).exponent_range
         spans = (high - low, high - low)
-    area_um2 = area_report(config, exponent_spans=spans).total_um2
+    area_um2 = area_report(config, exponent_spans=spans).logic_um2
     return Row(configuration, preset, area_um2 / 1e6, simulate(config, trace))
 
 

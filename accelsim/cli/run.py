@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -35,6 +36,9 @@ def run(
         Path | None,
         typer.Option(metavar="DIR", parser=path, help="Write report.json and outputs.npz into this folder."),
     ] = None,
+    html: Annotated[
+        Path | None, typer.Option(metavar="FILE", parser=path, help="Write one self-contained page of the run.")
+    ] = None,
     verify: Annotated[bool, typer.Option(help="Compare with an independent, slow integer reference.")] = False,
     strict: Annotated[bool, typer.Option(help="Exit with 3 on overflow or a mismatch.")] = False,
     watch: Annotated[
@@ -52,18 +56,22 @@ def run(
     ] = None,
 ) -> None:
     """Run TRACE on CONFIG; report latency, energy, overflow and outputs."""
-    with user_errors():
+    with user_errors(), ExitStack() as open_files:
         from accelsim.config.loader import load_config
 
         hardware = load_config(config)  # before what a mistake in it need not wait for: numpy, formats, traces
-        from accelsim.report.files import prepare_folder, save_report
+        from accelsim.report.files import OutputsWriter, save_report
         from accelsim.trace.reader import load_trace
 
         network = load_trace(trace)
-        if out is not None:
-            prepare_folder(out)  # before the run, so that no result is lost to a folder that cannot be written
+        # before the run, so that no result is lost to a folder that cannot be written
+        outputs = None if out is None else open_files.enter_context(OutputsWriter(out))
         if inputs is not None:
             network = network.head(inputs)
+        if html is not None:
+            from accelsim.html.page import check_html_path
+
+            check_html_path(html)
         if vcd is not None and not vcd.name:
             raise AccelsimError(f"--vcd {str(vcd)!r}: name a file")
         if vcd_layer is not None and vcd is None:
@@ -94,6 +102,8 @@ def run(
                 verify=verify,
                 progress=progress,
                 inspect=waveforms if vcd is not None else None,
+                keep_outputs="none",  # a terminal shows none: the memory is the largest layer's
+                layer_done=None if outputs is None else outputs.add,
             )
         if as_json:
             typer.echo(report.to_json(indent=2))
@@ -102,7 +112,11 @@ def run(
 
             print_report(report)
         if out is not None:
-            save_report(report, out)
+            save_report(report, out, outputs)
+        if html is not None:
+            from accelsim.html import save_html
+
+            save_html(report, html)
     wrong = _what_is_wrong(report)
     if strict and wrong:
         typer.echo(f"strict: {wrong}", err=True)

@@ -29,6 +29,15 @@ def section_of(field: FieldInfo) -> type[Section] | None:
     return None
 
 
+def item_section(field: FieldInfo) -> type[Section] | None:
+    """Return the section that a field holds a list of, or None."""
+    for kind in alternatives(field):
+        if get_origin(kind) is tuple:
+            item = get_args(kind)[0]
+            return item if issubclass(item, Section) else None
+    return None
+
+
 def walk_keys(section: type[Section] = HardwareConfig, prefix: KeyPath = ()) -> Iterator[tuple[KeyPath, FieldInfo]]:
     """Yield every key of the file, in the order of the fields, each section before the keys in it."""
     for name, field in section.model_fields.items():
@@ -42,9 +51,13 @@ def walk_keys(section: type[Section] = HardwareConfig, prefix: KeyPath = ()) -> 
 def section_at(path: KeyPath) -> type[Section] | None:
     """Return the section at a path (the root at the empty one), or None where the file has no such section."""
     section: type[Section] | None = HardwareConfig
+    items: type[Section] | None = None  # of the list that we are at
     for name in path:
+        if items is not None and name.isdecimal():
+            section, items = items, None
+            continue
         field = section.model_fields.get(name) if section else None
-        section = section_of(field) if field else None
+        section, items = (section_of(field), item_section(field)) if field else (None, None)
     return section
 
 
@@ -89,6 +102,8 @@ def accepted(field: FieldInfo) -> str:
         text = ", ".join(words)
     elif section_of(field) is not None:
         text = "a section"
+    elif item_section(field) is not None:
+        text = "a list of sections"
     elif bool in kinds:
         text = "true or false"
     elif str in kinds:

@@ -49,7 +49,9 @@ def _section_lines(section: Section, indent: int) -> list[tuple[str, str]]:
     return lines
 
 
-def _scalar(value: str | float | bool | None) -> str:
+def _scalar(value: str | float | bool | tuple[Section, ...] | None) -> str:
+    if isinstance(value, tuple):
+        return f"[{', '.join(map(_flow, value))}]"
     if value is None:
         return "null"
     if isinstance(value, bool):
@@ -62,6 +64,12 @@ def _scalar(value: str | float | bool | None) -> str:
         return value
     quoted: str = yaml.safe_dump(value, default_style='"', allow_unicode=True, width=float("inf"))
     return quoted.rstrip("\n")
+
+
+def _flow(section: Section) -> str:
+    """Return an item of a list on one line."""
+    given = {name: getattr(section, name) for name in type(section).model_fields}
+    return "{" + ", ".join(f"{name}: {_scalar(value)}" for name, value in given.items()) + "}"
 
 
 def _float(value: float) -> str:

@@ -9,21 +9,23 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
+from accelsim.config.memory import Buffer as Buffer
+from accelsim.config.memory import Buffers as Buffers
+from accelsim.config.memory import Cores as Cores
+from accelsim.config.memory import Dma as Dma
+from accelsim.config.memory import Dram as Dram
+from accelsim.config.memory import Memory as Memory
+from accelsim.config.memory import TilePin as TilePin
+from accelsim.config.section import Line as Line
+from accelsim.config.section import Section as Section
 from accelsim.errors import did_you_mean
 from accelsim.rounding import RULES
 
 # Read from the folder: the energy stage comes later, and its tables are data.
 SHIPPED_TABLES = tuple(sorted(path.stem for path in (Path(__file__).parents[1] / "energy" / "tables").glob("*.yaml")))
 ROUNDINGS: tuple[str, ...] = ("trace", *RULES)
-
-
-def _one_printable_line(text: str) -> str:
-    # The text goes into tables on terminals and into file names: a stray control character would garble both.
-    if not text.isprintable():
-        raise ValueError(f"{text!r} has characters that cannot be printed; use one line of plain text")
-    return text
 
 
 def _is_rounding(name: str) -> str:
@@ -57,14 +59,7 @@ FUSION_BITS = (2, 4, 8, 16)
 MAX_FIXED_BITS = 48
 """The shifter in front of a fixed-point psum delivers 49 bits and saturates, so a register never has more."""
 
-Line = Annotated[str, AfterValidator(_one_printable_line)]
 Rounding = Annotated[str, AfterValidator(_is_rounding), Field(json_schema_extra={"enum": list(ROUNDINGS)})]
-
-
-class Section(BaseModel):
-    """A frozen section of the file; unknown keys are refused."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
 
 class Port(Section):
@@ -263,27 +258,11 @@ class Vector(Section):
     latency_cycles: int = Field(8, ge=0, le=1000, description="pipeline depth")
 
 
-class Buffer(Section):
-    """An on-chip SRAM; its capacity sets the energy of a bit."""
+class ScaleTo(Section):
+    """Another technology node, by the law of Stillmaker and Baas; the report names law and factor."""
 
-    size_bytes: int = Field(ge=64, le=1 << 30, description="capacity")
-
-
-class Buffers(Section):
-    """The SRAMs around the array."""
-
-    weight: Buffer = Field(default_factory=lambda: Buffer(size_bytes=262144), description="weights")
-    activation: Buffer = Field(default_factory=lambda: Buffer(size_bytes=262144), description="input activations")
-    output: Buffer = Field(default_factory=lambda: Buffer(size_bytes=65536), description="output codes")
-    accumulator: Buffer = Field(default_factory=lambda: Buffer(size_bytes=65536), description="accumulators")
-
-
-class Dram(Section):
-    """Off-chip memory; the energy table prices each kind."""
-
-    kind: Literal["ddr3", "lpddr4", "hbm2", "hbm2_board"] = Field(
-        "ddr3", description="named preset of the energy table"
-    )
+    node_nm: int = Field(45, ge=1, le=1000, description="node in nm: 7, 10, 14, 16, 20, 32, 45, 65, 90 or 130")
+    voltage: float = Field(0.9, gt=0, le=2, allow_inf_nan=False, description="supply voltage there, V")
 
 
 class Energy(Section):
@@ -294,6 +273,9 @@ class Energy(Section):
         min_length=1,
         max_length=1000,
         description="a shipped table's name, or a YAML file's path, relative to this file",
+    )
+    scale_to: ScaleTo | None = Field(
+        None, description="scale the table's prices (DRAM's apart) to another node; null: as they are"
     )
 
 
@@ -307,7 +289,10 @@ class HardwareConfig(Section):
     ppu: Ppu = Field(default_factory=lambda: Ppu(), description="post-processing unit")
     vector: Vector = Field(default_factory=lambda: Vector(), description="vector unit")
     buffers: Buffers = Field(default_factory=lambda: Buffers(), description="on-chip SRAM")
+    dma: Dma = Field(default_factory=lambda: Dma(), description="engines that move tiles")
     dram: Dram = Field(default_factory=lambda: Dram(), description="off-chip memory")
+    cores: Cores = Field(default_factory=lambda: Cores(), description="cores that share the DRAM")
+    memory: Memory = Field(default_factory=lambda: Memory(), description="how layers are cut into tiles")
     energy: Energy = Field(default_factory=lambda: Energy(), description="energy table")
 
     @model_validator(mode="after")

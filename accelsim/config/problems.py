@@ -9,7 +9,16 @@ from typing import Any
 from pydantic import ValidationError
 from pydantic.fields import FieldInfo
 
-from accelsim.config.accepted import KeyPath, accepted, alternatives, choices, field_at, section_at, walk_keys
+from accelsim.config.accepted import (
+    KeyPath,
+    accepted,
+    alternatives,
+    choices,
+    field_at,
+    item_section,
+    section_at,
+    walk_keys,
+)
 from accelsim.errors import did_you_mean, problem_list
 
 MAX_SHOWN = 50
@@ -88,6 +97,8 @@ def _sentence(kind: str, path: KeyPath, value: object, context: Mapping[str, Any
     if kind == "value_error":
         return str(context["error"])
     field = field_at(path)
+    if field is None and kind == "model_type" and section_at(path) is not None:  # an item of a list
+        return f"{found(value)} is not a section; {_sections_keys(path)}"
     if field is None:
         return f"{found(value)} is not accepted here; {_sections_keys(path)}"
     use = f"; use {accepted(field)}"
@@ -111,6 +122,8 @@ def _sentence(kind: str, path: KeyPath, value: object, context: Mapping[str, Any
 def _wrong_type(field: FieldInfo, value: object) -> str:
     kinds = alternatives(field)
     words = choices(field)
+    if item_section(field) is not None:
+        return f"{found(value)} is not a list; use {accepted(field)}"
     if words:
         hint = did_you_mean(value.lower(), words) if isinstance(value, str) else ""
         return f"{found(value)} is not one of {', '.join(words)}{hint}"

@@ -30,7 +30,7 @@ class Circuit:
 
 
 def circuits(config: HardwareConfig, exponent_spans: tuple[int, int]) -> Iterator[Circuit]:
-    """Yield every circuit of the machine; memories and control are not among them.
+    """Yield every circuit of the machine; control is not among them.
 
     exponent_spans : see accelsim.energy.area.area_report
     """
@@ -49,6 +49,10 @@ def circuits(config: HardwareConfig, exponent_spans: tuple[int, int]) -> Iterato
     yield from _decoders(array, pes)
     yield _adder("accumulator", "accumulator adder", array.cols, config.accumulator.bits, array.float_unit)
     yield from _ppu(config)
+    yield from _vector(config)
+    for name in type(config.buffers).model_fields:
+        size_bits = 8 * getattr(config.buffers, name).size_bytes
+        yield Circuit("buffer", f"{name} buffer", 1, "sram", (size_bits,))
 
 
 @dataclass(frozen=True)
@@ -195,3 +199,16 @@ def _ppu(config: HardwareConfig) -> Iterator[Circuit]:
         yield Circuit("ppu", "largest of a block: comparators", ppu.lanes, "adder", (31,))
     if array.popcount is not None:
         yield Circuit("ppu", "threshold comparator", ppu.lanes, "adder", (acc,))
+
+
+VECTOR_BITS, TABLE_ENTRIES, TABLE_BITS = 32, 256, 8
+"""A lane of the vector unit: 32-bit integers, and a table of all codes of 8 bits (accelsim.operators)."""
+
+
+def _vector(config: HardwareConfig) -> Iterator[Circuit]:
+    """Lanes that rescale, add, compare and look up: the least that the operators of one pass need."""
+    lanes = config.vector.lanes
+    yield Circuit("vector", "rescaling multiplier", lanes, "multiplier", (VECTOR_BITS, VECTOR_BITS))
+    yield Circuit("vector", "rounding shifter", lanes, "shifter", (2 * VECTOR_BITS,))
+    yield Circuit("vector", "adder and comparator", 2 * lanes, "adder", (VECTOR_BITS,))
+    yield Circuit("vector", "table of a lane", lanes, "sram", (TABLE_ENTRIES * TABLE_BITS,))

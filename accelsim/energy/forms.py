@@ -82,6 +82,52 @@ def sqrt_capacity(capacity_bytes: int, *, price: float, at_bytes: float, floor: 
     return max(floor, price * math.sqrt(capacity_bytes / at_bytes))
 
 
+def power_product(
+    a_bits: int, b_bits: int, *, price: float, at_product: float, exponent: float, single_bit: float
+) -> float:
+    """Return ``price * (a*b / at_product) ** exponent``: an array multiplier between two published points.
+
+    A one-bit operand costs ``single_bit * max(a, b)``, as in ``product_root``.
+    """
+    if min(a_bits, b_bits) == 1:
+        return single_bit * max(a_bits, b_bits)
+    return float(price * (a_bits * b_bits / at_product) ** exponent)
+
+
+def three_capacities(
+    capacity_bytes: int,
+    *,
+    price_1: float,
+    at_bytes_1: float,
+    price_2: float,
+    at_bytes_2: float,
+    price_3: float,
+    at_bytes_3: float,
+) -> float:
+    """Return the price on the lines through three points in the logarithms of capacity and price, the outer ones
+    continued.
+    """
+    low, high = ((price_1, at_bytes_1), (price_2, at_bytes_2)), ((price_2, at_bytes_2), (price_3, at_bytes_3))
+    (one, at_one), (other, at_other) = low if capacity_bytes <= at_bytes_2 else high
+    slope = math.log(other / one) / math.log(at_other / at_one)
+    return float(one * (capacity_bytes / at_one) ** slope)
+
+
+def power(clock_hz: int, *, power_uw: float) -> float:
+    """Return the energy in pJ that `power_uw` microwatts take in a cycle: leakage, which waits for no clock."""
+    return power_uw * 1e6 / clock_hz
+
+
+def power_per_kilobyte(capacity_bytes: int, clock_hz: int, *, power_uw: float) -> float:
+    """Return the energy in pJ that `power_uw` microwatts for each 1024 bytes take in a cycle: leakage of an SRAM."""
+    return power_uw * (capacity_bytes / 1024) * 1e6 / clock_hz
+
+
+def inverse_bits(bits: int, *, limit: float, slope: float) -> float:
+    """Return ``limit - slope / bits``: what approaches a limit as operands get wider."""
+    return limit - slope / bits
+
+
 @dataclass(frozen=True)
 class Form:
     """A formula: how many of the operation's numbers it takes, and the names of its coefficients."""
@@ -120,5 +166,10 @@ FORMS: dict[str, Form] = {
         small_memory,
         array_divider,
         sqrt_capacity,
+        power_product,
+        three_capacities,
+        power,
+        power_per_kilobyte,
+        inverse_bits,
     )
 }

@@ -1,7 +1,8 @@
 """What can be priced: every operation by name, the numbers its price depends on, and the unit of its price.
 
 The unit is part of the vocabulary, and a table that says another one is refused: memory is counted in bits and priced
-per bit. (A popular tool prices SRAM per bit and multiplies by words: 64 times too low.)
+per bit. (A popular tool prices SRAM per bit and multiplies by words: 64 times too low.) In a table of relative prices
+"relative" stands in the place of pJ.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-Unit = Literal["pJ", "pJ/bit"]
+Unit = Literal["pJ", "pJ/bit", "share"]
 
 
 @dataclass(frozen=True)
@@ -18,7 +19,8 @@ class Operation:
 
     params : the numbers that a price depends on, in the order of ``Action.params``
     happened : completes "<count> ..." in messages
-    unit : "pJ" for each event, or "pJ/bit" where bits are counted
+    unit : "pJ" for each event, or "pJ/bit" where bits are counted; "share": no price, but a part of one (0 to 1), which
+        the data-aware account asks for (accelsim.energy.data_aware)
     """
 
     name: str
@@ -27,7 +29,7 @@ class Operation:
     unit: Unit = "pJ"
 
 
-DRAM_KINDS = ("ddr3", "lpddr4", "hbm2", "hbm2_board")
+DRAM_KINDS = ("ddr3", "ddr4", "lpddr4", "lpddr5", "hbm2", "hbm2_board")
 
 _TABLE = (
     Operation("add", ("bits",), "additions were made"),
@@ -53,6 +55,13 @@ _TABLE = (
     Operation("fp64_mult", (), "float64 multiplications were made"),
     Operation("divide", ("a_bits", "b_bits"), "divisions were made"),
     Operation("array_cycle", (), "array cycles passed"),
-    Operation("leakage_per_pe_cycle", (), "PE cycles passed"),
+    Operation("clock_per_pe_cycle", (), "PE cycles were clocked"),
+    Operation("leakage_per_pe_cycle", ("clock_hz",), "PE cycles passed"),
+    Operation("sram_leakage_cycle", ("capacity_bytes", "clock_hz"), "buffer cycles passed"),
+    Operation("dram_standby_cycle", (), "DRAM cycles passed"),
+    Operation("register_clock", (), "register bits were clocked", "pJ/bit"),
+    Operation("register_toggle", (), "register bits changed", "pJ/bit"),
+    Operation("mult_held", ("held_bits",), "multiplications had a held operand", "share"),
+    Operation("mult_zero", (), "multiplications had a zero operand", "share"),
 )
 OPERATIONS: dict[str, Operation] = {operation.name: operation for operation in _TABLE}

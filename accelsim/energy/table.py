@@ -8,12 +8,15 @@ import math
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import Literal
 
 from accelsim.energy.forms import FORMS
 from accelsim.energy.operations import OPERATIONS
 from accelsim.errors import EnergyTableError, did_you_mean
 
 SHIPPED = Path(__file__).with_name("tables")
+
+TableUnit = Literal["pJ", "relative"]
 
 MARKS = {
     "published": "printed in a primary source that was read for the table",
@@ -31,7 +34,7 @@ class Entry:
     """The price of one operation.
 
     form, coefficients : the formula (accelsim.energy.forms), and its coefficients as (name, value)
-    unit : "pJ" an event, or "pJ/bit"
+    unit : "pJ" an event, "pJ/bit", or "share"; in a relative table "relative" or "relative/bit"
     mark : how the number is known, one of `MARKS`
     source : who says so
     notes : where it holds
@@ -48,23 +51,39 @@ class Entry:
     reason: str = ""
 
     def price_pj(self, params: tuple[int, ...] = ()) -> float:
-        """Return the price in pJ of one event (or bit). Raises ValueError where `params` are not the operation's."""
+        """Return the price of one event (or bit); nan where the formula has none.
+
+        Raises ValueError where `params` are not the operation's.
+        """
         names = OPERATIONS[self.operation].params
         if len(params) != len(names) or any(value < 1 for value in params):
             wanted = f"{', '.join(names)} (each at least 1)" if names else "no numbers"
             raise ValueError(f"{self.operation} is priced by {wanted}; got {params}")
         form = FORMS[self.form]
-        return form.function(*params[: form.takes], **dict(self.coefficients))
+        try:
+            return form.function(*params[: form.takes], **dict(self.coefficients))
+        except (ArithmeticError, ValueError):  # a user's coefficients: no logarithm, no power
+            return math.nan
 
 
 @dataclass(frozen=True)
 class EnergyTable:
-    """A whole table. Find prices with `price_pj`; `entries` has the provenance, in the file's order."""
+    """A whole table. Find prices with `price_pj`; `entries` has the provenance, in the file's order.
+
+    unit : "pJ"; or "relative": prices are multiples of some operation's (the description says whose), and whatever is
+        called pJ, in names too, is in that unit
+    node_nm, voltage : of the technology, for scaling (accelsim.energy.scaling); None: not said
+    factor : by which prices of everything but DRAM are multiplied (`scaled`)
+    """
 
     name: str
     technology: str
     description: str
     entries: tuple[Entry, ...]
+    unit: TableUnit = "pJ"
+    node_nm: int | None = None
+    voltage: float | None = None
+    factor: float = 1.0
 
     def __contains__(self, operation: str) -> bool:
         return any(entry.operation == operation for entry in self.entries)
@@ -78,7 +97,8 @@ class EnergyTable:
         raise EnergyTableError(f"energy table {self.name!r}: no price for {operation}{hint}")
 
     def price_pj(self, operation: str, params: tuple[int, ...] = ()) -> float:
-        """Return the price in pJ of one event, or of one bit where the operation counts bits.
+        """Return the price in pJ of one event, or of one bit where the operation counts bits; of relative tables, in
+        their unit.
 
         params : the operation's numbers, in the order of ``OPERATIONS[operation].params``
 
@@ -86,6 +106,8 @@ class EnergyTable:
         these numbers (negative, or not finite); ValueError where `params` are not the operation's.
         """
         price = self[operation].price_pj(params)
+        if self.factor != 1.0 and scales(operation):
+            price *= self.factor
         if not (math.isfinite(price) and price >= 0):
             arguments = ", ".join(str(value) for value in params)
             raise EnergyTableError(
@@ -98,6 +120,11 @@ class EnergyTable:
     def digest(self) -> str:
         """Hex digest (16 digits) of everything that the table says."""
         return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()[:16]
+
+
+def scales(operation: str) -> bool:
+    """Return whether another node changes an operation's price: DRAM is another chip, and shares are no prices."""
+    return not operation.startswith("dram_") and OPERATIONS[operation].unit != "share"
 
 
 def shipped_tables() -> list[str]:

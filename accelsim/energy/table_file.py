@@ -17,7 +17,7 @@ VERSION = 1
 LARGEST = 1e12  # pJ: a joule for one event; keeps every product of a count and a price finite
 
 _TOP_REQUIRED = ("schema", "version", "name", "entries")
-_TOP_OPTIONAL = ("technology", "description")
+_TOP_OPTIONAL = ("technology", "description", "unit", "node_nm", "voltage")
 _ENTRY_REQUIRED = ("form", "coefficients", "unit", "mark", "source")
 _ENTRY_OPTIONAL = ("notes", "reason")
 
@@ -42,6 +42,7 @@ class _Checker:
         self.values = document.values
         self.lines = document.lines
         self.problems = list(document.problems)
+        self.relative = False
 
     def table(self) -> EnergyTable | None:
         """Return the table, or None where there are problems."""
@@ -50,20 +51,46 @@ class _Checker:
             self._problem(("schema",), f"{found(top['schema'])} is not the schema of an energy table; use {SCHEMA}")
         if "version" in top and (top["version"] != VERSION or isinstance(top["version"], bool)):
             self._problem(("version",), f"{found(top['version'])} is not a version that this program reads; use 1")
+        table_unit = self._choice(top, ("unit",), ("pJ", "relative")) if "unit" in top else "pJ"
+        self.relative = table_unit == "relative"
+        node_nm, voltage = self._positive(top, "node_nm"), self._positive(top, "voltage")
         name, technology, description = (self._text(top, (key,)) for key in ("name", "technology", "description"))
         listed = self._section(top["entries"], ("entries",), (), tuple(OPERATIONS)) if "entries" in top else {}
         if "entries" in top and isinstance(top["entries"], dict) and not top["entries"]:
             self._problem(("entries",), f"no entry; price at least one of {', '.join(OPERATIONS)}")
         entries = tuple(self._entry(operation, value) for operation, value in listed.items())
         complete = tuple(entry for entry in entries if entry is not None)
-        return None if self.problems else EnergyTable(name, technology, description, complete)
+        if self.problems:
+            return None
+        return EnergyTable(
+            name,
+            technology,
+            description,
+            complete,
+            unit="relative" if self.relative else "pJ",
+            node_nm=None if node_nm is None else int(node_nm),
+            voltage=voltage,
+        )
+
+    def _positive(self, top: dict[str, object], key: str) -> float | None:
+        """Return a number above zero (whole, of nanometres), or None where the key is left out."""
+        value = top.get(key)
+        if key not in top:
+            return None
+        whole = key == "node_nm"
+        fits = isinstance(value, int) if whole else isinstance(value, int | float)
+        if isinstance(value, bool) or not fits or not 0 < value < math.inf:  # type: ignore[operator]
+            self._problem((key,), f"{found(value)} is not a {'whole ' if whole else ''}number above 0")
+            return None
+        return float(value)  # type: ignore[arg-type]
 
     def _entry(self, operation: str, value: object) -> Entry | None:
         path = ("entries", operation)
         before = len(self.problems)
         fields = self._section(value, path, _ENTRY_REQUIRED, _ENTRY_OPTIONAL)
         source, notes, reason = (self._text(fields, (*path, key)) for key in ("source", "notes", "reason"))
-        unit = self._choice(fields, (*path, "unit"), (OPERATIONS[operation].unit,))
+        expected = OPERATIONS[operation].unit.replace("pJ", "relative" if self.relative else "pJ")
+        unit = self._choice(fields, (*path, "unit"), (expected,))
         mark = self._choice(fields, (*path, "mark"), MARKS)
         form = self._choice(fields, (*path, "form"), FORMS)
         if form and FORMS[form].takes > len(OPERATIONS[operation].params):
@@ -71,7 +98,7 @@ class _Checker:
         coefficients = self._coefficients(fields, path, form) if form else ()
         if len(self.problems) > before:
             return None
-        if not any(value for key, value in coefficients if key != "at_bytes") and not reason:
+        if not any(value for key, value in coefficients if not _is_place(key)) and not reason:
             self._problem(path, "its price is zero without a reason; add 'reason:' and say why it costs nothing")
             return None
         return Entry(operation, form, coefficients, unit, mark, source, notes, reason)
@@ -89,8 +116,9 @@ class _Checker:
                 self._problem((*path, key), f"{found(value)} is not a finite number")
             elif abs(value) > LARGEST:
                 self._problem((*path, key), f"{found(value)} is too large; prices are in pJ, at most {LARGEST:g}")
-            elif key == "at_bytes" and value <= 0:
-                self._problem((*path, key), f"{found(value)} is too small; use the capacity in bytes, above 0")
+            elif _is_place(key) and value <= 0:
+                what = "the capacity in bytes" if key.startswith("at_bytes") else "the product of the widths"
+                self._problem((*path, key), f"{found(value)} is too small; use {what}, above 0")
             else:
                 numbers.append((key, float(value)))
         return tuple(numbers)
@@ -137,6 +165,11 @@ class _Checker:
         while nearest and nearest not in self.lines:
             nearest = nearest[:-1]
         self.problems.append(Problem(path, text, self.lines.get(nearest, 1)))
+
+
+def _is_place(coefficient: str) -> bool:
+    """Return whether a coefficient says where a price holds, not how high it is."""
+    return coefficient.startswith("at_")
 
 
 def _takes_too_many(form: str, operation: str) -> str:

@@ -17,6 +17,7 @@ from accelsim.formats import QTensor
 from accelsim.importers import tflite_functions as functions
 from accelsim.importers import tflite_layers as layers
 from accelsim.importers import tflite_operators as operators
+from accelsim.importers import tflite_transpose_conv as transpose
 from accelsim.importers.graph import ModelInput, Names, NotSupported, Place, Row, Shape
 from accelsim.importers.tflite_file import FileGraph, FileOperator, FileTensor, read_graph
 from accelsim.importers.tflite_lowering import FORMATS, MICRO, PREVIOUS, REFERENCE, Call, Context, meaning
@@ -31,10 +32,13 @@ LOWERINGS: dict[str, Lowering] = {
     "DEPTHWISE_CONV_2D": layers.depthwise_conv_2d,
     "FULLY_CONNECTED": layers.fully_connected,
     "BATCH_MATMUL": layers.batch_matmul,
+    "TRANSPOSE_CONV": transpose.transpose_conv,
     **operators.LOWERINGS,
     **functions.LOWERINGS,
 }
 """Every operator that can be imported, edges apart."""
+
+ON_THE_ARRAY = ("CONV_2D", "DEPTHWISE_CONV_2D", "TRANSPOSE_CONV", "FULLY_CONNECTED", "BATCH_MATMUL")
 
 
 def read_tflite(path: str) -> TfliteModel:
@@ -103,11 +107,7 @@ class TfliteModel:
             return "input"
         if operator.index in self._host:
             return "host"
-        return (
-            "array"
-            if operator.op in ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED", "BATCH_MATMUL")
-            else "vector unit"
-        )
+        return "array" if operator.op in ON_THE_ARRAY else "vector unit"
 
     @cached_property
     def _float_inputs(self) -> frozenset[int]:
@@ -160,24 +160,60 @@ class TfliteModel:
             _check_operators(calls, self.graph)
         except NotSupported as error:
             problem = str(error)
-        first = tensors[operator.inputs[0]] if operator.inputs and operator.inputs[0] >= 0 else None
+        first = self._data(operator)
         output = tensors[operator.outputs[0]] if operator.outputs and operator.outputs[0] >= 0 else None
-        weight: QTensor | None = next((call.arguments["weight"] for call in calls if "weight" in call.arguments), None)
+        weight = _weight(operator, calls, self.graph)
         stored = [each for call in calls for each in call.inputs if isinstance(each, QTensor)]
         return Row(
             name=names.new(f"{operator.index}_{operator.op.lower()}"),
             op=operator.op,
             place=self.place(operator),
             input_shape=_shape(first),
-            weight_shape=() if weight is None else weight.shape,
+            weight_shape=weight.shape,
             output_shape=_shape(output),
             input_format=_format(first),
-            weight_format="-" if weight is None else weight.format.name,
+            weight_format=weight.format,
             output_format=_format(output),
-            macs=0 if weight is None or output is None else math.prod(output.shape) * math.prod(weight.shape[1:]),
-            weights=sum(math.prod(each.shape) for each in ([] if weight is None else [weight]) + stored),
+            macs=0 if output is None or problem else _macs(operator, weight, first, output),
+            weights=weight.elements + sum(math.prod(each.shape) for each in stored),
             problem=problem,
         )
+
+    def _data(self, operator: FileOperator) -> FileTensor | None:
+        """Return the first input that is data: computed, or an input of the model."""
+        tensors = self.graph.tensors
+        given = [tensors[index] for index in operator.inputs if index >= 0]
+        return next((tensor for tensor in given if tensor.data is None), given[0] if given else None)
+
+
+@dataclass(frozen=True)
+class _Weight:
+    """The weight of a layer of the array as `inspect` lists it; format "-" where there is none."""
+
+    shape: Shape = ()
+    format: str = "-"
+
+    @property
+    def elements(self) -> int:
+        return 0 if self.format == "-" else math.prod(self.shape)
+
+
+def _weight(operator: FileOperator, calls: Sequence[Call], graph: FileGraph) -> _Weight:
+    weights: list[QTensor] = [call.arguments["weight"] for call in calls if "weight" in call.arguments]
+    if not weights:
+        return _Weight()
+    if operator.op == "TRANSPOSE_CONV":  # the file's, not that of the convolution which it becomes
+        return _Weight(graph.tensors[operator.inputs[transpose.WEIGHT]].shape, weights[0].format.name)
+    return _Weight(weights[0].shape, weights[0].format.name)
+
+
+def _macs(operator: FileOperator, weight: _Weight, x: FileTensor | None, output: FileTensor) -> int:
+    """Return the multiply-accumulates that an operator's definition has."""
+    if operator.op == "BATCH_MATMUL" and x is not None:
+        return math.prod(output.shape) * x.shape[-2 if operator.options["AdjX"] else -1]
+    if operator.op == "TRANSPOSE_CONV" and x is not None:
+        return math.prod(x.shape[:3]) * weight.elements
+    return math.prod(output.shape) * math.prod(weight.shape[1:]) if weight.elements else 0
 
 
 class _Construction:

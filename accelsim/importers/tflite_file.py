@@ -38,7 +38,7 @@ DTYPES: dict[str, Any] = {
 
 # The options that operators have, by the accessors of their tables.
 _OPTIONS: dict[str, tuple[str, tuple[str, ...]]] = {
-    "ADD": ("AddOptions", ("FusedActivationFunction",)),
+    "ADD": ("AddOptions", ("FusedActivationFunction", "PotScaleInt16")),
     "AVERAGE_POOL_2D": (
         "Pool2DOptions",
         ("Padding", "StrideH", "StrideW", "FilterHeight", "FilterWidth", "FusedActivationFunction"),
@@ -60,6 +60,7 @@ _OPTIONS: dict[str, tuple[str, tuple[str, ...]]] = {
         "FullyConnectedOptions",
         ("FusedActivationFunction", "WeightsFormat", "KeepNumDims", "QuantizedBiasType"),
     ),
+    "DEPTH_TO_SPACE": ("DepthToSpaceOptions", ("BlockSize",)),
     "GELU": ("GeluOptions", ("Approximate",)),
     "LEAKY_RELU": ("LeakyReluOptions", ("Alpha",)),
     "MAX_POOL_2D": (
@@ -74,8 +75,11 @@ _OPTIONS: dict[str, tuple[str, tuple[str, ...]]] = {
         "StridedSliceOptions",
         ("BeginMask", "EndMask", "EllipsisMask", "NewAxisMask", "ShrinkAxisMask"),
     ),
-    "SUB": ("SubOptions", ("FusedActivationFunction",)),
-    "TRANSPOSE_CONV": ("TransposeConvOptions", ("Padding", "StrideH", "StrideW", "FusedActivationFunction")),
+    "SUB": ("SubOptions", ("FusedActivationFunction", "PotScaleInt16")),
+    "TRANSPOSE_CONV": (
+        "TransposeConvOptions",
+        ("Padding", "StrideH", "StrideW", "FusedActivationFunction", "QuantizedBiasType"),
+    ),
 }
 _OPTIONAL_OPTIONS = {
     "ADD",

@@ -31,7 +31,7 @@ LARGEST_EXPONENT = 30
 
 def conv_2d(operator: FileOperator, context: Context) -> list[Call]:
     """CONV_2D: weight [out, height, width, in / groups]; the groups follow from the channels."""
-    x, weight = context.tensor(operator, 0), constant(_weight(operator, context))
+    x, weight = context.tensor(operator, 0), constant(weight_of(operator, context))
     if len(x.shape) != 4 or len(weight.shape) != 4 or x.shape[3] % weight.shape[3]:
         raise NotSupported(f"input {x.shape} and weight {weight.shape} do not fit together")
     return [_convolution(operator, context, weight, x.shape[3] // weight.shape[3])]
@@ -41,7 +41,7 @@ def depthwise_conv_2d(operator: FileOperator, context: Context) -> list[Call]:
     """DEPTHWISE_CONV_2D: weight [1, height, width, channels * multiplier], output channel c * multiplier + i sees
     input channel c: a convolution in as many groups as there are channels.
     """
-    x, stored = context.tensor(operator, 0), constant(_weight(operator, context))
+    x, stored = context.tensor(operator, 0), constant(weight_of(operator, context))
     fits = len(x.shape) == len(stored.shape) == 4 and stored.shape[0] == 1 and stored.shape[3] % x.shape[3] == 0
     if not fits:
         raise NotSupported(f"input {x.shape} and weight {stored.shape} do not fit together")
@@ -59,14 +59,14 @@ def depthwise_conv_2d(operator: FileOperator, context: Context) -> list[Call]:
 
 def fully_connected(operator: FileOperator, context: Context) -> list[Call]:
     """FULLY_CONNECTED: weight [out, in]; the input is taken as rows of `in`, whatever its shape."""
-    x, weight, output = context.tensor(operator, 0), constant(_weight(operator, context)), context.output(operator)
+    x, weight, output = context.tensor(operator, 0), constant(weight_of(operator, context)), context.output(operator)
     meaning(x)
     if operator.options["WeightsFormat"]:
         raise NotSupported("its weights are shuffled, a layout of one kernel only")
     if len(weight.shape) != 2 or math.prod(x.shape) % weight.shape[1]:
         raise NotSupported(f"input {x.shape} and weight {weight.shape} do not fit together")
     inputs, calls = weight.shape[1], []
-    arguments: dict[str, Any] = {"weight": weight, **_finish(operator, context, weight, full=True)}
+    arguments: dict[str, Any] = {"weight": weight, **finish(operator, context, weight, full=True)}
     source: int | str = x.index
     if len(x.shape) >= 2 and math.prod(x.shape[1:]) == inputs:
         arguments["flatten"] = len(x.shape) > 2
@@ -81,20 +81,66 @@ def fully_connected(operator: FileOperator, context: Context) -> list[Call]:
 
 
 def batch_matmul(operator: FileOperator, context: Context) -> list[Call]:
-    """BATCH_MATMUL of two activations."""
+    """BATCH_MATMUL: leading dimensions broadcast; one matrix of constants for all is the weight of a linear layer."""
     x, y, output = context.tensor(operator, 0), context.tensor(operator, 1), context.output(operator)
-    if operator.options["AdjX"]:
-        raise NotSupported("its first operand is transposed (adj_x)")
-    if x.data is not None or y.data is not None:
-        raise NotSupported("one of its operands is a constant; only activations are multiplied")
-    if len(x.shape) != len(y.shape) or x.shape[:-2] != y.shape[:-2]:
-        raise NotSupported(f"operands {x.shape} and {y.shape} would broadcast")
-    if len(x.shape) < 3:
-        context.refuse_batch("its operands have no batch")
-    scale = float(np.float32(x.scale[0]) * np.float32(y.scale[0])) / float(output.scale[0])
+    if x.data is not None:
+        raise NotSupported(f"its first operand {x.name!r} is a constant; exchange the two, transposed")
+    if min(len(x.shape), len(y.shape)) < 2:
+        raise NotSupported(f"multiplies {x.shape} by {y.shape}; matrices have 2 dimensions or more")
+    if "INT16" in (x.dtype, y.dtype) or x.dtype != output.dtype:
+        raise NotSupported(f"multiplies {x.dtype} by {y.dtype} to {output.dtype}; accelsim has TFLite's rule for INT8")
+    meaning(x)
+    calls, source = _transposed_first(operator, context)
+    if y.scale.size != 1:
+        raise NotSupported(f"its second operand {y.name!r} has {y.scale.size} scales; the kernel takes one")
+    scale = float(np.float32(x.scale[0]) * np.float32(y.scale[0])) / meaning(output)["scale"]
     finish = {**meaning(output), **_factors(np.array(scale))}
-    arguments = {"transpose_other": bool(operator.options["AdjY"]), **finish}
-    return [Call("matmul", (x.index, y.index), arguments, output.index)]
+    transposed = bool(operator.options["AdjY"])
+    if y.data is not None and math.prod(y.shape[:-2]) == 1:
+        matrix = constant(y)
+        codes = matrix.codes.reshape(y.shape[-2:])
+        rows = codes if transposed else codes.T
+        weight = make_qtensor(np.ascontiguousarray(rows), matrix.format, matrix.scale, matrix.zero_point)
+        calls.append(Call("linear", (source,), {"weight": weight, **finish}, output.index))
+        return calls
+    calls, first, other = _equal_ranks(operator, context, calls, source)
+    return [*calls, Call("matmul", (first, other), {"transpose_other": transposed, **finish}, output.index)]
+
+
+def _equal_ranks(
+    operator: FileOperator, context: Context, calls: list[Call], first: int | str
+) -> tuple[list[Call], int | str, int | QTensor]:
+    """Return the operands of a product with equally many dimensions, and the calls before it."""
+    x, y = context.tensor(operator, 0), context.tensor(operator, 1)
+    rank = max(len(x.shape), len(y.shape))
+    if y.data is None and len(y.shape) < rank:
+        raise NotSupported(f"its second operand {y.shape} has fewer dimensions than its first, {x.shape}")
+    of_constants = y.data is not None and (len(y.shape) < rank or y.shape[0] == 1)
+    if len(x.shape) < rank or rank < 3 or not (of_constants or (y.data is None and x.shape[0] == y.shape[0])):
+        context.refuse_batch(f"multiplies {x.shape} by {y.shape}")
+    if len(x.shape) < rank:
+        matrix = x.shape[-2:][::-1] if operator.options["AdjX"] else x.shape[-2:]
+        wide = (*[1] * (rank - len(x.shape)), *x.shape[:-2], *matrix)
+        calls = [*calls, Call("vector", (first,), {"operator": "reshape", "attributes": {"shape": wide}, **meaning(x)})]
+        first = PREVIOUS
+    if y.data is None:
+        meaning(y)
+        return calls, first, y.index
+    stored = constant(y)
+    codes = stored.codes.reshape(*[1] * (rank - len(y.shape)), *y.shape)
+    return calls, first, make_qtensor(codes, stored.format, stored.scale, stored.zero_point)
+
+
+def _transposed_first(operator: FileOperator, context: Context) -> tuple[list[Call], int | str]:
+    """Return the first operand as the layer takes it, and the calls that make it so."""
+    x = context.tensor(operator, 0)
+    if not operator.options["AdjX"]:
+        return [], x.index
+    rank = len(x.shape)
+    if rank == 2:
+        context.refuse_batch("transposes its first operand, which has no batch")
+    axes = (*range(rank - 2), rank - 1, rank - 2)
+    return [Call("vector", (x.index,), {"operator": "transpose", "attributes": {"axes": axes}, **meaning(x)})], PREVIOUS
 
 
 def _convolution(operator: FileOperator, context: Context, weight: QTensor, groups: int) -> Call:
@@ -105,13 +151,14 @@ def _convolution(operator: FileOperator, context: Context, weight: QTensor, grou
         "dilation": (options["DilationHFactor"], options["DilationWFactor"]),
         "padding": options["Padding"].lower(),
         "groups": groups,
-        **_finish(operator, context, weight, full=False),
+        **finish(operator, context, weight),
     }
     return Call("conv2d", (context.index(operator, 0),), arguments, context.output(operator).index)
 
 
-def _weight(operator: FileOperator, context: Context) -> FileTensor:
-    x, weight = context.tensor(operator, 0), context.tensor(operator, 1)
+def weight_of(operator: FileOperator, context: Context, position: int = 1, data: int = 0) -> FileTensor:
+    """Return a layer's weight: the input at `position`, for the activations at `data`."""
+    x, weight = context.tensor(operator, data), context.tensor(operator, position)
     if weight.data is None:
         raise NotSupported(f"its weight {weight.name!r} is computed while the model runs")
     if x.dtype == "FLOAT32" and weight.dtype in FORMATS:
@@ -119,23 +166,28 @@ def _weight(operator: FileOperator, context: Context) -> FileTensor:
     return weight
 
 
-def _finish(operator: FileOperator, context: Context, weight: QTensor, *, full: bool) -> dict[str, Any]:
+def finish(
+    operator: FileOperator, context: Context, weight: QTensor, *, full: bool = False, data: int = 0, bias: int = 2
+) -> dict[str, Any]:
     """Return what the builder has to know of a layer after its sums.
 
     full : fully connected, whose reference kernel multiplies in float64
+    data, bias : positions of these inputs
     """
-    x, output = context.tensor(operator, 0), context.output(operator)
+    x, output = context.tensor(operator, data), context.output(operator)
     meaning(x)
-    finish = {**meaning(output), **fused(operator, output)}
-    bias = context.optional(operator, 2)
-    if bias is not None:
-        if bias.data is None or bias.dtype not in ("INT32", "INT64"):
-            raise NotSupported(f"its bias {bias.name!r} is {bias.dtype}{'' if bias.data is not None else ', computed'}")
-        if x.dtype == "INT16" and bias.dtype == "INT32" and operator.options.get("QuantizedBiasType") != "INT32":
+    after = {**meaning(output), **fused(operator, output)}
+    added = context.optional(operator, bias)
+    if added is not None:
+        if added.data is None or added.dtype not in ("INT32", "INT64"):
             raise NotSupported(
-                f"its bias {bias.name!r} is INT32, but its options do not say so: kernels would read INT64"
+                f"its bias {added.name!r} is {added.dtype}{'' if added.data is not None else ', computed'}"
             )
-        finish["bias"] = bias.data.astype(np.int64).reshape(-1)
+        if x.dtype == "INT16" and added.dtype == "INT32" and operator.options.get("QuantizedBiasType") != "INT32":
+            raise NotSupported(
+                f"its bias {added.name!r} is INT32, but its options do not say so: kernels would read INT64"
+            )
+        after["bias"] = added.data.astype(np.int64).reshape(-1)
     if x.dtype != output.dtype:
         raise NotSupported(f"takes {x.dtype} and makes {output.dtype}; TFLite's kernels keep the type")
     if weight.channel_axis not in (None, 0):
@@ -144,10 +196,10 @@ def _finish(operator: FileOperator, context: Context, weight: QTensor, *, full: 
         raise NotSupported("is of the old uint8 scheme, for which TFLite Micro has no kernels")
     scale = _real_factor(x, weight, output, float32_product=x.dtype == "UINT8" and not full)
     if full and context.semantics != MICRO:
-        return {**finish, "rounding": FLOAT64, "requantization_scale": scale}
-    if x.dtype == "INT16" and (bias is None or bias.dtype == "INT64"):
-        return {**finish, "rounding": INT64_SUMS, "requantization_scale": scale}
-    return {**finish, **_factors(scale)}
+        return {**after, "rounding": FLOAT64, "requantization_scale": scale}
+    if x.dtype == "INT16" and (added is None or added.dtype == "INT64"):
+        return {**after, "rounding": INT64_SUMS, "requantization_scale": scale}
+    return {**after, **_factors(scale)}
 
 
 def _real_factor(x: FileTensor, weight: QTensor, output: FileTensor, *, float32_product: bool) -> NDArray[np.float64]:

@@ -11,6 +11,7 @@ from accelsim.formats import QTensor
 from accelsim.importers.graph import NotSupported
 from accelsim.importers.tflite_file import FileOperator
 from accelsim.importers.tflite_lowering import MICRO, PREVIOUS, Call, Context, meaning, same_meaning
+from accelsim.operators.arithmetic import is_power_of_two
 from accelsim.trace.shapes import same_padding
 
 ACTIVATIONS = {"NONE": "none", "RELU": "relu", "RELU6": "relu6", "RELU_N1_TO_1": "relu_n1_to_1"}
@@ -23,12 +24,24 @@ def reshape(operator: FileOperator, context: Context) -> list[Call]:
 
 def add(operator: FileOperator, context: Context) -> list[Call]:
     """ADD."""
-    return _elementwise("add", operator, context, "tflite")
+    rule = _sum_rule(operator, context)
+    if rule == "tflite_pot" and context.tensor(operator, 0).shape != context.tensor(operator, 1).shape:
+        raise NotSupported("broadcasts with pot_scale_int16, which LiteRT's kernel does not do")
+    return _elementwise("add", operator, context, rule)
 
 
 def sub(operator: FileOperator, context: Context) -> list[Call]:
     """SUB."""
-    return _elementwise("sub", operator, context, "tflite")
+    return _elementwise("sub", operator, context, _sum_rule(operator, context))
+
+
+def _sum_rule(operator: FileOperator, context: Context) -> str:
+    """Return how LiteRT adds int16: where all scales are powers of two and the model says so, by shifts alone."""
+    tensors = [context.tensor(operator, 0), context.tensor(operator, 1), context.output(operator)]
+    means = [meaning(tensor) for tensor in tensors]
+    powers = all(each["output"] == "int16" and is_power_of_two(each["scale"]) for each in means)
+    by_shifts = operator.options["PotScaleInt16"] and powers and context.semantics != MICRO
+    return "tflite_pot" if by_shifts else "tflite"
 
 
 def mul(operator: FileOperator, context: Context) -> list[Call]:
@@ -156,6 +169,24 @@ def split(operator: FileOperator, context: Context) -> list[Call]:
     return calls
 
 
+def depth_to_space(operator: FileOperator, context: Context) -> list[Call]:
+    """DEPTH_TO_SPACE by square blocks."""
+    size = int(operator.options["BlockSize"])
+    if size < 1:
+        raise NotSupported(f"its blocks have a size of {size}")
+    return _moved("depth_to_space", operator, context, {"block": (size, size)})
+
+
+def arg_max(operator: FileOperator, context: Context) -> list[Call]:
+    """ARG_MAX along a constant axis; of equal codes the first. The output holds indices, integers without a scale."""
+    x, output = context.tensor(operator, 0), context.output(operator)
+    (axis,) = _axes(context.integers(operator, 1), len(x.shape))
+    if axis == 0:
+        context.refuse_batch("compares along the first axis")
+    arguments = {"operator": "argmax", "attributes": {"axis": axis}, "output": "int32", "scale": 1.0, "zero_point": 0}
+    return [Call("vector", (context.operand(operator, 0),), arguments, output.index)]
+
+
 def resize_nearest(operator: FileOperator, context: Context) -> list[Call]:
     """RESIZE_NEAREST_NEIGHBOR to a constant size."""
     height, width = (int(size) for size in context.integers(operator, 1).reshape(-1))
@@ -269,8 +300,10 @@ def vector(
 
 LOWERINGS: dict[str, Callable[[FileOperator, Context], list[Call]]] = {
     "ADD": add,
+    "ARG_MAX": arg_max,
     "AVERAGE_POOL_2D": average_pool,
     "CONCATENATION": concatenation,
+    "DEPTH_TO_SPACE": depth_to_space,
     "EXPAND_DIMS": reshape,
     "LOG_SOFTMAX": log_softmax,
     "MAX_POOL_2D": max_pool,

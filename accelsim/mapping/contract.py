@@ -28,7 +28,8 @@ Float32 = NDArray[np.float32]
 
 @dataclass(frozen=True)
 class CycleCounts:
-    """Array cycles by cause; the causes add up exactly to `total`.
+    """Cycles of one core by cause; the causes add up exactly to `total`. The first six are the array's own (and the
+    vector unit's), the others stalls: the core waits.
 
     load : stationary operands enter (not hidden behind compute)
     fill : the skewed wave travels to the far corner of the array
@@ -36,6 +37,10 @@ class CycleCounts:
     drain : output-stationary results leave (not hidden behind the next pass)
     ppu : the array waits for the PPU, and the PPU's pipeline empties after the layer's last result
     vector : the vector unit works (the array rests)
+    dram : for data on its way to or from DRAM: latency, beats, and transfers ahead in the queue
+    dma : for a DMA engine that sets up a transfer
+    buffer : for a port of an on-chip buffer
+    sync : for another core, or for the end of the run
     """
 
     load: int = 0
@@ -44,10 +49,19 @@ class CycleCounts:
     drain: int = 0
     ppu: int = 0
     vector: int = 0
+    dram: int = 0
+    dma: int = 0
+    buffer: int = 0
+    sync: int = 0
 
     @property
     def total(self) -> int:
         return sum(self.by_cause().values())
+
+    @property
+    def array(self) -> int:
+        """Cycles in which the array's own clock runs: load, fill, compute and drain."""
+        return self.load + self.fill + self.compute + self.drain
 
     def by_cause(self) -> dict[str, int]:
         """Return {cause: cycles}, in the order of the fields."""
@@ -262,6 +276,7 @@ class LayerPlan:
     widths : for pricing
     cycles, actions : closed form; the stepped engine must count the same
     edge : what the buffers feed
+    entry : actions of the stationary operand's way into the array, once for each pass (ws, is; they are in `actions`)
     """
 
     dataflow: Literal["os", "ws", "is"]
@@ -289,7 +304,13 @@ class LayerPlan:
     cycles: CycleCounts
     actions: Actions
     edge: EdgeTraffic
+    entry: Actions = Actions()  # noqa: RUF009 - immutable
 
     @property
     def transposed(self) -> bool:
         return self.dataflow == "is"
+
+    @property
+    def steps(self) -> int:
+        """Lane steps that cover K, whole groups."""
+        return -(-self.shape.k // self.group) * self.steps_per_group

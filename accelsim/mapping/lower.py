@@ -212,12 +212,18 @@ def _lower_linear(
 
 def _lower_matmul(a: OperandLanes, w: OperandLanes, x_shape: tuple[int, ...], other_shape: tuple[int, ...]) -> _Gemm:
     """other_shape : [..., N, K]."""
-    lead, rows, cols = x_shape[:-2], x_shape[-2], other_shape[-2]
+    lead = np.broadcast_shapes(x_shape[:-2], other_shape[:-2])
+    rows, cols = x_shape[-2], other_shape[-2]
+
+    def each(array: Int32) -> Int32:
+        """Return an operand's matrices, one for each product."""
+        return np.broadcast_to(array, (*lead, *array.shape[-2:])).reshape(count, *array.shape[-2:])
+
     count, size = int(np.prod(lead, dtype=np.int64)), a.block_size
     shape = (*lead, rows, cols)
     return _Gemm(
-        a.completed(size).mapped(lambda array: np.ascontiguousarray(array.reshape(count, rows, -1))),
-        w.completed(size).mapped(lambda array: np.ascontiguousarray(array.reshape(count, cols, -1).swapaxes(1, 2))),
+        a.completed(size).mapped(lambda array: np.ascontiguousarray(each(array))),
+        w.completed(size).mapped(lambda array: np.ascontiguousarray(each(array).swapaxes(1, 2))),
         output_shape=shape,
         output_axes=shape,
         output_order=tuple(range(len(shape))),

@@ -19,7 +19,7 @@ Size = Annotated[int, Field(ge=1, le=1 << 31)]
 Index = Annotated[int, Field(ge=0, le=1 << 31)]
 
 
-class _Move:
+class Move:
     """What moving operators share: codes pass through, so input and output mean the same by the same code."""
 
     def check(self, inputs: Sequence[TensorSpec], output: TensorSpec, attributes: Any) -> None:
@@ -46,7 +46,7 @@ class ReshapeAttributes(Attributes):
     shape: tuple[Size, ...]
 
 
-class Reshape(_Move):
+class Reshape(Move):
     """The same codes in the same order, in another shape; only addresses change, so it takes no time."""
 
     name: ClassVar[str] = "reshape"
@@ -78,7 +78,7 @@ class TransposeAttributes(Attributes):
     axes: tuple[Index, ...]
 
 
-class Transpose(_Move):
+class Transpose(Move):
     """The axes in another order."""
 
     name: ClassVar[str] = "transpose"
@@ -118,7 +118,7 @@ class SliceAttributes(Attributes):
     stride: tuple[int, ...] = ()
 
 
-class Slice(_Move):
+class Slice(Move):
     """Some of the elements, at equal distances along each axis."""
 
     name: ClassVar[str] = "slice"
@@ -177,7 +177,7 @@ class PadAttributes(Attributes):
     code: int | None = None
 
 
-class Pad(_Move):
+class Pad(Move):
     """The tensor with elements around it: zero points, which mean 0, or a given code."""
 
     name: ClassVar[str] = "pad"
@@ -230,7 +230,7 @@ class ResizeNearestAttributes(Attributes):
     half_pixel_centers: bool = False
 
 
-class ResizeNearest(_Move):
+class ResizeNearest(Move):
     """Each output element is the nearest one of the input; TFLite's RESIZE_NEAREST_NEIGHBOR, in float32."""
 
     name: ClassVar[str] = "resize_nearest"

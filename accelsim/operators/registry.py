@@ -9,6 +9,9 @@ from accelsim.operators.activation import ACTIVATIONS
 from accelsim.operators.argmax import ARGMAXES
 from accelsim.operators.arithmetic import ARITHMETIC
 from accelsim.operators.concat import CONCATS
+from accelsim.operators.convert import CONVERTS
+from accelsim.operators.depth_to_space import DEPTH_MOVES
+from accelsim.operators.interpolated import INTERPOLATIONS
 from accelsim.operators.log_softmax import LOG_SOFTMAXES
 from accelsim.operators.lut import LOOKUPS
 from accelsim.operators.mean import MEANS
@@ -16,6 +19,7 @@ from accelsim.operators.move import MOVES
 from accelsim.operators.normalize import NORMALIZERS
 from accelsim.operators.pool import POOLS
 from accelsim.operators.requantize import REQUANTIZE
+from accelsim.operators.sigmoid import SIGMOIDS
 from accelsim.operators.softmax import SOFTMAXES
 from accelsim.operators.spec import Attributes, Operator
 
@@ -24,11 +28,15 @@ OPERATORS: dict[str, Operator[Any]] = {
     for operator in (
         *ARITHMETIC,
         *REQUANTIZE,
+        *CONVERTS,
         *ACTIVATIONS,
         *LOOKUPS,
+        *INTERPOLATIONS,
+        *SIGMOIDS,
         *POOLS,
         *MEANS,
         *MOVES,
+        *DEPTH_MOVES,
         *CONCATS,
         *SOFTMAXES,
         *LOG_SOFTMAXES,
@@ -37,6 +45,9 @@ OPERATORS: dict[str, Operator[Any]] = {
     )
 }
 """Every operator that a trace can name. The tests run over all of it."""
+
+TAKE_BLOCKS = frozenset(operator.name for operator in CONVERTS)
+"""Those whose input and output may have block scales, along the last axis."""
 
 
 def get(name: str) -> Operator[Any]:

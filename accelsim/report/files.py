@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 import uuid
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import IO, Any
-from zipfile import BadZipFile
+from zipfile import ZIP_DEFLATED, BadZipFile, ZipFile, ZipInfo
 
 import numpy as np
+from numpy.lib import format as npy
 
 from accelsim.errors import ReportError
 from accelsim.report.values import LayerReport, RunReport, output_digest
@@ -44,42 +46,91 @@ def prepare_folder(folder: str | Path) -> Path:
     return home
 
 
-def save_report(report: RunReport, folder: str | Path) -> None:
+class OutputsWriter:
+    """An outputs.npz under construction: each layer's arrays are written when it is done, and need not be kept.
+
+    Use it as a context manager: what was not given to `save_report` is gone afterwards, and the folder as it was.
+
+    folder : as `prepare_folder` takes it; raises ReportError where it cannot be written
+    """
+
+    def __init__(self, folder: str | Path) -> None:
+        self._target = prepare_folder(folder) / OUTPUTS
+        self._draft = _draft(self._target)
+        self._archive: ZipFile | None = None
+
+    def __enter__(self) -> OutputsWriter:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if self._archive is not None:
+            with suppress(OSError, ValueError):  # a full disk was reported already
+                self._archive.close()
+        self._draft.unlink(missing_ok=True)
+
+    def add(self, layer: LayerReport) -> None:
+        """Write the arrays of one layer; a layer without any is nothing. Raises ReportError, naming the final file."""
+        try:
+            if layer.output_codes is not None:
+                self._write(f"{layer.name}/codes", layer.output_codes)
+            if layer.output_block_scales is not None:
+                self._write(f"{layer.name}/block_scales", layer.output_block_scales)
+        except OSError as error:
+            raise _unwritable(self._target, error) from None
+
+    def finish(self) -> Path | None:
+        """End the file and return its draft; None where nothing was added. OSError goes through."""
+        if self._archive is None:
+            return None
+        archive, self._archive = self._archive, None
+        archive.close()
+        with self._draft.open("rb") as file:
+            os.fsync(file.fileno())
+        return self._draft
+
+    def _write(self, name: str, array: Any) -> None:
+        if self._archive is None:
+            self._archive = ZipFile(self._draft, "x", ZIP_DEFLATED)
+        entry = ZipInfo(f"{name}.npy")  # of no date: equal outputs are equal files
+        entry.compress_type = ZIP_DEFLATED
+        with self._archive.open(entry, "w", force_zip64=True) as file:
+            npy.write_array(file, np.asanyarray(array), allow_pickle=False)
+
+
+def save_report(report: RunReport, folder: str | Path, outputs: OutputsWriter | None = None) -> None:
     """Write `report` into `folder`, which is created if need be; other files in it are left alone.
 
     report.json : `RunReport.to_json`
     outputs.npz : "<layer>/codes" and, where the format has blocks, "<layer>/block_scales" of each layer
+    outputs : of the same folder, with the layers' arrays already in it; by default the report's own are written
 
     Both files are written in full beside the old ones and only then take their places, so a write that fails changes
     neither, and a reader never finds half a file. A report without arrays (read from JSON) removes an older
     run's outputs.npz. Raises ReportError where the folder cannot be written; it names the final file.
     """
     home = prepare_folder(folder)
-    arrays = {}
-    for layer in report.layers:
-        if layer.output_codes is not None:
-            arrays[f"{layer.name}/codes"] = layer.output_codes
-        if layer.output_block_scales is not None:
-            arrays[f"{layer.name}/block_scales"] = layer.output_block_scales
-    text = report.to_json(indent=2) + "\n"
-    contents: dict[Path, Callable[[IO[bytes]], Any]] = {home / REPORT: lambda file: file.write(text.encode())}
-    if arrays:
-        contents[home / OUTPUTS] = lambda file: np.savez_compressed(file, **arrays)  # type: ignore[arg-type]
-    drafts = {target: _draft(target) for target in contents}
-    target = home
+    if outputs is None:
+        with OutputsWriter(home) as own:
+            for layer in report.layers:
+                own.add(layer)
+            return save_report(report, home, own)
+    text, draft = report.to_json(indent=2) + "\n", _draft(home / REPORT)
+    target = home / REPORT
     try:
-        for target, write in contents.items():
-            _write(drafts[target], write)
-        for target, draft in drafts.items():
-            draft.replace(target)
-        if not arrays:
-            target = home / OUTPUTS
+        _write(draft, lambda file: file.write(text.encode()))
+        target = home / OUTPUTS
+        arrays = outputs.finish()
+        target = home / REPORT
+        draft.replace(target)
+        target = home / OUTPUTS
+        if arrays is None:
             target.unlink(missing_ok=True)
+        else:
+            arrays.replace(target)
     except OSError as error:
         raise _unwritable(target, error) from None
     finally:
-        for draft in drafts.values():
-            draft.unlink(missing_ok=True)
+        draft.unlink(missing_ok=True)
 
 
 def _draft(target: Path) -> Path:

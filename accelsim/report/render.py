@@ -28,6 +28,7 @@ _TITLES = {
     "control": "control",
     "leakage": "leakage",
 }
+_CAUSES = {"ppu": "PPU", "dram": "DRAM", "dma": "DMA"}
 NARROWEST = 40  # columns
 SHORT_FORMATS = 24  # characters of three format names that fit beside the other columns
 _UNITS_PJ = {"pJ": 1.0, "nJ": 1e3, "µJ": 1e6, "mJ": 1e9, "J": 1e12}
@@ -114,12 +115,12 @@ def _time_table(report: RunReport, totals: Totals, page: Page) -> None:
     unit, size = _unit([totals.latency_us], _UNITS_US)
     columns = [
         Column(
-            cause if cause != "ppu" else "PPU",
+            _CAUSES.get(cause, cause),
             lambda layer, cause=cause: f"{layer.cycles[cause]:,}",  # type: ignore[misc]
             lambda t, cause=cause: f"{t.cycles[cause]:,}",  # type: ignore[misc]
         )
         for cause, cycles in totals.cycles.by_cause().items()
-        if cycles or cause != "vector"  # most traces have no operators between their layers
+        if cycles or cause in ("load", "fill", "compute", "drain", "ppu")  # of the others only what occurs
     ]
     columns += [
         Column("cycles", lambda layer: f"{layer.total_cycles:,}", lambda t: f"{t.total_cycles:,}"),
@@ -130,7 +131,7 @@ def _time_table(report: RunReport, totals: Totals, page: Page) -> None:
 
 
 def _energy_table(report: RunReport, totals: Totals, page: Page) -> None:
-    unit, size = _unit([totals.total_energy_pj], _UNITS_PJ)
+    unit, size = _unit([totals.total_energy_pj], _energy_units(report))
     shown = [name for name in COMPONENTS if totals.energy_pj[name]]
     columns = [
         Column(
@@ -213,6 +214,18 @@ def _alarm(count: int | None) -> str:
 # -- cells ------------------------------------------------------------------------------------------------------------
 
 
+def _energy_units(report: RunReport) -> dict[str, float]:
+    """Return the units that the report's energies may be shown in."""
+    return {"relative": 1.0, "10^6 relative": 1e6} if report.energy_unit == "relative" else _UNITS_PJ
+
+
+def _energy_delay(report: RunReport, totals: Totals) -> str:
+    """Return the product of energy and latency of one inference in words."""
+    if report.energy_unit == "relative":
+        return f"energy-delay product {totals.energy_delay_pj_us:,.4g} relative µs"
+    return f"energy-delay product {totals.energy_delay_pj_us * 1e-18:,.4g} J s"
+
+
 def _unit(values: Iterable[float], units: dict[str, float]) -> tuple[str, float]:
     """Return the unit in which the largest value has up to four digits before the point, and its size."""
     largest = max(values, default=0.0)
@@ -251,17 +264,25 @@ def _bits(register: RegisterReport) -> str:
 
 def _summary(report: RunReport, totals: Totals) -> Iterable[tuple[str, str]]:
     energy, latency = totals.energy_per_inference_pj, totals.latency_per_inference_us
-    (energy_unit, energy_size), (time_unit, time_size) = _unit([energy], _UNITS_PJ), _unit([latency], _UNITS_US)
+    energy_unit, energy_size = _unit([energy], _energy_units(report))
+    time_unit, time_size = _unit([latency], _UNITS_US)
+    power = "" if totals.average_power_mw is None else f"; average power {totals.average_power_mw:,.2f} mW"
     yield (
         f"Per inference (batch of {report.batch}): {latency / time_size:,.2f} {time_unit}, "
-        f"{energy / energy_size:,.2f} {energy_unit}; average power {totals.average_power_mw:,.2f} mW.",
+        f"{energy / energy_size:,.2f} {energy_unit}{power}.",
         "",
     )
+    if totals.energy_per_mac_pj is not None:
+        rate = "" if totals.tops_per_watt is None else f"; {totals.tops_per_watt:,.3g} TOPS/W"
+        unit = "relative" if report.energy_unit == "relative" else "pJ"
+        yield f"Per MAC: {totals.energy_per_mac_pj:,.3g} {unit}{rate}; {_energy_delay(report, totals)}.", ""
     if report.area_um2:
-        total = math.fsum(report.area_um2.values())
-        largest = sorted(report.area_um2.items(), key=lambda item: -item[1])[:3]
+        logic = {name: um2 for name, um2 in report.area_um2.items() if name != "buffer"}
+        total = math.fsum(logic.values())
+        largest = sorted(logic.items(), key=lambda item: -item[1])[:3]
         shares = ", ".join(f"{name} {100 * um2 / total:.0f} %" for name, um2 in largest if um2)
-        yield f"Area of the logic (45 nm, without SRAM): {total / 1e6:,.3f} mm2 ({shares}).", ""
+        sram = f"; SRAM buffers {report.area_um2['buffer'] / 1e6:,.3f} mm2" if "buffer" in report.area_um2 else ""
+        yield f"Area of the logic (45 nm): {total / 1e6:,.3f} mm2 ({shares}){sram}.", ""
     if report.accuracy is not None:
         accuracy = report.accuracy
         parts = [

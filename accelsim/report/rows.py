@@ -31,8 +31,13 @@ def layer_row(report: RunReport, layer: LayerReport) -> dict[str, Any]:
     }
     row |= {f"cycles_{cause}": cycles for cause, cycles in layer.cycles.by_cause().items()}
     row |= {"cycles_total": layer.total_cycles, "utilization": layer.utilization, "latency_us": layer.latency_us}
-    row |= {f"energy_{component}_pj": energy for component, energy in layer.energy_pj.items()}
-    row |= {"energy_total_pj": layer.total_energy_pj}
+    unit = "relative" if report.energy_unit == "relative" else "pj"
+    row |= {f"energy_{component}_{unit}": energy for component, energy in layer.energy_pj.items()}
+    row |= {f"energy_total_{unit}": layer.total_energy_pj}
+    row |= {
+        f"{unit}_per_mac": layer.total_energy_pj / layer.macs if layer.macs else None,
+        f"edp_{unit}_us": layer.total_energy_pj * layer.latency_us,
+    }
     row |= _register("psum", layer.overflow.psum) | _register("accumulator", layer.overflow.accumulator)
     row |= {
         "clamped_outputs": layer.overflow.output_clamp,

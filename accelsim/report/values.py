@@ -30,9 +30,11 @@ from accelsim.report.findings import (
     OverflowReport,
     RegisterReport,
 )
+from accelsim.report.timing import TimelineSummary
+from accelsim.report.versions import upgrade
 
 SCHEMA = "accelsim-report"
-VERSION = 1
+VERSION = 2
 
 __all__ = [
     "FakeQuantDistance",
@@ -43,6 +45,7 @@ __all__ = [
     "OverflowReport",
     "RegisterReport",
     "RunReport",
+    "TimelineSummary",
     "Totals",
     "output_digest",
 ]
@@ -66,10 +69,11 @@ class LayerReport:
     op : "conv2d", "linear", "matmul"
     shape : sizes of the layer's GEMMs as they ran
     macs : useful multiply-accumulates (padding and zero-point sums left out)
-    cycles : int, cycles of the array clock by cause; `total_cycles` is their sum
-    peak_macs_per_cycle : of the array in the layer's formats: PEs * lanes / cycles of a lane step (a fusing multiplier
-        has more lanes for narrow operands, a bit-serial one more cycles for wide ones)
-    utilization : float from 0 to 1, macs / (peak_macs_per_cycle * total cycles)
+    cycles : int, cycles of the array clock by cause, stalls included; `total_cycles` is their sum
+    core_cycles : cycles that all cores together spent on the layer (one core: `total_cycles`)
+    peak_macs_per_cycle : of one core's array in the layer's formats: PEs * lanes / cycles of a lane step (a fusing
+        multiplier has more lanes for narrow operands, a bit-serial one more cycles for wide ones)
+    utilization : float from 0 to 1, macs / (peak_macs_per_cycle * core_cycles)
     mismatches : output codes that differ from the trace's expected ones; None: it has none
     verified : output codes that differ from the independent integer oracle; None: not asked
     rounding, rounding_requested : the requantization rule of the silicon, and the one that the trace asks for
@@ -92,6 +96,7 @@ class LayerReport:
     weight_format: str
     output_format: str
     cycles: CycleCounts
+    core_cycles: int
     peak_macs_per_cycle: float
     utilization: float
     latency_us: float
@@ -133,8 +138,13 @@ class LayerReport:
         fake_quant: FakeQuantDistance | None = None,
         rounding: str | None = None,
         rounding_requested: str | None = None,
+        core_cycles: int | None = None,
     ) -> LayerReport:
-        """Return the report of one layer; utilization, latency and digest follow from the arguments."""
+        """Return the report of one layer; utilization, latency and digest follow from the arguments.
+
+        core_cycles : None: one core, `cycles.total`
+        """
+        spent = cycles.total if core_cycles is None else core_cycles
         return cls(
             name=name,
             op=op,
@@ -144,8 +154,9 @@ class LayerReport:
             weight_format=weight_format,
             output_format=output_format,
             cycles=cycles,
+            core_cycles=spent,
             peak_macs_per_cycle=float(peak_macs_per_cycle),
-            utilization=macs / (peak_macs_per_cycle * cycles.total) if cycles.total else 0.0,
+            utilization=macs / (peak_macs_per_cycle * spent) if spent else 0.0,
             latency_us=cycles.total / clock_mhz,
             energy_pj=energy.by_component,
             overflow=overflow,
@@ -189,7 +200,11 @@ class Totals:
     """The layers added up. Energies and counts are sums; the layers run one after another.
 
     mismatches, verified : sums over the layers that were compared; None: none was
-    average_power_mw : energy / latency
+    average_power_mw : energy / latency; None where energies are relative
+    energy_per_mac_pj : pJ for each useful multiply-accumulate, everything charged; None without any
+    tops_per_watt : useful operations (two a multiply-accumulate) a pJ, which is 10**12 a second and watt; None where
+        energies are relative
+    energy_delay_pj_us : energy times latency of one inference, pJ us (10**-18 J s)
     """
 
     macs: int
@@ -201,7 +216,10 @@ class Totals:
     energy_pj: ComponentEnergy
     total_energy_pj: float
     energy_per_inference_pj: float
-    average_power_mw: float
+    average_power_mw: float | None
+    energy_per_mac_pj: float | None
+    tops_per_watt: float | None
+    energy_delay_pj_us: float
     psum_overflows: int
     accumulator_overflows: int
     clamped_outputs: int
@@ -215,13 +233,15 @@ class RunReport:
 
     config : the resolved configuration, ``HardwareConfig.model_dump(mode="json")``; any mapping is frozen
     config_digest, trace_digest, energy_table_digest : identify exactly what was run
+    energy_unit : "pJ"; or "relative": whatever is called pJ is in the unit of a table of relative prices
     engine : the engine that computed; all give the same numbers
     clock_mhz : of the array, MHz
     peak_macs_per_cycle : rows * cols * lanes of the array; each layer has its own
-    area_um2 : modelled area of the machine's logic by component, um2 (docs/energy.md); SRAM is not in it. Any mapping
-        is frozen
+    area_um2 : modelled area of the machine by component, um2 (docs/energy.md); "buffer" is its SRAM. Any mapping is
+        frozen
     accuracy : classification by the network's output, where the trace has labels
     batch : inferences in the run
+    timeline : the run in time, with the memory around the arrays; None: they never wait (docs/memory.md)
     network : distance of the network's output (the last layer's) from its float reference, or None
     assumptions : the models behind the numbers, one sentence each
     """
@@ -238,10 +258,12 @@ class RunReport:
     peak_macs_per_cycle: int
     energy_table: str
     energy_table_digest: str
+    energy_unit: str = "pJ"
     batch: int
     area_um2: Mapping[str, Any] = field(default_factory=FrozenDocument)
     accuracy: NetworkAccuracy | None = None
     network: LayerAccuracy | None = None
+    timeline: TimelineSummary | None = None
     assumptions: tuple[str, ...] = ()
     layers: tuple[LayerReport, ...]
     config: Mapping[str, Any] = field(default_factory=FrozenDocument)
@@ -269,10 +291,11 @@ class RunReport:
         """The layers added up."""
         cycles = sum((layer.cycles for layer in self.layers), CycleCounts())
         macs = sum(layer.macs for layer in self.layers)
-        possible = math.fsum(layer.peak_macs_per_cycle * layer.total_cycles for layer in self.layers)
+        possible = math.fsum(layer.peak_macs_per_cycle * layer.core_cycles for layer in self.layers)
         latency_us = cycles.total / self.clock_mhz
         energy_pj = ComponentEnergy.sum(layer.energy_pj for layer in self.layers)
         total_energy_pj = math.fsum(layer.total_energy_pj for layer in self.layers)
+        relative = self.energy_unit == "relative"
         return Totals(
             macs=macs,
             cycles=cycles,
@@ -283,7 +306,10 @@ class RunReport:
             energy_pj=energy_pj,
             total_energy_pj=total_energy_pj,
             energy_per_inference_pj=total_energy_pj / self.batch,
-            average_power_mw=total_energy_pj / latency_us / 1000 if latency_us else 0.0,  # pJ / us = uW
+            average_power_mw=None if relative else total_energy_pj / latency_us / 1000 if latency_us else 0.0,  # uW
+            energy_per_mac_pj=total_energy_pj / macs if macs else None,
+            tops_per_watt=None if relative or not total_energy_pj else 2 * macs / total_energy_pj,
+            energy_delay_pj_us=total_energy_pj / self.batch * (latency_us / self.batch),
             psum_overflows=sum(layer.overflow.psum.count for layer in self.layers),
             accumulator_overflows=sum(layer.overflow.accumulator.count for layer in self.layers),
             clamped_outputs=sum(layer.overflow.output_clamp for layer in self.layers),
@@ -317,7 +343,7 @@ class RunReport:
                 f"report: version {version} was written by a newer accelsim ({writer}); "
                 f"this one ({__version__}) reads up to version {VERSION}: upgrade accelsim"
             )
-        return decode(cls, data, "report")
+        return decode(cls, upgrade(data, version), "report")
 
     def __repr__(self) -> str:
         totals = self.totals

@@ -103,7 +103,7 @@ class Assembly:
         """Add a layer and its output; return the output's name.
 
         first : the input's name
-        second : the other activation's name, or a weight and the names of its dimensions
+        second : the other activation's name, or a weight (a constant, of a matmul) and the names of its dimensions
         own : the fields that only this kind of layer has
         """
         where = f"layer {name!r}"
@@ -118,7 +118,7 @@ class Assembly:
             self.shape(second, where)
             second_name, role = second, "other"
         else:
-            second_name, role = f"{name}.weight", "weight"
+            second_name, role = f"{name}.weight", "other" if kind is MatmulMeta else "weight"
             self._refuse_taken(second_name, where)
             new_tensors[second_name], new_arrays = _stored(second_name, *second)
         fields = {
@@ -209,7 +209,8 @@ class Assembly:
                 if shape[0] == tensors[names[0]].shape[0]
                 else tuple(f"dim{i}" for i in range(len(shape)))
             )
-        new_tensors[made_name] = TensorMeta(format=number_format.name, dims=dims, shape=shape)
+        last = None if number_format.blocks is None else len(shape) - 1
+        new_tensors[made_name] = TensorMeta(format=number_format.name, dims=dims, shape=shape, block_axis=last)
         parts = _factors(factor, plain_array(zero_point, f"{where}: zero_point"))
         if expected is not None:
             parts["expected"] = narrow_codes(expected, number_format, f"{where}: expected")

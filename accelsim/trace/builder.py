@@ -167,7 +167,7 @@ class TraceBuilder:
         self,
         name: str,
         a: str,
-        b: str,
+        b: str | QTensor,
         *,
         transpose_other: bool = False,
         bias: ArrayLike | None = None,
@@ -188,11 +188,15 @@ class TraceBuilder:
     ) -> str:
         """Add a product of two activations: a [..., M, K] times b [..., K, N] ([..., N, K] if `transpose_other`).
 
+        Leading dimensions are equal, or 1, which serves all of the other's. b may be a QTensor, a constant that the
+        trace stores as "<name>.weight".
+
         Raises TraceError, which names the layer.
         """
         finish = Finish(bias, output, scale, zero_point, output_name, rounding, activation, clamp, requantization_scale,
                         multiplier, shift, expected, expected_block_scales, reference, thresholds)  # fmt: skip
-        return self._assembly.add_layer(MatmulMeta, name, a, b, {"transpose_other": transpose_other}, finish)
+        second = b if isinstance(b, str) else (b, tuple(f"dim{axis}" for axis in range(len(b.shape))))
+        return self._assembly.add_layer(MatmulMeta, name, a, second, {"transpose_other": transpose_other}, finish)
 
     def vector(
         self,

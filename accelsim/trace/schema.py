@@ -106,7 +106,8 @@ class LinearMeta(LayerMeta):
 
 class MatmulMeta(LayerMeta):
     """Product of two activations, as in attention: input [..., M, K] times other [..., K, N] (or [..., N, K] if
-    `transpose_other`), leading dimensions equal.
+    `transpose_other`); leading dimensions are equal, or 1, which serves all of the other's. `other` may be stored: a
+    constant.
     """
 
     op: Literal["matmul"] = "matmul"

@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 
+from numpy import broadcast_shapes
+
 from accelsim.errors import ShapeError
 from accelsim.trace.schema import Conv2dMeta, Layer, LinearMeta, MatmulMeta, TensorMeta
 
@@ -92,13 +94,15 @@ def _linear(layer: LinearMeta, x: Shape, w: Shape) -> Shape:
 def _matmul(layer: MatmulMeta, a: Shape, b: Shape) -> Shape:
     if len(a) < 2 or len(a) != len(b):
         raise ShapeError(f"input {a} and other {b} must have the same number of dimensions, 2 or more")
-    if a[:-2] != b[:-2]:
-        raise ShapeError(f"leading dimensions differ: input {a}, other {b}; they must be equal (no broadcasting)")
+    try:
+        leading = broadcast_shapes(a[:-2], b[:-2])
+    except ValueError:
+        raise ShapeError(f"leading dimensions differ: input {a}, other {b}; they must be equal, or 1") from None
     k, n = (b[-1], b[-2]) if layer.transpose_other else (b[-2], b[-1])
     if a[-1] != k:
         other = "[..., N, K] (transpose_other)" if layer.transpose_other else "[..., K, N]"
         raise ShapeError(f"input {a} ends in K={a[-1]}, but other {b}, which is {other}, has K={k}")
-    return (*a[:-1], n)
+    return (*leading, a[-2], n)
 
 
 def reduction_axis_of_weight(layer: Layer, weight_ndim: int) -> int:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-from accelsim.actions import Action, Actions
 from accelsim.config.loader import load_config
 from accelsim.config.model import HardwareConfig, Multiplier
 from accelsim.energy.account import energy_account
 from accelsim.energy.table import EnergyTable, load_table
+from accelsim.energy.upkeep import upkeep_actions
 from accelsim.mapping.contract import GemmShape
 from accelsim.mapping.plan import plan_layer
 from accelsim.mapping.traffic import traffic_actions
@@ -36,12 +36,7 @@ def cost(layer: Conv, config: HardwareConfig, table: EnergyTable, w_bits: int, a
         output_bits=gemm.batch * gemm.m * gemm.n * a_bits,
     )
     cycles = plan.cycles.total
-    upkeep = Actions(
-        {
-            Action("control", "array_cycle"): cycles,
-            Action("leakage", "leakage_per_pe_cycle"): cycles * plan.rows * plan.cols,
-        }
-    )
+    upkeep = upkeep_actions(config, cycles, plan.cycles.array)
     energy = energy_account(plan.actions + traffic + upkeep, table)
     return cycles, energy.total_pj
 

@@ -117,6 +117,8 @@ def test_the_digest_depends_on_values_only():
         {"array": {**SMALL["array"], "multiplier": {"kind": "bit_serial"}}},
         {"accumulator": {"overflow": "saturate"}},
         {"buffers": {"output": {"size_bytes": 1024}}},
+        {"memory": {"tiling": [{"m": 4}]}},
+        {"dram": {"timing": "preset"}},
     ],
 )
 def test_every_change_changes_the_digest(change):
@@ -155,7 +157,7 @@ def test_all_problems_of_a_file_are_told_at_once_with_their_lines(tmp_path):
         "  line 11: array.double_buffered: 'yes' is not true or false\n"
         "  line 12: array.psum.bits: 8.5 is not a whole number; use 8 to 64\n"
         "  line 13: clock_mhz: 'fast' is not a number; use more than 0, up to 100000\n"
-        "  line 14: dram.kind: 'hbm' is not one of ddr3, lpddr4, hbm2, hbm2_board; did you mean 'hbm2'?"
+        "  line 14: dram.kind: 'hbm' is not one of ddr3, ddr4, lpddr4, lpddr5, hbm2, hbm2_board; did you mean 'hbm2'?"
     )
 
 
@@ -229,7 +231,15 @@ def test_a_flood_of_problems_is_cut_and_says_so():
         ({**SMALL, "rows": 4}, "rows: unknown key here; 'rows' belongs in array"),
         ({**SMALL, "weight": {}}, "weight: unknown key here; 'weight' belongs in array or in buffers"),
         (small(clock_mhz=4), "array.clock_mhz: unknown key here; 'clock_mhz' belongs at the top level"),
-        ({**SMALL, "dram": {"bandwidth": 4}}, "dram.bandwidth: unknown key; use kind"),
+        ({**SMALL, "dram": {"bandwidth": 4}}, "dram.bandwidth: unknown key; use kind, timing, "
+         "bytes_per_cycle, latency_cycles, burst_bytes, channels"),
+        ({**SMALL, "memory": {"tiling": 3}}, "memory.tiling: 3 is not a list; use a list of sections"),
+        ({**SMALL, "memory": {"tiling": [3]}}, "memory.tiling.0: 3 is not a section; write its keys (layer, m, n, k, "
+         "order) below it"),
+        ({**SMALL, "memory": {"tiling": [{}, {"layer": "a", "k": 0}]}}, "memory.tiling.1.k: 0 is too small; use 1 to "
+         "2147483648, or null"),
+        ({**SMALL, "memory": {"tiling": [{"tile_m": 4}]}}, "memory.tiling.0.tile_m: unknown key; use layer, m, n, k, "
+         "order"),
         ({**SMALL, "ppu": {"vsq_scale_rounding": "Up"}}, "ppu.vsq_scale_rounding: 'Up' is not one of nearest, up; "
          "did you mean 'up'?"),
         ({**SMALL, "ppu": {"rounding": 3}}, "ppu.rounding: 3 is not one of trace, double_half_up_then_away, "
@@ -293,6 +303,18 @@ def test_each_mistake_has_its_sentence(config, expected):
             "array: multiplier.kind=shift makes plain integer products; leave out scale_unit and float_unit, or use "
             "kind parallel",
         ),
+        (
+            {**SMALL, "dram": {"channels": 2}},
+            "dram: channels=2 does nothing with timing ideal; use timing: preset",
+        ),
+        (
+            {**SMALL, "memory": {"tiling": [{"order": "mnm"}]}},
+            "memory.tiling.0: order='mnm': name each loop once, of b (the matrix products of a layer), m, n and k",
+        ),
+        (
+            {**SMALL, "memory": {"tiling": [{"layer": "a"}, {"layer": "a", "m": 1}]}},
+            "memory: tiling has 2 entries for 'a'; use one",
+        ),
     ],
 )
 def test_checks_between_fields_name_the_section(config, expected):
@@ -332,9 +354,9 @@ ARRAY = "array: {rows: 1, cols: 1, dataflow: os}\n"
         ("", "it is empty; a configuration needs at least name, clock_mhz, array"),
         ("# nothing but a comment\n", "it is empty; a configuration needs at least name, clock_mhz, array"),
         ("- name: a\n", "it holds a list, not keys and values; the keys are name, clock_mhz, array, accumulator, ppu, "
-         "vector, buffers, dram, energy"),
+         "vector, buffers, dma, dram, cores, memory, energy"),
         ("name\n", "it holds 'name', not keys and values; the keys are name, clock_mhz, array, accumulator, ppu, "
-         "vector, buffers, dram, energy"),
+         "vector, buffers, dma, dram, cores, memory, energy"),
         (HEAD + "array:\n\trows: 1\n", "line 4: not valid YAML: found character '\\t' that cannot start any token; "
          "indent with spaces, not tabs"),
         (HEAD + "array: {rows: 1\nppu: 1\n", "line 4: not valid YAML: expected ',' or '}', but got ':'"),

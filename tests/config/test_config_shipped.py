@@ -16,7 +16,7 @@ from accelsim.quantize.presets import PRESETS
 INTEGER = ["bitfusion", "bitserial", "bwn", "int16", "int4_vsq", "int8_is", "int8_os", "int8_reference", "int8_ws",
            "kmeans4", "po2", "ternary", "xnor"]  # fmt: skip
 FLOAT = ["mx4", "mx6", "mx9", "mxfp4", "mxfp6", "mxfp8", "nvfp4"]
-SHIPPED = sorted(INTEGER + FLOAT)
+SHIPPED = sorted([*INTEGER, *FLOAT, "mixed"])
 
 
 @pytest.fixture(params=SHIPPED)
@@ -94,7 +94,7 @@ def test_what_only_one_machine_has(project_root):
     arrays = {name: load_config(project_root / "configs" / f"{name}.yaml").array for name in SHIPPED}
     assert [name for name, array in arrays.items() if array.popcount] == ["xnor"]
     assert [name for name, array in arrays.items() if array.codebook] == ["kmeans4"]
-    assert [name for name, array in arrays.items() if array.float_unit] == sorted(FLOAT)
+    assert [name for name, array in arrays.items() if array.float_unit] == sorted([*FLOAT, "mixed"])
     kinds = {name: array.multiplier.kind for name, array in arrays.items() if array.multiplier.kind != "parallel"}
     assert kinds == {
         "bitfusion": "fusion", "bitserial": "bit_serial", "bwn": "bit_serial", "po2": "shift", "ternary": "bit_serial"
@@ -147,6 +147,7 @@ def is_number(value):
 TYPES = {
     "object": lambda value: isinstance(value, dict),
     "string": lambda value: isinstance(value, str),
+    "array": lambda value: isinstance(value, list),
     "boolean": lambda value: isinstance(value, bool),
     "null": lambda value: value is None,
     "number": is_number,
@@ -161,6 +162,7 @@ CHECKS = {
     "minLength": lambda value, limit, _: not isinstance(value, str) or len(value) >= limit,
     "maxLength": lambda value, limit, _: not isinstance(value, str) or len(value) <= limit,
     "required": lambda value, keys, _: not isinstance(value, dict) or set(keys) <= set(value),
+    "items": lambda value, item, root: not isinstance(value, list) or all(valid(part, item, root) for part in value),
     "anyOf": lambda value, options, root: any(valid(value, option, root) for option in options),
     "$ref": lambda value, name, root: valid(value, root["$defs"][name.removeprefix("#/$defs/")], root),
 }
@@ -220,6 +222,10 @@ def test_shipped_configurations_satisfy_the_schema(shipped):
         (("array", "skip_unused"), "yes"),
         (("ppu", "rounding"), "nearest"),
         (("dram", "kind"), None),
+        (("dram", "bytes_per_cycle"), 0),
+        (("buffers", "weight", "ping_pong"), "yes"),
+        (("memory", "tiling"), {}),
+        (("memory", "tiling"), [{"m": 0}]),
         (("bogus",), 1),
     ],
     ids=lambda value: str(value),
@@ -268,8 +274,8 @@ def default_in_words(field):
 def expected_in_manual(path, field):
     range_ = "a rule, see below" if path == ("ppu", "rounding") else accepted(field)
     default = default_in_words(field)
-    if path[0] == "buffers" and len(path) == 3:  # each buffer has a default of its own
-        default = f"`{parse_config(MINIMAL).model_dump()['buffers'][path[1]]['size_bytes']}`"
+    if path[0] == "buffers" and len(path) == 3:  # each buffer has defaults of its own
+        default = f"`{json.dumps(parse_config(MINIMAL).model_dump()['buffers'][path[1]][path[2]])}`"
     return range_, default
 
 

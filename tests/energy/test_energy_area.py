@@ -393,6 +393,7 @@ def test_a_report_is_a_value_that_adds_up_and_says_what_it_rests_on(project_root
     assert report == area_report(config) == pickle.loads(pickle.dumps(report))
     assert list(report.by_component_um2) == list(AREA_COMPONENTS)
     assert math.isclose(report.total_um2, sum(report.by_component_um2.values()))
+    assert math.isclose(report.logic_um2 + report.by_component_um2["buffer"], report.total_um2)
     assert math.isclose(report.total_um2, sum(part.count * part.um2 for part in report.parts))
     with pytest.raises(AttributeError):
         report.parts = ()
@@ -401,7 +402,7 @@ def test_a_report_is_a_value_that_adds_up_and_says_what_it_rests_on(project_root
     assert all(words.split(":")[0] in MARKS for sources in report.provenance.values() for words in sources)
     assert report.technology == "45 nm, Nangate open cell library"
     assert report.notes[0].startswith("area is modelled: 45 nm")
-    assert any("leaves out SRAM" in note for note in report.notes)
+    assert any("SRAM buffers is an assumption" in note for note in report.notes)
     assert any("one scale unit a PE" in note for note in report.notes)
     assert {"product of block sum and scale, 12 x 8 bits"} < {part.what for part in report.parts}
 
@@ -416,7 +417,7 @@ def test_notes_say_what_belongs_to_the_machine():
     assert "MXFP" not in notes(float_unit=FloatUnit(accumulate="fixed", align_bits=4))
     assert "Bit Fusion" in notes(multiplier=Multiplier(kind="fusion"))
     assert "bit-serial" in notes(multiplier=Multiplier(kind="bit_serial"))
-    assert len(area_report(machine()).notes) == 2
+    assert len(area_report(machine()).notes) == 3
 
 
 @pytest.mark.parametrize(("spans", "unit"), [((-1, 0), FloatUnit(accumulate="fixed")), ((0, 3), None)])

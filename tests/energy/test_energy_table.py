@@ -12,6 +12,8 @@ from accelsim.energy.table import MARKS, load_table, shipped_tables
 from accelsim.errors import EnergyTableError
 
 widths = st.integers(1, 63)
+tables = st.sampled_from(shipped_tables())
+picojoule_tables = st.sampled_from([name for name in shipped_tables() if load_table(name).unit == "pJ"])
 
 
 @pytest.fixture(scope="module")
@@ -51,9 +53,17 @@ def test_published_anchors_are_met(table, operation, params, times, published_pj
         ("sram_read", (1 << 20,), 0.15625 * 11.3137085),  # sqrt(128); published: 1.5625
         ("sram_read", (64,), 0.02),  # the floor
         ("divide", (32, 8), 0.9),  # 32 subtractions of 9 bits
-        ("leakage_per_pe_cycle", (), 0.0459),  # 22.95 uW / 500 MHz
+        ("leakage_per_pe_cycle", (500_000_000,), 0.0459),  # 22.95 uW / 500 MHz
+        ("leakage_per_pe_cycle", (1_000_000_000,), 0.02295),  # half the time
+        ("sram_leakage_cycle", (65536, 500_000_000), 0.08576),  # 64 KB x 0.67 uW / 500 MHz
+        ("register_clock", (), 0.0015),
+        ("register_toggle", (), 0.003),
+        ("mult_held", (8,), 0.78),  # 0.83 - 0.4 / 8
+        ("mult_zero", (), 0.0),
         ("array_cycle", (), 0.0),
         ("dram_read_lpddr4", (), 8.0),
+        ("dram_read_ddr4", (), 20.3),  # 1300 pJ / 64
+        ("dram_write_lpddr5", (), 7.0),
         ("dram_read_hbm2", (), 3.92),
         ("dram_read_hbm2_board", (), 13.0),
         ("xnor_popcount", (), 0.0035),  # 8.3 fJ, times 0.42
@@ -77,25 +87,37 @@ def test_prices_between_the_anchors(table, operation, params, price_pj):
     assert table.price_pj(operation, params) == pytest.approx(price_pj, rel=1e-6)
 
 
-@given(widths, widths, st.sampled_from(["mult", "divide"]))
-def test_two_operand_prices_grow_with_either_width(n, m, operation):
-    price = load_table("horowitz45").price_pj
+@given(tables, widths, widths)
+def test_multiplications_grow_with_either_width(name, n, m):
+    price = load_table(name).price_pj
+    assert 0 < price("mult", (n, m)) < price("mult", (n + 1, m))
+    assert price("mult", (n, m)) < price("mult", (n, m + 1))
+
+
+@given(picojoule_tables, widths, widths)
+def test_divisions_grow_with_either_width(name, n, m):
+    price, operation = load_table(name).price_pj, "divide"
     assert price(operation, (n, m)) < price(operation, (n + 1, m))
     assert price(operation, (n, m)) < price(operation, (n, m + 1))
 
 
-@given(widths, widths, st.sampled_from(["serial_mult", "semi_serial_mult", "lookup"]))
-def test_serial_products_and_lookups_grow_with_either_width(n, m, operation):
-    price = load_table("horowitz45").price_pj
+@given(picojoule_tables, widths, widths, st.sampled_from(["serial_mult", "semi_serial_mult", "lookup"]))
+def test_serial_products_and_lookups_grow_with_either_width(name, n, m, operation):
+    price = load_table(name).price_pj
     assert 0 < price(operation, (n, m)) < price(operation, (n + 1, m))
     assert price(operation, (n, m)) < price(operation, (n, m + 1))
 
 
-@given(widths, widths)
-def test_fused_bricks_grow_by_twos_and_cost_more_than_one_multiplier(n, m):
-    price = load_table("horowitz45").price_pj
+@given(picojoule_tables, widths, widths)
+def test_fused_bricks_grow_by_twos(name, n, m):
+    price = load_table(name).price_pj
     assert price("fused_mult", (2 * n - 1, m)) == price("fused_mult", (2 * n, m))
     assert price("fused_mult", (2 * n, m)) < price("fused_mult", (2 * n + 1, m))
+
+
+@given(widths, widths)
+def test_fused_bricks_cost_more_than_one_multiplier(n, m):
+    price = load_table("horowitz45").price_pj
     assert price("fused_mult", (n, m)) == price("fused_mult", (m, n))
     if (n, m) == (2, 2):
         assert price("fused_mult", (n, m)) == price("mult", (n, m))
@@ -103,9 +125,9 @@ def test_fused_bricks_grow_by_twos_and_cost_more_than_one_multiplier(n, m):
         assert price("fused_mult", (n, m)) > price("mult", (n, m))
 
 
-@given(widths)
-def test_shifters_grow_with_their_width(bits):
-    price = load_table("horowitz45").price_pj
+@given(picojoule_tables, widths)
+def test_shifters_grow_with_their_width(name, bits):
+    price = load_table(name).price_pj
     assert 0 < price("barrel_shift", (bits,)) < price("barrel_shift", (bits + 1,))
 
 
@@ -128,23 +150,99 @@ def test_flexibility_costs_at_full_width(table):
     assert 1.92 / 1.57 < stripes < 1.5
 
 
-@given(widths, widths)
-def test_a_multiplication_costs_the_same_either_way_round(n, m):
-    price = load_table("horowitz45").price_pj
+@given(tables, widths, widths)
+def test_a_multiplication_costs_the_same_either_way_round(name, n, m):
+    price = load_table(name).price_pj
     assert price("mult", (n, m)) == price("mult", (m, n))
 
 
-@given(widths, st.sampled_from(["add", "compare", "register_write"]))
-def test_adders_comparators_and_registers_grow_with_their_width(bits, operation):
-    price = load_table("horowitz45").price_pj
+@given(picojoule_tables, widths, st.sampled_from(["add", "compare", "register_write"]))
+def test_adders_comparators_and_registers_grow_with_their_width(name, bits, operation):
+    price = load_table(name).price_pj
     assert price(operation, (bits,)) < price(operation, (bits + 1,))
 
 
-@given(st.integers(1, 1 << 24), st.integers(1, 1 << 24), st.sampled_from(["sram_read", "sram_write"]))
-def test_sram_never_gets_cheaper_with_capacity(capacity, more, operation):
-    price = load_table("horowitz45").price_pj
+capacities = st.integers(1, 1 << 24)
+
+
+@given(tables, capacities, capacities, st.sampled_from(["sram_read", "sram_write"]))
+def test_sram_never_gets_cheaper_with_capacity(name, capacity, more, operation):
+    price = load_table(name).price_pj
     assert price(operation, (capacity,)) <= price(operation, (capacity + more,))
+
+
+@given(capacities, st.sampled_from(["sram_read", "sram_write"]))
+def test_large_sram_gets_dearer_with_capacity(more, operation):
+    price = load_table("horowitz45").price_pj
     assert price(operation, (1 << 20,)) < price(operation, ((1 << 20) + more,))
+
+
+# Jouppi et al., ISCA 2021, table 2, the 7 nm column (pJ; memories: pJ for 64 bits).
+@pytest.mark.parametrize(
+    ("operation", "params", "times", "published_pj"),
+    [
+        ("mult", (8, 8), 1, 0.07),
+        ("mult", (32, 32), 1, 1.48),
+        ("add", (32,), 1, 0.03),
+        ("fp32_mult", (), 1, 1.31),
+        ("fp32_add", (), 1, 0.38),
+        ("sram_read", (8 * 1024,), 64, 7.5),
+        ("sram_read", (32 * 1024,), 64, 8.5),
+        ("sram_write", (1024 * 1024,), 64, 14.0),
+        ("dram_read_ddr3", (), 64, 1300.0),
+        ("dram_write_ddr4", (), 64, 1300.0),
+        ("dram_read_hbm2", (), 64, 250.0),
+    ],
+)
+def test_the_7_nm_column_is_met(operation, params, times, published_pj):
+    assert times * load_table("tpuv4i_7nm").price_pj(operation, params) == pytest.approx(published_pj, rel=1e-9)
+
+
+# By hand from the exponent log(1.48 / 0.07) / log 16 = 1.10052.
+@pytest.mark.parametrize(
+    ("operation", "params", "price_pj"),
+    [
+        ("mult", (4, 4), 0.07 * 0.25**1.1005246),
+        ("mult", (2, 2), 0.07 * 0.0625**1.1005246),
+        ("mult", (8, 1), 0.007),
+        ("add", (8,), 0.0075),  # published: 0.007
+        ("sram_read", (128 * 1024,), 0.1328125 * (14 / 8.5) ** 0.4),  # 4 is 32 to the power of 0.4
+        ("sram_read", (2 * 1024,), 0.1171875 / (8.5 / 7.5)),  # the first line goes on: a quarter of the capacity
+    ],
+)
+def test_7_nm_prices_between_the_anchors(operation, params, price_pj):
+    assert load_table("tpuv4i_7nm").price_pj(operation, params) == pytest.approx(price_pj, rel=1e-6)
+
+
+# Chen, Emer and Sze, ISCA 2016, table IV, in 16-bit multiply-accumulates.
+@pytest.mark.parametrize(
+    ("operation", "params", "bits", "ratio"),
+    [
+        ("mult", (16, 16), 1, 1.0),
+        ("register_write", (16,), 1, 2.0),
+        ("sram_read", (108 * 1024,), 16, 6.0),
+        ("dram_read_lpddr4", (), 16, 200.0),
+        ("dram_write_ddr3", (), 16, 200.0),
+    ],
+)
+def test_the_ratios_of_eyeriss_are_met(operation, params, bits, ratio):
+    table = load_table("eyeriss65")
+    assert table.unit == "relative"
+    assert bits * table.price_pj(operation, params) == pytest.approx(ratio, rel=1e-12)
+
+
+@pytest.mark.parametrize("name", shipped_tables())
+def test_random_data_cost_a_register_what_it_costs_on_average(name):
+    price = load_table(name).price_pj
+    for bits in (1, 8, 32):
+        average = bits * (price("register_clock") + price("register_toggle") / 2)
+        assert price("register_write", (bits,)) == pytest.approx(average, rel=1e-12)
+
+
+# What remains of a multiplication with one operand held, by our synthesis.
+@pytest.mark.parametrize(("held", "share"), [(1, 0.43), (2, 0.68), (3, 0.71), (4, 0.73), (8, 0.79), (16, 0.81)])
+def test_the_law_of_held_operands_is_within_a_twentieth_of_each_synthesis(held, share):
+    assert load_table("horowitz45").price_pj("mult_held", (held,)) == pytest.approx(share, abs=0.0501)
 
 
 @pytest.mark.parametrize("name", shipped_tables())
@@ -225,7 +323,8 @@ entries:
     assert problem(tmp_path, text).splitlines() == [
         "mine.yaml: 8 problems",
         "  line 5: entries.add.form: 'linaer' is not one of constant, linear, product_root, brick_product, "
-        "serial_product, row_product, mux_levels, small_memory, array_divider, sqrt_capacity; did you mean 'linear'?",
+        "serial_product, row_product, mux_levels, small_memory, array_divider, sqrt_capacity, power_product, "
+        "three_capacities, power, power_per_kilobyte, inverse_bits; did you mean 'linear'?",
         "  line 6: entries.sram_raed: unknown operation; did you mean 'sram_read'?",
         "  line 7: entries.sram_write.unit: 'pJ' is not accepted; use pJ/bit",
         "  line 7: entries.sram_write.mark: 'guess' is not one of published, secondary, recalled, fit, synthesis, "
@@ -273,12 +372,14 @@ def test_a_name_that_is_not_shipped():
         load_table("horowitz54")
     assert str(caught.value) == (
         "energy table 'horowitz54' is not shipped; did you mean 'horowitz45'?; "
-        "use one of horowitz45, or the path of a YAML file"
+        "use one of eyeriss65, horowitz45, tpuv4i_7nm, or the path of a YAML file"
     )
 
 
 def test_files_that_cannot_be_read(tmp_path):
-    with pytest.raises(EnergyTableError, match=r"no-such\.yaml: no such file; the shipped tables are horowitz45"):
+    with pytest.raises(
+        EnergyTableError, match=r"no-such\.yaml: no such file; the shipped tables are eyeriss65, horowitz45"
+    ):
         load_table(tmp_path / "no-such.yaml")
     with pytest.raises(EnergyTableError, match="cannot be read"):
         load_table(tmp_path)
@@ -306,5 +407,5 @@ def test_prices_need_the_operations_own_numbers(table):
 
 
 def test_the_published_table_file_is_found_beside_the_code():
-    assert shipped_tables() == ["horowitz45"]
+    assert shipped_tables() == ["eyeriss65", "horowitz45", "tpuv4i_7nm"]
     assert math.isfinite(load_table(Path("accelsim/energy/tables/horowitz45.yaml").resolve()).price_pj("fp32_mult"))

@@ -8,6 +8,8 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from tflite_tools import FUSED, PADDING, TYPES, WIDE, Maker, check
 
+from accelsim.importers.api import open_model
+
 ACTIVATIONS = [FUSED.NONE, FUSED.RELU, FUSED.RELU6, FUSED.RELU_N1_TO_1]
 
 
@@ -233,3 +235,124 @@ def test_int16_activations(folder, bias):
     net.op("FULLY_CONNECTED", [y, fw, fb], [z], "FullyConnectedOptions", version=7)
     path = net.save(folder / "int16.tflite", [x], [z])
     check(path, codes(rng, (3, 6, 6, 3), np.int16), config=WIDE)
+
+
+# -- transposed convolutions --
+
+
+def transpose_conv(folder, rng, sizes, channels, outputs, kernel, stride, out_sizes, padding, **options):
+    """Save a TRANSPOSE_CONV; return its path and the data's shape and type."""
+    dtype, per_channel = options.get("dtype", "INT8"), options.get("per_channel", True)
+    net = Maker()
+    low, zero = {"INT8": (-128, 256), "UINT8": (0, 256), "INT16": (0, 1)}[dtype]
+    x_scale = np.float32(rng.uniform(0.01, 0.1) / (100 if dtype == "INT16" else 1))
+    x = net.tensor((1, *sizes, channels), dtype, x_scale, low + rng.integers(zero))
+    w_scale = scales(rng, outputs if per_channel else 1)
+    w_dtype, w_zero = ("UINT8", rng.integers(256)) if dtype == "UINT8" else ("INT8", 0)
+    w = net.constant(codes(rng, (outputs, *kernel, channels), w_dtype.lower()), None, w_scale, w_zero)
+    bias_type = np.int64 if dtype == "INT16" else np.int32
+    b = net.constant(rng.integers(-3000, 3000, outputs).astype(bias_type), None, x_scale * w_scale)
+    y_scale = rng.uniform(0.05, 0.3) / (100 if dtype == "INT16" else 1)
+    y = net.tensor((1, *out_sizes, outputs), dtype, y_scale, low + rng.integers(zero))
+    shape = net.constant(np.array((1, *out_sizes, outputs), np.int32))
+    fields = {"padding": padding, "strideH": stride[0], "strideW": stride[1]}
+    inputs = [shape, w, x, b] if options.get("bias", True) else [shape, w, x]
+    net.op(
+        "TRANSPOSE_CONV",
+        inputs,
+        [y],
+        "TransposeConvOptions",
+        version=4,
+        fusedActivationFunction=options.get("activation", FUSED.NONE),
+        **fields,
+    )
+    return net.save(folder / "transposed.tflite", [x], [y]), (*sizes, channels), dtype.lower()
+
+
+@settings(max_examples=25)
+@given(
+    st.integers(0, 10**6),
+    st.tuples(st.integers(1, 5), st.integers(1, 5)),
+    st.integers(1, 4),
+    st.integers(1, 3),
+    st.tuples(st.integers(1, 5), st.integers(1, 5)),
+    st.tuples(st.integers(1, 4), st.integers(1, 3)),
+    st.sampled_from([PADDING.SAME, PADDING.VALID]),
+    st.sampled_from(ACTIVATIONS),
+    st.booleans(),
+    st.data(),
+)
+def test_transpose_conv(folder, seed, sizes, channels, outputs, kernel, stride, padding, activation, per_channel, data):
+    rng, out_sizes = drawn(seed), []
+    for size, taps, step in zip(sizes, kernel, stride, strict=True):
+        if padding == PADDING.SAME:  # all that an ordinary convolution would shrink to the input's size
+            out_sizes.append(data.draw(st.integers(max(1, (size - 1) * step + 1), size * step)))
+        else:
+            out_sizes.append(data.draw(st.integers(0, step - 1)) + (size - 1) * step + taps)
+    path, shape, dtype = transpose_conv(
+        folder,
+        rng,
+        sizes,
+        channels,
+        outputs,
+        kernel,
+        stride,
+        out_sizes,
+        padding,
+        per_channel=per_channel,
+        activation=activation,
+        bias=data.draw(st.booleans()),
+    )
+    check(path, codes(rng, (2, *shape), dtype))
+
+
+@pytest.mark.parametrize("dtype", ["UINT8", "INT16"])
+@pytest.mark.parametrize(("kernel", "stride"), [((3, 3), (2, 2)), ((2, 4), (2, 1)), ((2, 2), (2, 2)), ((1, 1), (3, 2))])
+def test_transpose_conv_of_other_types(folder, dtype, kernel, stride):
+    rng = drawn(3)
+    sizes = (3 * stride[0], 4 * stride[1])
+    path, shape, kind = transpose_conv(
+        folder, rng, (3, 4), 5, 4, kernel, stride, sizes, PADDING.SAME, dtype=dtype, per_channel=dtype == "INT16"
+    )
+    check(path, codes(rng, (2, *shape), kind), config=WIDE if dtype == "INT16" else None)
+
+
+def test_transpose_conv_costs_what_the_array_does(folder):
+    """2x2 at stride 2: every product is one of the definition's, 3 * 4 pixels x 4 taps x 5 x 6 channels; the
+    convolution has 4 * 6 output channels of one tap, which one depth_to_space lays out.
+    """
+    rng = drawn(4)
+    path, shape, kind = transpose_conv(folder, rng, (3, 4), 5, 6, (2, 2), (2, 2), (6, 8), PADDING.VALID)
+    report = check(path, codes(rng, (1, *shape), kind))
+    assert [(layer.name, layer.op) for layer in report.layers] == [
+        ("0_transpose_conv.0", "conv2d"),
+        ("0_transpose_conv", "depth_to_space"),
+    ]
+    conv, blocks = report.layers
+    assert (conv.shape.m, conv.shape.k, conv.shape.n) == (12, 5, 24)
+    assert conv.macs == 3 * 4 * 4 * 5 * 6
+    assert blocks.cycles.total > 0
+    (row,) = open_model(path).rows
+    assert (row.macs, row.place, row.input_shape, row.weight_shape) == (1440, "array", (1, 3, 4, 5), (6, 2, 2, 5))
+    path, _, _ = transpose_conv(folder, rng, (3, 4), 5, 6, (3, 3), (2, 2), (6, 8), PADDING.SAME)
+    (row,) = open_model(path).rows
+    assert row.macs == 3 * 4 * 9 * 5 * 6
+
+
+def test_conv1d(folder):
+    """TFLite's one-dimensional convolution: a dimension of 1 is inserted, and removed after it."""
+    rng, net = drawn(6), Maker()
+    x = net.tensor((1, 20, 3), "INT8", 0.05, -9)
+    wide = net.tensor((1, 1, 20, 3), "INT8", 0.05, -9)
+    net.op("EXPAND_DIMS", [x, net.constant(np.array(1, np.int32))], [wide], "ExpandDimsOptions")
+    w_scale = scales(rng, 4)
+    w = net.constant(rng.integers(-127, 128, (4, 1, 5, 3)).astype(np.int8), None, w_scale)
+    b = net.constant(rng.integers(-3000, 3000, 4).astype(np.int32), None, w_scale)
+    made = net.tensor((1, 1, 6, 4), "INT8", 0.1, 3)
+    fields = {"padding": PADDING.VALID, "strideH": 2, "strideW": 2, "dilationHFactor": 1, "dilationWFactor": 2}
+    net.op("CONV_2D", [wide, w, b], [made], "Conv2DOptions", version=5, **fields)
+    flat = net.tensor((1, 6, 4), "INT8", 0.1, 3)
+    net.op("SQUEEZE", [made], [flat], "SqueezeOptions", squeezeDims=[1])
+    path = net.save(folder / "conv1d.tflite", [x], [flat])
+    report = check(path, codes(rng, (3, 20, 3), np.int8))
+    assert [layer.op for layer in report.layers] == ["reshape", "conv2d", "reshape"]

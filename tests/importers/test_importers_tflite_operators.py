@@ -2,8 +2,10 @@
 
 import numpy as np
 import pytest
-from tflite_tools import FUSED, PADDING, Maker, check
+from tflite_tools import FUSED, PADDING, TYPES, Maker, check, reference_tensors, simulated_tensors
 
+from accelsim import import_model
+from accelsim.errors import ModelError
 from accelsim.importers.api import open_model
 
 ALL_CODES = np.arange(-128, 128, dtype=np.int8)
@@ -186,6 +188,7 @@ CURVES = {
     "HARD_SWISH": (0.03, -100),
     "EXP": (0.3, -128),
     "GELU": (0.03, -90),
+    "ELU": (0.03, -90),
 }
 
 
@@ -193,7 +196,15 @@ CURVES = {
 @pytest.mark.parametrize("x", [(0.04, -7), (0.11, 90)])
 def test_curves(tmp_path, name, x):
     options = {"GELU": "GeluOptions"}.get(name)
-    check(one_operator(tmp_path, name, (256,), (256,), CURVES[name], x, options=options), ALL_CODES[None])
+    path = one_operator(tmp_path, name, (256,), (256,), CURVES[name], x, options=options)
+    kernels = "BUILTIN_WITHOUT_DEFAULT_DELEGATES" if name == "ELU" else "BUILTIN_REF"  # which has no ELU
+    check(path, ALL_CODES[None], resolver=kernels)
+
+
+@pytest.mark.parametrize(("x", "y"), [((0.04, -128), (0.05, 20)), ((0.0003, -128), (0.1, 127))])
+def test_log(tmp_path, x, y):
+    """Of numbers from 0 on; LiteRT refuses inputs whose codes can mean less."""
+    check(one_operator(tmp_path, "LOG", (256,), (256,), y, x), ALL_CODES[None])
 
 
 @pytest.mark.parametrize("name", ["RELU", "RELU6", "RELU_N1_TO_1", "RELU_0_TO_1"])
@@ -217,16 +228,84 @@ def test_prelu(tmp_path):
     check(net.save(tmp_path / "prelu.tflite", [x], [y]), ALL_CODES.reshape(1, 64, 4))
 
 
-@pytest.mark.parametrize("transposed", [False, True])
-def test_batch_matmul(tmp_path, rng, transposed):
+PRODUCTS = [
+    ((1, 2, 5, 7), (1, 2, 7, 4)),
+    ((1, 2, 5, 7), (1, 1, 7, 4)),  # one second operand for all
+    ((1, 1, 5, 7), (1, 3, 7, 4)),
+    ((1, 1, 2, 5, 7), (1, 3, 1, 7, 4)),  # both broadcast
+]
+
+
+@pytest.mark.parametrize(("a_shape", "b_shape"), PRODUCTS)
+@pytest.mark.parametrize("adjoint", [(False, False), (True, False), (False, True), (True, True)])
+def test_batch_matmul(tmp_path, rng, a_shape, b_shape, adjoint):
     net = Maker()
-    a = net.tensor((1, 2, 5, 7), "INT8", 0.03, -9)
-    b = net.tensor((1, 2, 4, 7) if transposed else (1, 2, 7, 4), "INT8", 0.02, 11)
-    y = net.tensor((1, 2, 5, 4), "INT8", 0.2, 4)
-    net.op("BATCH_MATMUL", [a, b], [y], "BatchMatMulOptions", adjY=transposed)
+    leading = np.broadcast_shapes(a_shape[:-2], b_shape[:-2])
+    y_shape = (*leading, a_shape[-2], b_shape[-1])
+    a_shape, b_shape = (
+        (*shape[:-2], *shape[:-3:-1]) if swap else shape
+        for shape, swap in zip((a_shape, b_shape), adjoint, strict=True)
+    )
+    a, b, y = (
+        net.tensor(a_shape, "INT8", 0.03, -9),
+        net.tensor(b_shape, "INT8", 0.02, 11),
+        net.tensor(y_shape, "INT8", 0.2, 4),
+    )
+    net.op("BATCH_MATMUL", [a, b], [y], "BatchMatMulOptions", adjX=adjoint[0], adjY=adjoint[1])
     path = net.save(tmp_path / "bmm.tflite", [a, b], [y])
-    shape = (2, 4, 7) if transposed else (2, 7, 4)
-    check(path, random_codes(rng, 3, 2, 5, 7), random_codes(rng, 3, *shape))
+    check(path, random_codes(rng, 3, *a_shape[1:]), random_codes(rng, 3, *b_shape[1:]))
+    assert open_model(path).rows[0].macs == np.prod(y_shape) * 7
+
+
+@pytest.mark.parametrize("b_shape", [(7, 4), (1, 7, 4), (1, 1, 7, 4), (3, 7, 4), (1, 3, 7, 4)])
+@pytest.mark.parametrize("transposed", [False, True])
+def test_batch_matmul_by_constants(tmp_path, rng, b_shape, transposed):
+    net = Maker()
+    stored = (*b_shape[:-2], 4, 7) if transposed else b_shape
+    a, y = net.tensor((1, 3, 5, 7), "INT8", 0.03, -9), net.tensor((1, 3, 5, 4), "INT8", 0.2, 4)
+    b = net.constant(random_codes(rng, *stored), None, 0.02, 11)
+    net.op("BATCH_MATMUL", [a, b], [y], "BatchMatMulOptions", adjY=transposed)
+    path = net.save(tmp_path / "bmm.tflite", [a], [y])
+    report = check(path, random_codes(rng, 2, 3, 5, 7))
+    assert [layer.op for layer in report.layers] == ["matmul" if 3 in b_shape else "linear"]
+    assert open_model(path).rows[0].weights == np.prod(stored)
+
+
+def test_batch_matmul_of_unequal_ranks(tmp_path, rng):
+    net = Maker()
+    a, y = net.tensor((5, 7), "INT8", 0.03, -9), net.tensor((3, 5, 4), "INT8", 0.2, 4)
+    b = net.constant(random_codes(rng, 3, 7, 4), None, 0.02, 11)
+    net.op("BATCH_MATMUL", [a, b], [y], "BatchMatMulOptions")
+    path = net.save(tmp_path / "bmm.tflite", [a], [y])
+    data = random_codes(rng, 5, 7)
+    made, _ = simulated_tensors(path, {open_model(path).inputs[0].name: data})
+    np.testing.assert_array_equal(made[y], reference_tensors(path, [[data]], made)[y])
+    with pytest.raises(ModelError, match=r"multiplies \(5, 7\) by \(3, 7, 4\), so that inputs of a batch would mix"):
+        import_model(path, random_codes(rng, 10, 7))
+
+
+@pytest.mark.parametrize("axis", [1, 2, -1])
+@pytest.mark.parametrize("kind", ["INT32", "INT64"])
+@pytest.mark.parametrize("dtype", ["INT8", "UINT8"])
+def test_arg_max(tmp_path, rng, axis, kind, dtype):
+    """Of equal codes the first: eight codes in rows of 20 are often equal."""
+    net = Maker()
+    x = net.tensor((1, 20, 6), dtype, 0.03, 9)
+    shape = (1, 6) if axis == 1 else (1, 20)
+    y = net.tensor(shape, kind)
+    options = {"outputType": TYPES[kind]}
+    net.op("ARG_MAX", [x, net.constant(np.array(axis, np.int32))], [y], "ArgMaxOptions", version=2, **options)
+    path = net.save(tmp_path / "argmax.tflite", [x], [y])
+    check(path, rng.integers(100, 108, (5, 20, 6)).astype(dtype.lower()))
+
+
+@pytest.mark.parametrize("size", [1, 2, 3])
+def test_depth_to_space(tmp_path, rng, size):
+    shape = (2, 5, 2 * size**2)
+    made = (2 * size, 5 * size, 2)
+    means = {"out": (0.05, 3), "x": (0.05, 3)}
+    path = one_operator(tmp_path, "DEPTH_TO_SPACE", shape, made, **means, options="DepthToSpaceOptions", blockSize=size)
+    check(path, random_codes(rng, 3, *shape))
 
 
 def edge_model(path, size, scale):

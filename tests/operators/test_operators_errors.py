@@ -43,6 +43,7 @@ SHAPES = [
     ("slice", [(4, 4)], {"begin": (0,), "size": (1,)}, "need one number for each of the 2 axes of (4, 4)"),
     ("pad", [(4, 4)], {"padding": ((1, 1),)}, "padding of 1 axes for (4, 4); give (before, after) for each axis"),
     ("resize_nearest", [(4, 4)], {"height": 2, "width": 2}, "but a resize takes 4 dimensions"),
+    ("depth_to_space", [(1, 2, 2, 6)], {"block": (2, 2)}, "with a multiple of 2 x 2 channels"),
     (
         "resize_nearest",
         [(1, 4, 4, 1)],
@@ -151,7 +152,7 @@ def test_meanings_that_do_not_fit(name, inputs, output, attributes, words):
 @pytest.mark.parametrize(
     ("name", "attributes", "words"),
     [
-        ("add", {"rule": "tflow"}, "Input should be 'tflite', 'onnxruntime' or 'hawq'"),
+        ("add", {"rule": "tflow"}, "Input should be 'tflite', 'tflite_pot', 'onnxruntime' or 'hawq'"),
         ("add", {"actvation": "relu"}, "Extra inputs are not permitted"),
         ("lookup", {"function": "logistics"}, "no function 'logistics'; did you mean 'logistic'"),
         ("clip", {"minimum": 2.0, "maximum": 1.0}, "minimum 2 is larger than maximum 1"),

@@ -221,6 +221,18 @@ def test_slices_go_both_ways():
 
 
 @pytest.mark.parametrize(
+    ("order", "wanted"),
+    [
+        ("dcr", [[[[0, 1], [2, 3], [4, 5]]]]),  # pixel by pixel
+        ("crd", [[[[0, 3], [1, 4], [2, 5]]]]),  # channel by channel
+    ],
+)
+def test_channels_as_blocks_of_pixels(order, wanted):
+    x = operand(np.arange(6).reshape(1, 1, 1, 6))
+    assert run("depth_to_space", [x], spec([1, 1, 3, 2]), block=(1, 3), order=order) == wanted
+
+
+@pytest.mark.parametrize(
     ("flags", "wanted"),
     [
         ({}, [0, 0, 0, 1, 1]),  # floor(i * 2 / 5)

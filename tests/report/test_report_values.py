@@ -13,7 +13,14 @@ from hypothesis import strategies as st
 from accelsim.engine.contract import RegisterWatch
 from accelsim.errors import ReportError
 from accelsim.mapping.contract import CycleCounts
-from accelsim.report.values import LayerAccuracy, OverflowPlace, RegisterReport, RunReport, output_digest
+from accelsim.report.values import (
+    LayerAccuracy,
+    OverflowPlace,
+    RegisterReport,
+    RunReport,
+    TimelineSummary,
+    output_digest,
+)
 
 # -- what a report says -----------------------------------------------------------------------------------------------
 
@@ -154,12 +161,19 @@ def test_json_round_trip_is_exact(report, indent):
 
 def test_the_document_is_plain_json_for_other_programs(report):
     data = json.loads(report.to_json(), parse_constant=pytest.fail)
-    assert (data["schema"], data["version"]) == ("accelsim-report", 1)
+    assert (data["schema"], data["version"]) == ("accelsim-report", 2)
     assert data["config"] == {"name": "tiny", "array": {"rows": 4, "cols": 4}}
     assert data["totals"]["total_cycles"] == 350
     conv, fc = data["layers"]
     assert conv["total_cycles"] == 310
-    assert conv["cycles"] == {"load": 40, "fill": 70, "compute": 180, "drain": 0, "ppu": 20, "vector": 0}
+    assert conv["cycles"] == {
+        "load": 40,
+        "fill": 70,
+        "compute": 180,
+        "drain": 0,
+        "ppu": 20,
+        "vector": 0,
+    } | dict.fromkeys(STALLS, 0)
     assert conv["sqnr_db"] == 31.4159
     assert fc["sqnr_db"] == "inf"
     assert conv["overflow"]["psum"]["first"] == {"layer": "conv1", "index": [1, 0, 2, 5], "k": 36, "value": 40123}
@@ -198,6 +212,49 @@ def test_not_a_number_is_written_as_a_word(report):
     assert again.mse == -math.inf
 
 
+STALLS = ("dram", "dma", "buffer", "sync")
+
+
+def test_a_report_of_version_1_is_read(report):
+    """Written before there was a memory around the arrays: no stalls, one core, no timeline."""
+    data = json.loads(report.to_json())
+    data["version"] = 1
+    del data["timeline"]
+    for part in (*data["layers"], data["totals"]):
+        part.pop("core_cycles", None)
+        part["cycles"] = {cause: cycles for cause, cycles in part["cycles"].items() if cause not in STALLS}
+    assert RunReport.from_json(json.dumps(data)) == report
+    data["layers"] = [None]
+    with pytest.raises(ReportError, match=r"report\.layers\[0\]: found null"):
+        RunReport.from_json(json.dumps(data))
+
+
+SUMMARY = TimelineSummary(
+    makespan_cycles=400,
+    cores=(CycleCounts(compute=300, dram=100), CycleCounts(compute=100, ppu=50, sync=250)),
+    tiles=5,
+    transfers=9,
+    dram_read_bits=8000,
+    dram_write_bits=1600,
+    dram_busy_cycles=100,
+    peak_bytes_per_cycle=12.5,
+    saved_bits=640,
+)
+
+
+def test_a_timeline_says_how_well_the_machine_was_used(report):
+    assert SUMMARY.bytes_per_cycle == 1200 / 400
+    assert SUMMARY.dram_utilization == 0.25
+    assert SUMMARY.balance == (300 + 150) / 2 / 300
+    changed = dataclasses.replace(report, timeline=SUMMARY)
+    assert RunReport.from_json(changed.to_json()) == changed
+    document = json.loads(changed.to_json())
+    assert document["timeline"]["bytes_per_cycle"] == 3.0
+    document["timeline"]["balance"] = 0.5
+    with pytest.raises(ReportError, match=r"report\.timeline\.balance: 0\.5 does not follow"):
+        RunReport.from_json(json.dumps(document))
+
+
 def damaged(report, change):
     data = json.loads(report.to_json())
     change(data)
@@ -234,12 +291,12 @@ def removing(*path):
         (setting("schema", "accelsim-trace"), "report: schema is 'accelsim-trace', expected 'accelsim-report'"),
         (removing("schema"), "report: schema is None, expected 'accelsim-report'; this is not a report of a run"),
         (
-            setting("version", 2),
-            "report: version 2 was written by a newer accelsim (0.1.0); this one (0.1.0) reads up to version 1: "
+            setting("version", 3),
+            "report: version 3 was written by a newer accelsim (0.1.0); this one (0.1.0) reads up to version 2: "
             "upgrade accelsim",
         ),
-        (setting("version", "1"), "report: version is '1', expected a whole number from 1 to 1"),
-        (setting("version", True), "report: version is True, expected a whole number from 1 to 1"),
+        (setting("version", "1"), "report: version is '1', expected a whole number from 1 to 2"),
+        (setting("version", True), "report: version is True, expected a whole number from 1 to 2"),
         (removing("layers"), "report: 'layers' is missing"),
         (setting("enginee", "fast"), "report: unknown key 'enginee'; did you mean 'engine'?"),
         (setting("layers", {}), "report.layers: found an object, expected a list"),

@@ -271,3 +271,25 @@ def test_the_cycle_of_the_earliest_overflow_is_the_stepped_engines(project_root)
         cycle += 1
     assert psum.earliest_cycle == cycle - 1  # the sum latches at the end of that cycle
     assert f"the earliest is in cycle {cycle - 1}" in " ".join(render_text(report).split())
+
+
+@settings(max_examples=12)
+@given(
+    st.sampled_from([((2, 3), (2, 3)), ((2, 3), (1, 3)), ((2, 3), (1, 1)), ((1, 3), (2, 1)), ((2,), (1,)), ((), ())]),
+    st.booleans(),
+    st.booleans(),
+    st.integers(0, 2**32 - 1),
+)
+def test_products_broadcast_and_take_constants(leading, transposed, constant, seed):
+    """NumPy's own broadcasting of whole products is the reference; both engines and the integer oracle agree."""
+    rng, (a_lead, b_lead) = np.random.default_rng(seed), leading
+    a = formats.get("int8").quantize(rng.normal(size=(*a_lead, 3, 5)))
+    b = formats.get("int8").quantize(rng.normal(size=(*b_lead, 4, 5) if transposed else (*b_lead, 5, 4)))
+    net = TraceBuilder("products")
+    other = b if constant else net.input("b", b)
+    net.matmul("product", net.input("a", a), other, transpose_other=transposed, rounding=None)
+    for engine in ("fast", "stepped"):
+        (layer,) = simulate(machine(), net.build(), engine, verify=True).layers
+        right = b.codes.swapaxes(-1, -2) if transposed else b.codes
+        np.testing.assert_array_equal(layer.output_codes, a.codes.astype(np.int64) @ right)
+        assert layer.verified == 0

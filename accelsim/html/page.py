@@ -1,0 +1,67 @@
+"""The page: one file with everything in it, that needs no network and no other file."""
+
+from __future__ import annotations
+
+import uuid
+from pathlib import Path
+
+from accelsim._version import __version__
+from accelsim.errors import ReportError
+from accelsim.report.values import RunReport
+
+HERE = Path(__file__).parent
+
+
+def html_report(report: RunReport) -> str:
+    """Return a run's page as one HTML document: summary, pictures, tables that sort, overflow, configuration, digests.
+
+    Styles, pictures (SVG) and the script that sorts are inside; nothing is loaded from anywhere. The same report gives
+    the same page.
+    """
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    from accelsim.config.dump import dump_config
+    from accelsim.config.model import HardwareConfig
+    from accelsim.html.pictures import pictures
+    from accelsim.html.tables import cards, overflow_story, page_tables
+
+    environment = Environment(
+        loader=FileSystemLoader(HERE), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    return environment.get_template("report.html.j2").render(
+        report=report,
+        version=__version__,
+        cards=cards(report),
+        pictures=pictures(report),
+        tables=page_tables(report),
+        story=overflow_story(report),
+        config_yaml=dump_config(HardwareConfig.model_validate(dict(report.config), strict=False)),
+        style=(HERE / "style.css").read_text(encoding="utf-8"),
+        script=(HERE / "sort.js").read_text(encoding="utf-8"),
+    )
+
+
+def check_html_path(path: str | Path) -> Path:
+    """Return the path of a page. Raises ReportError where it cannot be one: before the run, not after it."""
+    target = Path(path)
+    if target.suffix.lower() not in (".html", ".htm"):
+        raise ReportError(f"{str(path)!r}: the page is written as .html; end the name in it")
+    if target.is_dir():
+        raise ReportError(f"{target} is a folder; name a file")
+    if not target.parent.is_dir():
+        raise ReportError(f"{target}: there is no folder {target.parent}")
+    return target
+
+
+def save_html(report: RunReport, path: str | Path) -> Path:
+    """Write the page to `path`, whole or not at all. Raises ReportError where it cannot be written."""
+    target = check_html_path(path)
+    draft = target.with_name(f".{target.name}.{uuid.uuid4().hex}.tmp")
+    try:
+        draft.write_text(html_report(report), encoding="utf-8")
+        draft.replace(target)
+    except OSError as error:
+        raise ReportError(f"{target}: cannot be written: {error.strerror or error}") from None
+    finally:
+        draft.unlink(missing_ok=True)
+    return target

@@ -1,0 +1,118 @@
+"""What all pictures share: colours that stay the same for the same thing, units, and how a file is written."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from accelsim.errors import ReportError
+from accelsim.report.values import RunReport
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+# Okabe and Ito's palette, which readers with any kind of colour vision can tell apart, and lighter mixtures of it.
+COMPONENT_COLORS = {
+    "mac": "#0072B2",
+    "register": "#56B4E9",
+    "accumulator": "#A6CEE3",
+    "scale_unit": "#CC79A7",
+    "decoder": "#E7B8D3",
+    "ppu": "#009E73",
+    "vector": "#8FD6BD",
+    "buffer": "#E69F00",
+    "dram": "#D55E00",
+    "control": "#999999",
+    "leakage": "#444444",
+}
+CAUSE_COLORS = {
+    "compute": "#0072B2",
+    "vector": "#009E73",
+    "fill": "#56B4E9",
+    "load": "#A6CEE3",
+    "drain": "#CC79A7",
+    "ppu": "#F0E442",
+    "dram": "#D55E00",
+    "dma": "#E69F00",
+    "buffer": "#B8860B",
+    "sync": "#999999",
+}
+SPARE_COLORS = ("#882255", "#44AA99", "#DDCC77", "#332288", "#117733", "#AA4499")
+
+_ENERGY_UNITS = ((1.0, "pJ"), (1e3, "nJ"), (1e6, "µJ"), (1e9, "mJ"), (1e12, "J"))
+FORMATS = (".png", ".svg", ".pdf")
+
+
+def as_reports(reports: RunReport | Sequence[RunReport]) -> list[RunReport]:
+    """Return one report or several as a list. Raises ReportError where there is none."""
+    listed = [reports] if isinstance(reports, RunReport) else list(reports)
+    if not listed:
+        raise ReportError("a picture needs at least one report; none was given")
+    return listed
+
+
+def energy_unit(largest_pj: float, reports: Sequence[RunReport]) -> tuple[float, str]:
+    """Return (pJ in the unit, its name) in which `largest_pj` of these reports reads well; "relative" where they are.
+
+    Raises ReportError where some are in pJ and others relative, or relative to different things.
+    """
+    kinds = {report.energy_table if report.energy_unit == "relative" else "pJ" for report in reports}
+    if len(kinds) > 1:
+        raise ReportError(f"energies in {' and '.join(sorted(kinds))} cannot share a picture; draw them apart")
+    if kinds != {"pJ"}:
+        return 1.0, "relative"
+    fitting = [unit for unit in _ENERGY_UNITS if largest_pj >= unit[0]]
+    return fitting[-1] if fitting else _ENERGY_UNITS[0]
+
+
+def labels_of(reports: Sequence[RunReport]) -> list[str]:
+    """Return a name for each report: what tells them apart, the configuration or the trace or both."""
+    configs, traces = [report.config_name for report in reports], [report.trace_name for report in reports]
+    if len(set(configs)) == len(reports):
+        return configs
+    if len(set(traces)) == len(reports):
+        return traces
+    return [f"{config}\n{trace}" for config, trace in zip(configs, traces, strict=True)]
+
+
+def new_figure(size_inches: tuple[float, float]) -> tuple[Figure, Axes]:
+    """Return a figure with one Axes that belongs to no window, whatever backend is configured."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=size_inches)
+    FigureCanvasAgg(figure)
+    return figure, figure.add_subplot()
+
+
+def save_figure(figure: Figure, path: str | Path) -> Path:
+    """Write a figure as PNG, SVG or PDF, by the ending of `path`; whole or not at all.
+
+    Raises ReportError for another ending, or where the file cannot be written.
+    """
+    target = Path(path)
+    check_picture_path(target)
+    draft = target.with_name(f".{target.stem}.{uuid.uuid4().hex}{target.suffix}")
+    try:
+        figure.savefig(draft, dpi=150, bbox_inches="tight", metadata=_UNDATED.get(target.suffix.lower()))
+        draft.replace(target)
+    except OSError as error:
+        raise ReportError(f"{target}: cannot be written: {error.strerror or error}") from None
+    finally:
+        draft.unlink(missing_ok=True)
+    return target
+
+
+# Equal pictures are equal files.
+_UNDATED: dict[str, dict[str, str | None]] = {".svg": {"Date": None}, ".pdf": {"CreationDate": None}}
+
+
+def check_picture_path(path: Path) -> None:
+    """Raise ReportError where a picture cannot be written to `path`: before the work, not after it."""
+    if path.suffix.lower() not in FORMATS:
+        raise ReportError(f"{str(path)!r}: pictures are written as {', '.join(FORMATS)}; end the name in one of these")
+    if not path.parent.is_dir():
+        raise ReportError(f"{path}: there is no folder {path.parent}")

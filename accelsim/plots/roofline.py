@@ -1,0 +1,126 @@
+"""The roofline: what each layer attains, under what the array and the memory allow.
+
+Williams, Waterman and Patterson, "Roofline: an insightful visual performance model for multicore architectures", CACM
+52(4), 2009, doi 10.1145/1498765.1498785. Intensity is counted at the DRAM: operations for each byte that crosses it.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from accelsim.config.dram_timing import resolve_dram
+from accelsim.config.model import HardwareConfig
+from accelsim.report.values import LayerReport, RunReport
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+
+@dataclass(frozen=True)
+class RoofPoint:
+    """One layer under the roof. A multiplication and an addition are two operations.
+
+    intensity : operations for each byte of DRAM traffic; infinite where a layer has none (all of it stays on chip)
+    attained, peak : operations a second, the peak being that of the array in the layer's formats
+    roof : what the layer could attain at most, the lower of peak and intensity * bandwidth
+    bound : "compute" or "memory", whichever is the lower
+    """
+
+    name: str
+    intensity: float
+    attained: float
+    peak: float
+    roof: float
+    bound: str
+
+
+def roof_points(report: RunReport) -> list[RoofPoint]:
+    """Return a point for every layer that multiplies on the array."""
+    bandwidth = bandwidth_bytes_per_s(report)
+    points = []
+    for layer in report.layers:
+        if layer.macs and layer.total_cycles:
+            traffic = dram_bytes(layer)
+            intensity = 2 * layer.macs / traffic if traffic else math.inf
+            peak = 2 * layer.peak_macs_per_cycle * report.clock_mhz * 1e6
+            slope = math.inf if math.isinf(intensity) else intensity * bandwidth
+            attained = 2 * layer.macs / (layer.latency_us * 1e-6)
+            points.append(
+                RoofPoint(
+                    layer.name, intensity, attained, peak, min(peak, slope), "memory" if slope < peak else "compute"
+                )
+            )
+    return points
+
+
+def dram_bytes(layer: LayerReport) -> float:
+    """Return the bytes that a layer moves between DRAM and chip, both ways."""
+    return sum(count for action, count in layer.actions.items() if action.component == "dram") / 8
+
+
+def bandwidth_bytes_per_s(report: RunReport) -> float:
+    """Return the bandwidth of all DRAM channels together; infinite with ideal memory timing."""
+    config = HardwareConfig.model_validate(dict(report.config), strict=False)
+    timing = resolve_dram(config)
+    bytes_per_cycle: float = timing.bytes_per_cycle
+    return bytes_per_cycle * timing.channels * report.clock_mhz * 1e6
+
+
+def roofline(report: RunReport, axes: Axes) -> Axes:
+    """Draw the roof and every layer under it, on logarithmic axes. Returns `axes`."""
+    points, bandwidth = roof_points(report), bandwidth_bytes_per_s(report)
+    drawn = [point for point in points if math.isfinite(point.intensity)]
+    peaks = sorted({point.peak for point in points})
+    low = min((point.intensity for point in drawn), default=1.0) / 4
+    high = max((point.intensity for point in drawn), default=100.0) * 4
+    if math.isfinite(bandwidth) and peaks:
+        low, high = min(low, peaks[0] / bandwidth / 4), max(high, peaks[-1] / bandwidth * 4)
+    for peak in peaks:
+        label = f"array, {peak / 1e9:,.4g} GOP/s"
+        if math.isfinite(bandwidth):
+            ridge = peak / bandwidth
+            axes.plot([low, ridge, high], [low * bandwidth / 1e9, peak / 1e9, peak / 1e9], "k-", linewidth=1.2)
+        else:
+            axes.plot([low, high], [peak / 1e9, peak / 1e9], "k-", linewidth=1.2)
+        axes.annotate(label, (high, peak / 1e9), ha="right", va="bottom", fontsize=8)
+    if math.isfinite(bandwidth) and peaks:
+        at = low * 1.3
+        axes.annotate(
+            f"DRAM, {bandwidth / 1e9:,.4g} GB/s",
+            (at, at * bandwidth / 1e9),
+            ha="left",
+            va="bottom",
+            fontsize=8,
+            rotation=0,
+            xytext=(6, -10),
+            textcoords="offset points",
+        )
+    for bound, marker, color in (("compute", "o", "#0072B2"), ("memory", "s", "#D55E00")):
+        chosen = [point for point in drawn if point.bound == bound]
+        if chosen:
+            axes.plot(
+                [point.intensity for point in chosen],
+                [point.attained / 1e9 for point in chosen],
+                marker,
+                color=color,
+                label=f"{bound}-bound layers",
+            )
+    for point in drawn:
+        axes.annotate(
+            point.name, (point.intensity, point.attained / 1e9), fontsize=7, xytext=(4, -8), textcoords="offset points"
+        )
+    axes.set_xscale("log")
+    axes.set_yscale("log")
+    if drawn:  # at least a decade, so that small differences look small
+        lowest = min(point.attained for point in drawn)
+        axes.set_ylim(min(lowest / 2, peaks[-1] / 20) / 1e9, peaks[-1] * 2 / 1e9)
+    axes.set_xlabel("operations for each byte of DRAM traffic")
+    axes.set_ylabel("attained, GOP/s (a MAC is two operations)")
+    memory = "" if math.isfinite(bandwidth) else " (ideal memory: no bandwidth limit)"
+    axes.set_title(f"Roofline, {report.config_name} on {report.trace_name}{memory}")
+    axes.grid(which="both", linewidth=0.3, alpha=0.5)
+    if drawn:
+        axes.legend(frameon=False, loc="lower right")
+    return axes

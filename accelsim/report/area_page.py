@@ -1,0 +1,89 @@
+"""The area of a machine, for the terminal and as JSON."""
+
+from __future__ import annotations
+
+import sys
+from typing import IO, Any
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table
+
+from accelsim.energy.area import AREA_COMPONENTS
+from accelsim.energy.density import Density
+
+UM2_PER_MM2 = 1e6
+
+
+def print_area(density: Density, *, parts: bool = False, file: IO[str] | None = None) -> None:
+    """Print a machine's area by component (or circuit by circuit), and its peak rate for each mm2."""
+    area = density.area
+    console = Console(file=file or sys.stdout, highlight=False)
+    table = Table(box=SIMPLE_HEAD, pad_edge=False)
+    table.add_column("component", no_wrap=True)
+    table.add_column("circuit" if parts else "what it holds")
+    if parts:
+        table.add_column("count", justify="right")
+        table.add_column("each, um2", justify="right")
+    table.add_column("area, um2", justify="right")
+    table.add_column("share", justify="right")
+    table.add_column("known by")
+
+    def share(um2: float) -> str:
+        return f"{100 * um2 / area.total_um2:.1f} %"
+
+    marks = {name: ", ".join(dict.fromkeys(s.split(":")[0] for s in found)) for name, found in area.provenance.items()}
+    if parts:
+        for part in area.parts:
+            each, total = f"{part.um2:,.1f}", f"{part.total_um2:,.0f}"
+            table.add_row(part.component, part.what, f"{part.count:,}", each, total, share(part.total_um2), part.mark)
+    else:
+        for name, um2 in area.by_component_um2.items():
+            if um2:
+                table.add_row(name, AREA_COMPONENTS[name], f"{um2:,.0f}", share(um2), marks[name])
+    table.add_section()
+    blank = [""] * (3 if parts else 1)
+    table.add_row("logic", *blank, f"{area.logic_um2:,.0f}", share(area.logic_um2), "")
+    table.add_row("total", *blank, f"{area.total_um2:,.0f}", share(area.total_um2), "")
+    console.print(f"area of {area.name}, modelled; {area.technology}")
+    console.print(table)
+    console.print(
+        f"total {area.total_um2 / UM2_PER_MM2:,.3f} mm2, of which logic {area.logic_um2 / UM2_PER_MM2:,.3f} mm2"
+    )
+    console.print(
+        f"peak with {density.weight_format} weights and {density.activation_format} activations: "
+        f"{density.macs_per_cycle:,.6g} MACs a cycle, {density.tops:,.4g} TOPS; {density.tops_per_mm2:,.4g} TOPS/mm2 "
+        f"({density.tops_per_logic_mm2:,.4g} of the logic alone)"
+    )
+    for note in area.notes:
+        console.print(f"note: {note}", style="dim")
+
+
+def area_document(density: Density) -> dict[str, Any]:
+    """Return the same as plain data for JSON; areas in um2."""
+    area = density.area
+    return {
+        "name": area.name,
+        "technology": area.technology,
+        "total_um2": area.total_um2,
+        "logic_um2": area.logic_um2,
+        "by_component_um2": area.by_component_um2,
+        "parts": [
+            {
+                "component": part.component,
+                "what": part.what,
+                "count": part.count,
+                "um2": part.um2,
+                "mark": part.mark,
+                "source": part.source,
+            }
+            for part in area.parts
+        ],
+        "weight_format": density.weight_format,
+        "activation_format": density.activation_format,
+        "macs_per_cycle": density.macs_per_cycle,
+        "tops": density.tops,
+        "tops_per_mm2": density.tops_per_mm2,
+        "tops_per_logic_mm2": density.tops_per_logic_mm2,
+        "notes": list(area.notes),
+    }

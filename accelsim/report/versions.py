@@ -1,0 +1,37 @@
+"""Reports of older versions of the document, brought up to the present one.
+
+1 -> 2 : stalls among the causes of cycles (there were none), what all cores spent on a layer, and the run's timeline
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+_STALLS = ("dram", "dma", "buffer", "sync")
+
+
+def upgrade(data: dict[str, Any], version: int) -> dict[str, Any]:
+    """Return the document as version 2 has it. What is damaged stays so, for the reader to find."""
+    return _from_1(data) if version < 2 else data
+
+
+def _from_1(data: dict[str, Any]) -> dict[str, Any]:
+    data = {"timeline": None} | data
+    if isinstance(data.get("layers"), list):
+        data["layers"] = [_layer_from_1(layer) for layer in data["layers"]]
+    if isinstance(data.get("totals"), dict):
+        data["totals"] = _with_stalls(data["totals"])
+    return data
+
+
+def _layer_from_1(layer: Any) -> Any:
+    if not isinstance(layer, dict):
+        return layer
+    return _with_stalls({"core_cycles": layer.get("total_cycles")} | layer)
+
+
+def _with_stalls(values: dict[str, Any]) -> dict[str, Any]:
+    cycles = values.get("cycles")
+    if not isinstance(cycles, dict):
+        return values
+    return values | {"cycles": cycles | {cause: 0 for cause in _STALLS if cause not in cycles}}
