@@ -76,6 +76,7 @@ def simulate(
     engine: Literal["auto", "fast", "stepped"] = "auto",
     *,
     watch: bool = True,
+    extremes: bool = True,
     verify: bool = False,
     progress: ProgressCallback | None = None,
     inspect: InspectCallback | None = None,
@@ -90,6 +91,8 @@ def simulate(
         "fast". All give the same numbers
     watch : watch every addition; False lets the fast engine prove overflow impossible where it can, in which case the
         report gives the bound instead of the peak
+    extremes : look for the largest sums that registers of unlimited width would have held; False lets the fast engine
+        give a bound instead, also where registers overflow, which it counts in any case: twice as fast there
     verify : also compute every layer with an independent, slow integer reference, and count differing codes
     progress, inspect, layer_done : callbacks, see their types
     keep_outputs : whose output codes stay in the report: "all" layers', the "last" (those that make the network's
@@ -105,7 +108,7 @@ def simulate(
     _check_arguments(config, trace, keep_outputs)
     kept, remark = _kept_layers(trace, keep_outputs)
     table = configured_table(config)
-    run = _Run(config, trace, get_engine(engine), table, watch=watch, verify=verify, inspect=inspect)
+    run = _Run(config, trace, get_engine(engine), table, watch=watch, extremes=extremes, verify=verify, inspect=inspect)
     reports = []
     for index, layer in enumerate(trace.layers):
         if progress is not None:
@@ -149,11 +152,12 @@ class _Run:
         table: EnergyTable,
         *,
         watch: bool,
+        extremes: bool,
         verify: bool,
         inspect: InspectCallback | None,
     ) -> None:
         self.config, self.trace, self.engine, self.table = config, trace, engine, table
-        self.watch, self.verify, self.inspect = watch, verify, inspect
+        self.watch, self.extremes, self.verify, self.inspect = watch, extremes, verify, inspect
         self.tensors: dict[str, QTensor] = {}
         self.fake: dict[str, Float32] = {}
         self.accuracy: NetworkAccuracy | None = None
@@ -173,7 +177,7 @@ class _Run:
         self.exponent_spans = max(a_span, a_widest), max(w_span, w_widest)
         if self.inspect is not None:
             self.inspect(layer.name, lowered.operands, plan)
-        computed = self.engine.run(lowered.operands, plan, watch=self.watch)
+        computed = self.engine.run(lowered.operands, plan, watch=self.watch, extremes=self.extremes)
         corrected = apply_zero_points(
             computed.acc,
             w_zero_point=lowered.zero_points.w,

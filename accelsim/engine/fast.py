@@ -1,8 +1,9 @@
 """The fast engine: closed-form cycles and actions, and values by the cheapest way that is exact.
 
-1. ``watch=False`` and a bound shows that nothing can overflow: exact float matrix products over pieces of K.
-2. ``watch=False`` and much is seen to overflow: registers of limited width, in the order of additions that the plan
-   defines; of their extremes only bounds.
+1. ``watch=False`` or ``extremes=False``, and a bound shows that nothing can overflow: exact float matrix products over
+   pieces of K.
+2. ``extremes=False``, and much is seen to overflow: registers of limited width, in the order of additions that the
+   plan defines; of what they would have held with unlimited width only bounds.
 3. Else the exact trajectory of every register, with its extremes. Within the registers' limits nothing overflowed.
 4. Else also registers of limited width.
 
@@ -43,20 +44,22 @@ class FastEngine:
 
     name = "fast"
 
-    def run(self, operands: GemmOperands, plan: LayerPlan, *, watch: bool = True) -> ComputeResult:
-        """Compute a layer; see the module's docstring for `watch`.
+    def run(
+        self, operands: GemmOperands, plan: LayerPlan, *, watch: bool = True, extremes: bool = True
+    ) -> ComputeResult:
+        """Compute a layer; see the module's docstring for `watch` and `extremes`.
 
         Raises ShapeError where operands and plan do not fit, UnsupportedLayerError where sums could leave int64.
         """
         kind = operands.summation.kind
-        if not watch and kind == "integer":
+        if not (watch and extremes) and kind == "integer":
             proved = _proved(operands, plan)
             if proved is not None:
                 return proved
         bound = check_operands(operands, plan)
         if kind == "float32":
             return float_result(operands, plan, bound)
-        return _watched(operands, plan, bound, count_only=not watch)
+        return _watched(operands, plan, bound, count_only=not extremes)
 
 
 def _proved(operands: GemmOperands, plan: LayerPlan) -> ComputeResult | None:

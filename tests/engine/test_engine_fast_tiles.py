@@ -63,7 +63,7 @@ def check(operands, config, parts):
             first = OverflowEvent((0, m, n), g * plan.group, value)
         assert (found.overflows, found.first) == (expected.counts[which], first)
         assert [found.low, found.high] == (expected.psum_range, expected.acc_range)[which]
-    counted = get_engine("fast").run(operands, plan, watch=False)  # proved, or counted without looking for extremes
+    counted = get_engine("fast").run(operands, plan, extremes=False)  # proved, or counted
     np.testing.assert_array_equal(counted.acc, result.acc)
     for found, true in ((counted.psum, result.psum), (counted.accumulator, result.accumulator)):
         assert (found.overflows, found.first) == (true.overflows, true.first)
@@ -128,7 +128,7 @@ def test_extremes_are_followed_where_that_takes_no_longer(bits, policy, followed
     a[:, 1:400:2] = 0
     operands = plain(a.tolist(), w.tolist())
     plan = plan_operands(operands, machine(psum=(bits, policy), acc=WIDE))
-    assert get_engine("fast").run(operands, plan, watch=False).psum.exact is followed
+    assert get_engine("fast").run(operands, plan, extremes=False).psum.exact is followed
     check(operands, machine(psum=(bits, policy), acc=WIDE), products_of_groups(operands, 1))
 
 
