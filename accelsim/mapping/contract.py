@@ -276,6 +276,7 @@ class LayerPlan:
     widths : for pricing
     cycles, actions : closed form; the stepped engine must count the same
     edge : what the buffers feed
+    entry : actions of the stationary operand's way into the array, once for each pass (ws, is; they are in `actions`)
     """
 
     dataflow: Literal["os", "ws", "is"]
@@ -303,7 +304,13 @@ class LayerPlan:
     cycles: CycleCounts
     actions: Actions
     edge: EdgeTraffic
+    entry: Actions = Actions()  # noqa: RUF009 - immutable
 
     @property
     def transposed(self) -> bool:
         return self.dataflow == "is"
+
+    @property
+    def steps(self) -> int:
+        """Lane steps that cover K, whole groups."""
+        return -(-self.shape.k // self.group) * self.steps_per_group
