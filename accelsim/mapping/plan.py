@@ -105,6 +105,7 @@ def plan_layer(
     steps = groups * steps_per_group
     passes = layer_passes(shape, steps, config)
     contents = step_contents(shape.k, valid, step.lanes, block_size, group)
+    tally = array_tally(shape, passes, contents, summation, config)
     return LayerPlan(
         dataflow=array.dataflow,
         shape=shape,
@@ -130,11 +131,12 @@ def plan_layer(
         passes=passes,
         cycles=cycle_counts(shape, passes, steps, step.cycles, config),
         actions=array_actions(
-            array_tally(shape, passes, contents, summation, config),
+            tally,
             Datapath(widths, array.multiplier, product, summation),
             shape,
             transposed=array.dataflow == "is",
         ),
+        tally=tally,
         edge=edge_traffic(shape, passes, contents, config),
     )
 
