@@ -10,7 +10,7 @@ import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,7 +25,7 @@ from accelsim.engine import get_engine
 from accelsim.engine.contract import ComputeResult, Engine, RegisterWatch
 from accelsim.engine.watched import watch_layer, why_not_watched
 from accelsim.errors import AccelsimError
-from accelsim.formats.spec import FLOATING, QTensor
+from accelsim.formats.spec import FLOATING, Codes, QTensor
 from accelsim.mapping.contract import CycleCounts, GemmOperands, GemmShape, LayerPlan
 from accelsim.mapping.direct import direct_accumulators
 from accelsim.mapping.lower import LoweredLayer, lower
@@ -33,7 +33,7 @@ from accelsim.mapping.plan import plan_operands
 from accelsim.mapping.traffic import lookup_actions, traffic_actions
 from accelsim.mapping.vector import operand_of, vector_cycles, vector_traffic
 from accelsim.operators.registry import get as get_operator
-from accelsim.operators.spec import TensorSpec
+from accelsim.operators.spec import Blocked, TensorSpec
 from accelsim.ppu.padding import subtract_padding
 from accelsim.ppu.pipeline import OutputStage, post_process, rule_in_force
 from accelsim.ppu.reference import post_process_reference
@@ -257,12 +257,11 @@ class _Run:
         spec = TensorSpec(trace.tensor_meta(layer.output).shape, output_format, float(scale), int(zero_point))
         with _naming(layer):
             operator.check(inputs, spec, attributes)
-            codes = operator.run(inputs, spec, attributes)
-            output = trace.output_tensor(layer, codes)
+            output = trace.output_tensor(layer, *_parts(operator.run(inputs, spec, attributes), spec.shape))
         verified = None
         if self.verify:
-            again = np.asarray(operator.oracle(inputs, spec, attributes)).reshape(spec.shape)
-            verified = count_mismatches(output.codes, again)
+            again = _parts(operator.oracle(inputs, spec, attributes), spec.shape)
+            verified = _differing(output, trace.output_tensor(layer, *again))
         work = operator.work(inputs, spec, attributes)
         cycles = CycleCounts(vector=vector_cycles(work, config))
         actions = work.actions + vector_traffic(
@@ -298,6 +297,7 @@ class _Run:
                 output_clamp=0,
             ),
             output_codes=output.codes,
+            output_block_scales=output.block_scales,
             mismatches=None if expected is None else _differing(output, expected),
             verified=verified,
             accuracy=None if reference is None else compare(reference, output.dequantize()),
@@ -494,6 +494,13 @@ def _register_report(
     return RegisterReport.from_watch(
         watch, bits=register.bits, policy=register.overflow, first=first, earliest_cycle=earliest_cycle
     )
+
+
+def _parts(made: list[Any] | Codes | Blocked, shape: tuple[int, ...]) -> tuple[NDArray[Any], NDArray[Any] | None]:
+    """Return what an operator made as codes and block scales."""
+    if isinstance(made, Blocked):
+        return made.codes, made.block_scales
+    return np.asarray(made).reshape(shape), None
 
 
 def _differing(output: QTensor, expected: QTensor) -> int:

@@ -2,12 +2,26 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from accelsim.cli.app import ModelPath, app, user_errors
+from accelsim.cli.app import ModelPath, app, path, user_errors
+from accelsim.cli.progress import Progress
+from accelsim.errors import ModelError, UnsupportedLayerError
+
+if TYPE_CHECKING:
+    from accelsim.config.model import HardwareConfig
+    from accelsim.trace.reader import Trace
+
+
+class References(StrEnum):
+    """Whose float values a trace keeps."""
+
+    all = "all"
+    outputs = "outputs"
 
 
 @app.command()
@@ -30,6 +44,15 @@ def quantize(
     rounding: Annotated[
         str | None, typer.Option(metavar="RULE", help="Requantization rule of integer layers; half_up.")
     ] = None,
+    rules: Annotated[
+        str, typer.Option(metavar="NAME", help="Algorithms of softmax, GELU and sums: ibert or tflite.")
+    ] = "ibert",
+    ranges: Annotated[
+        str, typer.Option(metavar="RULE", help="How scales are chosen: minmax, mse or percentile[:P].")
+    ] = "minmax",
+    references: Annotated[
+        References, typer.Option(help="Float values to keep: of all layers, or of the outputs.")
+    ] = References.all,
     per_tensor: Annotated[bool, typer.Option("--per-tensor", help="One weight scale a tensor, not a channel.")] = False,
     batch: Annotated[int | None, typer.Option(min=1, metavar="N", help="Only the first N inputs.")] = None,
 ) -> None:
@@ -49,6 +72,9 @@ def quantize(
             **vars(recipe),
             overrides=overrides,
             rounding=rounding,
+            rules=rules,
+            ranges=ranges,
+            references=references.value,
             per_channel=not per_tensor,
             name=None if preset is None else f"{floats.name}_{preset}",
         )
@@ -70,18 +96,76 @@ def import_(
     until: Annotated[
         str | None, typer.Option(metavar="LAYER", help="The last layer to import, as inspect names it.")
     ] = None,
+    formats: Annotated[
+        str | None,
+        typer.Option(metavar="'LAYER:W[/A], ...'", help="Quantize anew: formats by layer name or pattern."),
+    ] = None,
+    ranges: Annotated[
+        str | None, typer.Option(metavar="RULE", help="With --formats: minmax, mse (default) or percentile[:P].")
+    ] = None,
+    output: Annotated[
+        str | None, typer.Option(metavar="FORMAT", help="With --formats: of the network's outputs; int8.")
+    ] = None,
+    config: Annotated[
+        Path | None,
+        typer.Option(metavar="CONFIG", parser=path, help="With --formats: the hardware whose accuracy is reported."),
+    ] = None,
 ) -> None:
-    """Import a quantized MODEL with its data as a trace."""
+    """Import a MODEL with its data as a trace: a quantized one as it is, or any in other number formats."""
     with user_errors():
-        from accelsim.importers.api import model_builder, open_model
+        from accelsim.importers.api import float_model, model_builder, open_model, refitted
         from accelsim.importers.data import read_data
         from accelsim.trace.reader import load_trace
 
+        if formats is None:
+            _need_formats({"--ranges": ranges, "--output": output, "--config": config})
+        elif semantics is not None:
+            raise ModelError("--semantics is whose arithmetic a quantized file follows; with --formats there is none")
+        hardware = None if config is None else _hardware(config)
         network = open_model(model)
         data, labels = read_data(inputs, network.inputs)
-        builder = model_builder(network, data, semantics, until=until, batch=batch, labels=labels)
+        if formats is None:
+            builder = model_builder(network, data, semantics, until=until, batch=batch, labels=labels)
+        else:
+            floats = float_model(network, data, until=until, batch=batch, labels=labels)
+            builder = refitted(floats, formats, ranges=ranges or "mse", output=output or "int8")
+        lines = "" if formats is None else _accuracy(builder.build(), hardware)
         written = load_trace(builder.save(out))
         typer.echo(f"{written.path}: {written.name}, {len(written.layers)} layers, digest {written.digest}")
+        if lines:
+            typer.echo(lines)
+
+
+def _hardware(config: Path) -> HardwareConfig:
+    from accelsim.config.loader import load_config
+
+    return load_config(config)
+
+
+def _accuracy(trace: Trace, hardware: HardwareConfig | None) -> str:
+    """Return in words the accuracy of a trace on hardware, or on a machine that takes (nearly) every format."""
+    from accelsim.report.accuracy_line import accuracy_lines
+    from accelsim.simulation import simulate
+
+    chosen = hardware
+    if chosen is None:
+        from accelsim.config.any_format import any_format
+
+        chosen = any_format()
+    try:
+        with Progress() as progress:
+            return accuracy_lines(simulate(chosen, trace, watch=False, progress=progress))
+    except UnsupportedLayerError as error:
+        if hardware is not None:
+            raise
+        return f"accuracy: not measured, name the hardware with --config ({error})"
+
+
+def _need_formats(given: dict[str, object]) -> None:
+    """Raise ModelError for options that mean nothing without --formats."""
+    for option, value in given.items():
+        if value is not None:
+            raise ModelError(f"{option} is for --formats, which quantizes anew; a quantized file is imported as it is")
 
 
 @app.command()

@@ -11,6 +11,9 @@ from numpy.typing import ArrayLike
 
 from accelsim.errors import ModelError, did_you_mean
 from accelsim.importers.graph import SEMANTICS, Model, rows_until, take_inputs
+from accelsim.quantize.assignment import read_assignment
+from accelsim.quantize.network import FloatNetwork
+from accelsim.quantize.requantizer import Requantizer
 from accelsim.trace.builder import TraceBuilder
 from accelsim.trace.reader import Trace
 
@@ -25,8 +28,11 @@ def import_model(
     until: str | None = None,
     batch: int | None = None,
     labels: ArrayLike | None = None,
+    formats: str | None = None,
+    ranges: str = "mse",
+    output: str = "int8",
 ) -> Trace:
-    """Return a quantized model, with data for its inputs, as a trace.
+    """Return a model, with data for its inputs, as a trace: a quantized one as it is, or any in other number formats.
 
     path : a ``.tflite`` or ``.onnx`` file
     inputs : an array, or a dict of arrays by input name; the batch first, of any size. Floats are quantized as the
@@ -36,9 +42,19 @@ def import_model(
     until : the last layer to import, by the name that ``accelsim inspect`` gives it
     batch : take only the first inputs
     labels : the class of each input
+    formats : number formats of the layers, ``"conv1:int8, *:mx6"`` (docs/import.md, Other number formats); the inputs
+        calibrate. Of a quantized model, the float network that its weights stand for is quantized anew
+    ranges : with `formats`, how scales are chosen: "minmax", "mse", "percentile" or "percentile:P"
+    output : with `formats`, the format of the network's outputs
 
-    Raises ModelError: a damaged file, inputs that do not fit, operators that are not supported (all in one message).
+    Raises ModelError: a damaged file, inputs that do not fit, operators that are not supported (all in one message);
+    NetworkError: formats that are unknown, or that do not fit the layers.
     """
+    if formats is not None:
+        if semantics is not None:
+            raise ModelError("semantics are those of a quantized file; with formats= there are none: leave one out")
+        network = float_model(path, inputs, until=until, batch=batch, labels=labels)
+        return refitted(network, formats, ranges=ranges, output=output).build()
     return model_builder(path, inputs, semantics, until=until, batch=batch, labels=labels).build()
 
 
@@ -62,6 +78,48 @@ def model_builder(
     if labels is not None:
         builder.labels(np.asarray(labels)[:count])
     return builder
+
+
+def float_model(
+    source: str | os.PathLike[str] | Model,
+    inputs: ArrayLike | Mapping[str, ArrayLike],
+    *,
+    until: str | None = None,
+    batch: int | None = None,
+    labels: ArrayLike | None = None,
+) -> FloatNetwork:
+    """Return a model as a float network: what can be given other number formats, by ``Requantizer(network)``
+    (accelsim.quantize.requantizer) for many of them.
+
+    Arguments as of :func:`import_model`. Float models are taken as they are; integer weights are dequantized.
+
+    Raises ModelError: as import_model, and for a kind of file of which there is no float network.
+    """
+    model = open_model(source) if isinstance(source, str | os.PathLike) else source
+    if isinstance(inputs, Mapping):
+        names = [each.name for each in model.inputs]
+        if list(inputs) != names or len(names) != 1:
+            raise ModelError(f"{model.subject}: inputs are {', '.join(map(repr, inputs))}; it takes {', '.join(names)}")
+        inputs = inputs[names[0]]
+    if batch is not None and batch < 1:
+        raise ModelError(f"batch={batch}: take at least one input")
+    from accelsim.importers.tflite import TfliteModel
+    from accelsim.importers.tflite_float import float_network
+
+    if not isinstance(model, TfliteModel):
+        raise ModelError(
+            f"{model.subject}: other number formats are chosen for TFLite models, float or quantized; of {model.kind} "
+            f"files the quantized ones are imported as they are"
+        )
+    return float_network(model.graph, inputs, labels=labels, batch=batch, until=until)
+
+
+def refitted(network: FloatNetwork, formats: str, *, ranges: str = "mse", output: str = "int8") -> TraceBuilder:
+    """Return the builder of a float network's trace in the formats that a text names."""
+    assignment = read_assignment(formats, network)
+    requantizer = Requantizer(network, ranges=ranges)
+    text = f"{network.description}: {formats}; ranges {ranges}"
+    return requantizer.builder(assignment, output=output, description=text)
 
 
 def open_model(path: str | os.PathLike[str]) -> Model:

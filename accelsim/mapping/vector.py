@@ -12,7 +12,8 @@ from accelsim.operators.spec import Operand, Work
 
 def operand_of(tensor: QTensor) -> Operand:
     """Return a tensor as operators take it; its scale and zero point are one a tensor."""
-    return Operand(tensor.shape, tensor.format, float(tensor.scale), int(tensor.zero_point), tensor.codes)
+    factors = float(tensor.scale), int(tensor.zero_point)
+    return Operand(tensor.shape, tensor.format, *factors, tensor.codes, tensor.block_scales)
 
 
 def vector_cycles(work: Work, config: HardwareConfig) -> int:

@@ -9,6 +9,7 @@ from accelsim.operators.activation import ACTIVATIONS
 from accelsim.operators.argmax import ARGMAXES
 from accelsim.operators.arithmetic import ARITHMETIC
 from accelsim.operators.concat import CONCATS
+from accelsim.operators.convert import CONVERTS
 from accelsim.operators.depth_to_space import DEPTH_MOVES
 from accelsim.operators.log_softmax import LOG_SOFTMAXES
 from accelsim.operators.lut import LOOKUPS
@@ -25,6 +26,7 @@ OPERATORS: dict[str, Operator[Any]] = {
     for operator in (
         *ARITHMETIC,
         *REQUANTIZE,
+        *CONVERTS,
         *ACTIVATIONS,
         *LOOKUPS,
         *POOLS,
@@ -39,6 +41,9 @@ OPERATORS: dict[str, Operator[Any]] = {
     )
 }
 """Every operator that a trace can name. The tests run over all of it."""
+
+TAKE_BLOCKS = frozenset(operator.name for operator in CONVERTS)
+"""Those whose input and output may have block scales, along the last axis."""
 
 
 def get(name: str) -> Operator[Any]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Protocol, TypeVar
+from typing import Any, ClassVar, NamedTuple, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,7 +35,8 @@ class TensorSpec:
     """What a tensor's codes mean, without the codes.
 
     shape : sizes
-    format : the number format; operators take and make plain integers (``int<b>``, ``uint<b>``, int32 accumulators)
+    format : the number format; operators take and make plain integers (``int<b>``, ``uint<b>``, int32 accumulators),
+        `convert` any
     scale, zero_point : float64 and int64 of shape (); the meaning is ``(code - zero_point) * scale``
     """
 
@@ -47,9 +48,21 @@ class TensorSpec:
 
 @dataclass(frozen=True, eq=False)
 class Operand(TensorSpec):
-    """A tensor with its codes. codes : int32 (int64 for wide accumulators), `shape`"""
+    """A tensor with its codes.
+
+    codes : int32 (int64 for wide accumulators), `shape`
+    block_scales : int32, `shape` with the last axis divided by the block size, for formats with blocks; or None
+    """
 
     codes: Codes
+    block_scales: NDArray[Any] | None = None
+
+
+class Blocked(NamedTuple):
+    """Codes with the block scales that the format shares among them, as :class:`Operand` has them."""
+
+    codes: Codes
+    block_scales: NDArray[Any]
 
 
 @dataclass(frozen=True)
@@ -85,11 +98,11 @@ class Operator(Protocol[A]):
         """Raise where the operator cannot take these inputs or make this output (shapes apart)."""
         ...
 
-    def run(self, inputs: Sequence[Operand], output: TensorSpec, attributes: A) -> Codes:
+    def run(self, inputs: Sequence[Operand], output: TensorSpec, attributes: A) -> Codes | Blocked:
         """Return the codes of the result, within the output's format; exact by definition (docs/operators.md)."""
         ...
 
-    def oracle(self, inputs: Sequence[Operand], output: TensorSpec, attributes: A) -> list[Any] | Codes:
+    def oracle(self, inputs: Sequence[Operand], output: TensorSpec, attributes: A) -> list[Any] | Codes | Blocked:
         """Return the same codes, computed one value at a time in Python integers (or the floats that the source's
         definition has), by code of its own.
         """

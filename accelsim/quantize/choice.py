@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 
+from accelsim.errors import NetworkError
 from accelsim.formats import Format
+from accelsim.formats.spec import FLOATING
 
 
 def fitting(form: Format, *, non_negative: bool, zero_points: bool) -> Format:
@@ -46,3 +48,30 @@ def can_have_channel_scales(form: Format) -> bool:
     where the definition has one number above its blocks (NVFP4) or none (MX, casts).
     """
     return form.datapath not in ("codebook", "block_float") and not is_cast(form)
+
+
+def check_pair(layer: str, weights: Format, activations: Format) -> None:
+    """Raise NetworkError where no machine multiplies weights of one format by activations of the other."""
+    both = (weights, activations)
+    sizes = [form.blocks.size for form in both if form.blocks is not None]
+    vsq = [form.datapath == "block_integer" for form in both]
+    if all(vsq) and sizes[0] == sizes[1]:
+        return
+    if any(vsq):
+        rule = "VSQ's integer scales go with VSQ of the same vector size on the other side, and with nothing else"
+    elif len(set(sizes)) > 1:
+        rule = "formats with blocks go with the same block size, or with a format without blocks"
+    elif len(sizes) == 1 and not any(form.datapath in FLOATING for form in both):
+        rule = "these blocks of integers go with blocks of the same size"
+    else:
+        return
+    raise NetworkError(
+        f"layer {layer!r}: no machine multiplies {weights.name} weights by {activations.name} activations: {rule}; "
+        f"give the layer one format for both, such as {weights.name}/{_partner(weights)}, or "
+        f"{_partner(activations)}/{activations.name}"
+    )
+
+
+def _partner(form: Format) -> str:
+    """Return the name of a format that goes with one: itself, for codebooks and plain integers int8."""
+    return form.name if form.blocks is not None else "int8"

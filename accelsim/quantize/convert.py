@@ -6,30 +6,32 @@ static: those of weights follow from the weights, those of activations from the 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from accelsim import formats
-from accelsim.errors import FormatError, NetworkError, ShapeError
+from accelsim.errors import NetworkError
 from accelsim.formats import Format, QTensor
 from accelsim.formats.spec import FLOATING
-from accelsim.quantize.choice import can_have_channel_scales, fitting, is_cast
-from accelsim.quantize.evaluate import Float64, evaluate
-from accelsim.quantize.layers import INPUT, Conv2d, Linear, Matmul
+from accelsim.quantize.choice import can_have_channel_scales, check_pair, is_cast
+from accelsim.quantize.convert_vector import add_vector_layer
+from accelsim.quantize.encodings import Choices, Encoding, choose_encodings, naming
+from accelsim.quantize.evaluate import evaluate
+from accelsim.quantize.layers import INPUT
 from accelsim.quantize.network import FloatLayer, FloatNetwork
 from accelsim.quantize.presets import Pair, use_one_of
+from accelsim.quantize.ranges import with_living_scales
+from accelsim.quantize.requantizer import FLOAT_RULE, INTEGER_RULE, Requantizer, multiply, stored
+from accelsim.quantize.vector_layers import Vector
+from accelsim.quantize.vector_rules import VectorRules, get_rules
 from accelsim.rounding import RULES
 from accelsim.trace.builder import TraceBuilder
 from accelsim.trace.reader import Trace
 
-FLOAT_RULE = "float32_half_even"
-INTEGER_RULE = "half_up"
-_RELU = ("relu", "relu6")
+References = Literal["all", "outputs"]
 
 
 def quantize_network(
@@ -43,6 +45,9 @@ def quantize_network(
     per_channel: bool = True,
     rounding: str | None = None,
     overrides: Mapping[str, Pair] | None = None,
+    rules: str | VectorRules = "ibert",
+    ranges: str = "minmax",
+    references: References = "all",
     name: str | None = None,
 ) -> Trace:
     """Quantize a float network without training, and return the trace, in memory (:func:`trace_builder` saves it).
@@ -57,8 +62,12 @@ def quantize_network(
         codebooks, MX, NVFP4); False: one a tensor
     rounding : requantization rule of the layers that compute integers from integers. Layers with float operands, and
         those with float or binary outputs, always have "float32_half_even"; None: where there are such layers the
-        others follow them, for a PPU has one rule, else "half_up"
+        others follow them, for a PPU has one rule; else that of `rules` where there are vector layers, or "half_up"
     overrides : {layer: (weights, activations)}, before `first` and `last`
+    ranges : how scales are chosen from what is seen: "minmax"; "mse", "percentile" or "percentile:P", of networks
+        without softmax, layer norms and functions (docs/quantize.md, Ranges)
+    rules : whose algorithms the layers of the vector unit follow: "ibert", "tflite", or VectorRules
+    references : "all": each layer's float output; "outputs": the network's only, for a smaller trace
     name : of the trace; None: made of the network's name and the formats
 
     The trace holds the inputs, quantized weights, biases, and each layer's float output as the reference. The same
@@ -77,6 +86,9 @@ def quantize_network(
         per_channel=per_channel,
         rounding=rounding,
         overrides=overrides,
+        rules=rules,
+        ranges=ranges,
+        references=references,
         name=name,
     ).build()
 
@@ -92,135 +104,86 @@ def trace_builder(
     per_channel: bool = True,
     rounding: str | None = None,
     overrides: Mapping[str, Pair] | None = None,
+    rules: str | VectorRules = "ibert",
+    ranges: str = "minmax",
+    references: References = "all",
     name: str | None = None,
 ) -> TraceBuilder:
     """As :func:`quantize_network`, but return the builder, to save the trace: ``trace_builder(...).save(path)``."""
     if rounding is not None and rounding not in RULES:
         raise NetworkError(f"rounding {rounding!r} is not a rule{use_one_of(rounding, RULES)}")
     pairs = _pairs(network, (weights, activations), first, last, overrides or {})
+    if ranges != "minmax" or any(isinstance(layer.meta, Vector) for layer in network.layers):
+        kept = references == "all"
+        requantizer = Requantizer(network, ranges=ranges, per_channel=per_channel, references=kept)
+        named = name if name is not None else f"{network.name} {weights} {activations}"
+        return requantizer.builder(pairs, output=output, rounding=rounding, name=named)
     calibration = evaluate(network, network.calibration)
     reference = calibration if network.calibration is network.inputs else evaluate(network, network.inputs)
     builder = TraceBuilder(name if name is not None else f"{network.name} {weights} {activations}", network.description)
-    encodings = {
-        tensor: _calibrate(network, tensor, _format_of(network, tensor, pairs, output), pairs, calibration, reference)
-        for tensor in calibration
-    }
+    chosen = get_rules(rules)
+    encodings = choose_encodings(Choices(network, pairs, output, chosen, calibration, reference))
     needs_floats = {layer.name: _needs_float_rule(network, layer, pairs, encodings) for layer in network.layers}
-    integer_rule = rounding or (FLOAT_RULE if any(needs_floats.values()) else INTEGER_RULE)
+    usual = chosen.rounding if any(layer.is_vector for layer in network.layers) else INTEGER_RULE
+    integer_rule = rounding or (FLOAT_RULE if any(needs_floats.values()) else usual)
     handles = {INPUT: builder.input(INPUT, encodings[INPUT].encode(reference[INPUT]))}
     for layer in network.layers:
+        kept = references == "all" or not network.consumers(layer.name)
+        kept_values = stored(reference[layer.name], last=not network.consumers(layer.name)) if kept else None
+        encoding = encodings[layer.name]
+        if layer.is_vector:
+            handles[layer.name] = add_vector_layer(
+                builder, network, layer, handles, encodings, chosen, calibration, kept_values
+            )
+            continue
         weight = (
             None if layer.weight is None else _quantize_weight(layer, formats.get(pairs[layer.name][0]), per_channel)
         )
         rule = FLOAT_RULE if needs_floats[layer.name] else integer_rule
-        handles[layer.name] = _add(
-            builder, network, layer, weight, handles, encodings[layer.name], reference[layer.name], rule
-        )
+        handles[layer.name] = _add(builder, network, layer, weight, handles, encoding, kept_values, rule)
     if network.labels is not None:
         builder.labels(network.labels)
     return builder
-
-
-@dataclass(frozen=True)
-class _Encoding:
-    """How an activation is encoded: its format, coarse scale and zero point."""
-
-    format: Format
-    scale: NDArray[np.float64]
-    zero_point: NDArray[np.int64]
-
-    def encode(self, values: Float64) -> QTensor:
-        return self.format.quantize(values, scale=self.scale, zero_point=self.zero_point)
 
 
 def _pairs(
     network: FloatNetwork, usual: Pair, first: Pair | None, last: Pair | None, overrides: Mapping[str, Pair]
 ) -> dict[str, Pair]:
     """Return each layer's (weights, activations)."""
-    names = [layer.name for layer in network.layers]
+    names = [layer.name for layer in network.layers if not layer.is_vector]
+    if not names:
+        raise NetworkError(
+            f"float network {network.name!r} has no layer with multiply-accumulates; there is nothing to do"
+        )
     for name in overrides:
+        if any(layer.name == name and layer.is_vector for layer in network.layers):
+            raise NetworkError(f"overrides: {name!r} is computed by the vector unit, in formats that its rules choose")
         if name not in names:
             raise NetworkError(f"overrides: {name!r} is not a layer of {network.name!r}{use_one_of(name, names)}")
     pairs = dict.fromkeys(names, usual)
     pairs[names[-1]] = last or usual
     pairs[names[0]] = first or pairs[names[0]]
-    return pairs | dict(overrides)
-
-
-def _format_of(network: FloatNetwork, tensor: str, pairs: Mapping[str, Pair], output: str) -> Format:
-    """Return the format that an activation has for those who take it; of the network's outputs: `output`."""
-    wanted = {layer.name: pairs[layer.name][1] for layer in network.consumers(tensor)}
-    if len({formats.get(name) for name in wanted.values()}) > 1:
-        said = ", ".join(f"{layer!r} takes {name}" for layer, name in wanted.items())
-        raise NetworkError(
-            f"float network {network.name!r}: {tensor!r} is taken in several formats ({said}), but an activation has "
-            f"one; give these layers the same format of activations"
-        )
-    return formats.get(next(iter(wanted.values()), output))
-
-
-def _calibrate(
-    network: FloatNetwork,
-    tensor: str,
-    chosen: Format,
-    pairs: Mapping[str, Pair],
-    calibration: Mapping[str, Float64],
-    reference: Mapping[str, Float64],
-) -> _Encoding:
-    """Choose the scale of an activation from its values on the calibration inputs."""
-    what = f"activation {tensor!r}"
-    activation = next((layer.meta.activation for layer in network.layers if layer.name == tensor), "none")
-    values = calibration[tensor]
-    binary = chosen.datapath == "binary"
-    if chosen.datapath == "codebook":
-        raise NetworkError(
-            f"{what}: {chosen.name} is a table of weights; activations take another format, such as int8"
-        )
-    if activation == "sign" and not binary:
-        raise NetworkError(f"{what}: is a sign, +1 or -1, but the next layer takes {chosen.name}; use binary for it")
-    if binary and activation in _RELU:
-        raise NetworkError(
-            f"{what}: leaves {activation}, so that its signs are all +1 and binary would keep nothing of it; train the "
-            f"network with activation 'sign', or use another format"
-        )
-    of_input = tensor == INPUT and bool(values.min() >= 0 and reference[INPUT].min() >= 0)
-    non_negative = of_input or activation in _RELU
-    # The zero points of two activations would cost a product more, and sums of floats cannot be corrected for one.
-    shifted = not any(
-        isinstance(layer.meta, Matmul) or formats.get(pairs[layer.name][0]).datapath in FLOATING
-        for layer in network.consumers(tensor)
-    )
-    form = fitting(chosen, non_negative=non_negative, zero_points=shifted)
-    with _naming(what):
-        if is_cast(form):
-            found = form.quantize(values, scale=1.0)
-        else:
-            found = form.quantize(values, asymmetric=shifted and form.zero_points != (0, 0))
-    return _Encoding(form, found.scale, found.zero_point)
+    pairs |= overrides
+    for layer in network.layers:
+        if layer.name in pairs and layer.weight is not None:
+            check_pair(layer.name, *(formats.get(name) for name in pairs[layer.name]))
+    return pairs
 
 
 def _quantize_weight(layer: FloatLayer, form: Format, per_channel: bool) -> QTensor:
     assert layer.weight is not None
     channel = 0 if per_channel and can_have_channel_scales(form) else None
-    with _naming(f"layer {layer.name!r}: weights"):
+    with naming(f"layer {layer.name!r}: weights"):
         tensor = form.quantize(layer.weight, channel_axis=channel, scale=1.0 if is_cast(form) else None)
-    return tensor if channel is None or is_cast(form) else _with_scales_of_dead_channels(tensor, layer.weight)
-
-
-def _with_scales_of_dead_channels(tensor: QTensor, weight: NDArray[np.floating[Any]]) -> QTensor:
-    """Give channels of zeros the smallest scale of the living ones: any scale means zero, but the bias is counted in
-    units of it, and with a scale of 1 it would be rounded away.
-    """
-    alive = weight.reshape(len(weight), -1).any(axis=1)
-    if tensor.scale.ndim == 0 or alive.all() or not alive.any():
-        return tensor
-    return replace(tensor, scale=np.where(alive, tensor.scale, tensor.scale[alive].min()))
+    return tensor if channel is None or is_cast(form) else with_living_scales(tensor, layer.weight)
 
 
 def _needs_float_rule(
-    network: FloatNetwork, layer: FloatLayer, pairs: Mapping[str, Pair], encodings: Mapping[str, _Encoding]
+    network: FloatNetwork, layer: FloatLayer, pairs: Mapping[str, Pair], encodings: Mapping[str, Encoding]
 ) -> bool:
     """Return whether the PPU has to compute a layer's outputs in floating point."""
+    if layer.is_vector:
+        return False
     forms = [encodings[name].format for name in (*network.sources(layer), layer.name)]
     if layer.weight is not None:
         forms.append(formats.get(pairs[layer.name][0]))
@@ -237,55 +200,17 @@ def _add(
     layer: FloatLayer,
     weight: QTensor | None,
     handles: Mapping[str, str],
-    encoding: _Encoding,
-    reference: Float64,
+    encoding: Encoding,
+    reference: NDArray[np.floating[Any]] | None,
     rule: str,
 ) -> str:
     """Add a layer to the trace; return the name of its output."""
-    meta, sources = layer.meta, network.sources(layer)
+    sources = network.sources(layer)
     common = {
-        "bias": layer.bias,
         "output": encoding.format,
-        "scale": float(encoding.scale),
+        "scale": None if encoding.raw else float(encoding.scale),
         "zero_point": int(encoding.zero_point),
-        "rounding": rule,
-        "activation": "none" if meta.activation == "sign" else meta.activation,  # the binary format takes the sign
-        "reference": _stored(reference, last=not network.consumers(layer.name)),
+        "rounding": None if encoding.raw else rule,
+        "reference": reference,
     }
-    first = handles[sources[0]]
-    if isinstance(meta, Matmul):
-        return builder.matmul(layer.name, first, handles[sources[1]], transpose_other=meta.transpose_other, **common)  # type: ignore[arg-type]
-    assert weight is not None
-    if isinstance(meta, Linear):
-        return builder.linear(layer.name, first, weight, flatten=meta.flatten, **common)  # type: ignore[arg-type]
-    assert isinstance(meta, Conv2d)
-    return builder.conv2d(
-        layer.name,
-        first,
-        weight,
-        stride=meta.stride,
-        padding=meta.padding,
-        dilation=meta.dilation,
-        groups=meta.groups,
-        pad_value=meta.pad_value,
-        **common,  # type: ignore[arg-type]
-    )
-
-
-def _stored(reference: Float64, *, last: bool) -> NDArray[np.float32] | NDArray[np.float16] | Float64:
-    """Return a reference in few bits: float32 for the network's outputs, where ties would change classes; float16 in
-    between, if its range suffices.
-    """
-    largest = float(np.abs(reference).max())
-    if not last and largest <= float(np.finfo(np.float16).max):
-        return reference.astype(np.float16)
-    return reference.astype(np.float32) if largest <= float(np.finfo(np.float32).max) else reference
-
-
-@contextmanager
-def _naming(what: str) -> Iterator[None]:
-    """Put what is quantized before the message of an error."""
-    try:
-        yield
-    except (FormatError, ShapeError) as error:
-        raise NetworkError(f"{what}: {error}") from None
+    return multiply(builder, layer, [handles[name] for name in sources], weight, common)

@@ -11,12 +11,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from accelsim.errors import NetworkError
+from accelsim.quantize.evaluate_vector import evaluate_vector
 from accelsim.quantize.layers import INPUT, Conv2d, Linear, Matmul
 from accelsim.quantize.network import FloatLayer, FloatNetwork, Floats
+from accelsim.quantize.vector_layers import VECTOR_LAYERS
 
 Float64 = NDArray[np.float64]
 
-_SUMS_AT_ONCE = 1 << 15  # keeps the running sums in a core's cache
 _ROWS_BYTES = 1 << 26  # of a convolution's windows, laid out as rows
 
 
@@ -35,7 +36,7 @@ def evaluate(network: FloatNetwork, inputs: Floats) -> dict[str, Float64]:
         if not np.all(np.isfinite(value)):
             raise NetworkError(
                 f"float network {network.name!r}: layer {layer.name!r} computes values beyond float64; scale its "
-                f"weights or inputs"
+                f"weights or inputs (a layer norm over equal numbers needs an epsilon)"
             )
         values[layer.name] = value
     return values
@@ -43,36 +44,34 @@ def evaluate(network: FloatNetwork, inputs: Floats) -> dict[str, Float64]:
 
 def ordered_product(x: Float64, w: Float64) -> Float64:
     """Return x [M, K] times w [N, K] transposed, [M, N]: for k ascending, sum += x[m, k] * w[n, k]."""
-    columns, taps = np.ascontiguousarray(x.T), np.ascontiguousarray(w.T)
+    from accelsim.quantize.evaluate_kernels import ordered_sums
+
     y = np.zeros((x.shape[0], w.shape[0]))
-    step = max(1, _SUMS_AT_ONCE // w.shape[0])
-    for start in range(0, x.shape[0], step):
-        sums = y[start : start + step]
-        product = np.empty_like(sums)
-        for k in range(x.shape[1]):
-            np.multiply.outer(columns[k, start : start + step], taps[k], out=product)
-            sums += product
+    ordered_sums(np.ascontiguousarray(x), np.ascontiguousarray(w.T), y)
     return y
 
 
 def _layer(layer: FloatLayer, operands: list[Float64]) -> Float64:
-    """Return the layer's sums with its bias."""
+    """Return the layer's sums with its bias, or what the vector unit makes."""
     meta, x = layer.meta, operands[0]
+    if isinstance(meta, VECTOR_LAYERS):
+        weight, bias = (None if part is None else part.astype(np.float64) for part in (layer.weight, layer.bias))
+        return evaluate_vector(meta, operands, weight, bias)
     if isinstance(meta, Matmul):
         y = _matmul(meta, x, operands[1])
     else:
         assert layer.weight is not None  # FloatNetwork saw to it
-        weight = layer.weight.astype(np.float64)
-        y = _conv2d(meta, x, weight) if isinstance(meta, Conv2d) else _linear(meta, x, weight)
+        kernel = layer.weight.astype(np.float64)
+        y = _conv2d(meta, x, kernel) if isinstance(meta, Conv2d) else _linear(meta, x, kernel)
     return y if layer.bias is None else y + layer.bias.astype(np.float64)
 
 
 def _activate(y: Float64, layer: FloatLayer) -> Float64:
-    if layer.meta.activation == "sign":
+    if layer.activation == "sign":
         return np.where(y >= 0, 1.0, np.where(np.isnan(y), np.nan, -1.0))
-    if layer.meta.activation in ("relu", "relu6"):
+    if layer.activation in ("relu", "relu6"):
         y = np.maximum(y, 0.0)
-    return np.minimum(y, 6.0) if layer.meta.activation == "relu6" else y
+    return np.minimum(y, 6.0) if layer.activation == "relu6" else y
 
 
 def _linear(meta: Linear, x: Float64, w: Float64) -> Float64:

@@ -6,6 +6,7 @@ from typing import Literal
 
 from pydantic import Field
 
+from accelsim.quantize.vector_layers import VECTOR_KINDS, NamedMeta, VectorLayerMeta
 from accelsim.trace.schema import Conv2dMeta, LinearMeta, MatmulMeta, Meta, Name, Pad, Pair, Size
 from accelsim.trace.schema import Layer as TraceLayer
 
@@ -15,15 +16,12 @@ INPUT = "input"
 Activation = Literal["none", "relu", "relu6", "sign"]
 
 
-class FloatLayerMeta(Meta):
-    """What every layer has.
+class FloatLayerMeta(NamedMeta):
+    """What every layer with multiply-accumulates has.
 
-    input : the layer whose output this one takes, or "input"; None: the layer before (the first: the network's input)
     activation : applied to the output; "sign": +1 for x >= 0, else -1
     """
 
-    name: Name
-    input: Name | None = None
     activation: Activation = "none"
 
 
@@ -58,8 +56,10 @@ class Matmul(FloatLayerMeta):
     transpose_other: bool = False
 
 
-LayerMeta = Conv2d | Linear | Matmul
-KINDS: dict[str, type[Conv2d] | type[Linear] | type[Matmul]] = {"conv2d": Conv2d, "linear": Linear, "matmul": Matmul}
+ArrayLayerMeta = Conv2d | Linear | Matmul
+"""A layer of the PE array."""
+LayerMeta = ArrayLayerMeta | VectorLayerMeta
+KINDS: dict[str, type[LayerMeta]] = {"conv2d": Conv2d, "linear": Linear, "matmul": Matmul, **VECTOR_KINDS}
 
 
 class NetworkMeta(Meta):
@@ -72,7 +72,7 @@ class NetworkMeta(Meta):
     layers: tuple[dict[str, object], ...] = Field(min_length=1)
 
 
-def as_trace_layer(layer: LayerMeta) -> TraceLayer:
+def as_trace_layer(layer: ArrayLayerMeta) -> TraceLayer:
     """Return the trace's layer of the same geometry; its tensors are called "in", "second" and "out"."""
     if isinstance(layer, Conv2d):
         return Conv2dMeta(

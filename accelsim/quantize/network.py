@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from accelsim.errors import NetworkError, ShapeError, did_you_mean, problem_list
-from accelsim.quantize.layers import INPUT, Conv2d, LayerMeta, Matmul, as_trace_layer
+from accelsim.quantize.layers import INPUT, Activation, Conv2d, LayerMeta, Linear, Matmul, as_trace_layer
+from accelsim.quantize.vector_layers import VECTOR_LAYERS, Add, LayerNorm, Vector, takes_weight, vector_shape
 from accelsim.trace.shapes import Shape, output_shape
 
 Floats = NDArray[np.floating[Any]]
@@ -20,9 +21,11 @@ Floats = NDArray[np.floating[Any]]
 class FloatLayer:
     """A layer and its parameters.
 
-    meta : what it computes (accelsim.quantize.layers: Conv2d, Linear, Matmul)
-    weight : floats, conv2d [out, kernel height, kernel width, in / groups], linear [out, in]; None for matmul
-    bias : floats [out], or None
+    meta : what it computes (accelsim.quantize.layers: Conv2d, Linear, Matmul; accelsim.quantize.vector_layers: Add,
+        Softmax, LayerNorm, Function, Mean, Reshape, Transpose, Slice, Vector)
+    weight : floats, conv2d [out, kernel height, kernel width, in / groups], linear [out, in], layer norm's gamma [n],
+        the constant of a sum; None for all others
+    bias : floats [out], layer norm's beta [n], or None
     """
 
     meta: LayerMeta
@@ -32,6 +35,16 @@ class FloatLayer:
     @property
     def name(self) -> str:
         return self.meta.name
+
+    @property
+    def activation(self) -> Activation:
+        """The fused activation; "none" for layers of the vector unit, which have none."""
+        return "none" if isinstance(self.meta, VECTOR_LAYERS) else self.meta.activation
+
+    @property
+    def is_vector(self) -> bool:
+        """Whether the vector unit computes it, not the PE array."""
+        return isinstance(self.meta, VECTOR_LAYERS)
 
 
 class FloatNetwork:
@@ -79,13 +92,21 @@ class FloatNetwork:
 
     def sources(self, layer: FloatLayer) -> tuple[str, ...]:
         """Return the names of the activations that a layer takes: "input" or layers."""
+        if isinstance(layer.meta, Vector):
+            return layer.meta.inputs
         index = self.layers.index(layer)
         first = layer.meta.input or (self.layers[index - 1].name if index else INPUT)
-        return (first, layer.meta.other) if isinstance(layer.meta, Matmul) else (first,)
+        other = layer.meta.other if isinstance(layer.meta, Matmul | Add) else None
+        return (first,) if other is None else (first, other)
 
     def consumers(self, tensor: str) -> list[FloatLayer]:
         """Return the layers that take an activation."""
         return [layer for layer in self.layers if tensor in self.sources(layer)]
+
+    @property
+    def array_layers(self) -> tuple[FloatLayer, ...]:
+        """The layers that multiply, which are those that formats are chosen for."""
+        return tuple(layer for layer in self.layers if not layer.is_vector)
 
     def head(self, count: int) -> FloatNetwork:
         """Return the network with the first `count` inputs of its batch; the calibration inputs stay.
@@ -172,20 +193,31 @@ class _Check:
             say(f"takes {name!r}, which no layer before it computes{remedy}")
         if unknown:
             return
-        if isinstance(meta, Matmul) == (layer.weight is not None):
-            say("a matmul takes two activations and no weight" if layer.weight is not None else "weight is missing")
+        needs_weight = isinstance(meta, Conv2d | Linear) or (isinstance(meta, VECTOR_LAYERS) and takes_weight(meta))
+        if needs_weight != (layer.weight is not None):
+            takes = "two activations" if len(sources) == 2 else "one activation"
+            say("weight is missing" if needs_weight else f"a {meta.op} takes {takes} and no weight")
             return
-        second = shapes[sources[1]] if layer.weight is None else layer.weight.shape
+        inputs = [shapes[name] for name in sources]
+        if layer.weight is not None:
+            inputs.append(layer.weight.shape)
+        if isinstance(meta, LayerNorm) and layer.bias is not None:
+            inputs.append(layer.bias.shape)
         try:
-            shape = output_shape(as_trace_layer(meta), shapes[sources[0]], second)
+            if isinstance(meta, VECTOR_LAYERS):
+                shape = vector_shape(meta, inputs)
+            else:
+                shape = output_shape(as_trace_layer(meta), *inputs)
         except ShapeError as error:
             say(str(error))
             return
         shapes[layer.name] = shape
+        if layer.is_vector and not isinstance(meta, LayerNorm) and layer.bias is not None:
+            say(f"a {meta.op} takes no bias")
         if layer.bias is not None and layer.bias.shape != shape[-1:]:
             say(f"bias has shape {layer.bias.shape}, but there are {shape[-1]} output channels")
         if isinstance(meta, Conv2d) and meta.pad_value and not self._is_sign(sources[0]):
             say(f"pad_value={meta.pad_value} is for inputs that are signs; use 0, or activation 'sign' before it")
 
     def _is_sign(self, tensor: str) -> bool:
-        return any(layer.name == tensor and layer.meta.activation == "sign" for layer in self.network.layers)
+        return any(layer.name == tensor and layer.activation == "sign" for layer in self.network.layers)

@@ -209,7 +209,8 @@ class Assembly:
                 if shape[0] == tensors[names[0]].shape[0]
                 else tuple(f"dim{i}" for i in range(len(shape)))
             )
-        new_tensors[made_name] = TensorMeta(format=number_format.name, dims=dims, shape=shape)
+        last = None if number_format.blocks is None else len(shape) - 1
+        new_tensors[made_name] = TensorMeta(format=number_format.name, dims=dims, shape=shape, block_axis=last)
         parts = _factors(factor, plain_array(zero_point, f"{where}: zero_point"))
         if expected is not None:
             parts["expected"] = narrow_codes(expected, number_format, f"{where}: expected")

@@ -11,7 +11,7 @@ from typing import Any
 from numpy.typing import NDArray
 
 from accelsim.trace.archive import ArraySource, Header
-from accelsim.trace.schema import TraceMeta
+from accelsim.trace.schema import Step, TraceMeta, VectorMeta
 from accelsim.trace.slots import LABELS, TensorPart, tensor_array
 
 BATCH = "batch"
@@ -46,4 +46,16 @@ def cut_batch(meta: TraceMeta, source: ArraySource, count: int) -> tuple[TraceMe
     }
     batched = {name for name, tensor in meta.tensors.items() if tensor.dims[:1] == (BATCH,)}
     cut = frozenset({tensor_array(name, part) for name in batched for part in _BATCHED} | {LABELS})
-    return meta.model_copy(update={"tensors": tensors}), HeadSource(source, cut, count)
+    layers = tuple(_cut_layer(layer, batched, count) for layer in meta.layers)
+    return meta.model_copy(update={"tensors": tensors, "layers": layers}), HeadSource(source, cut, count)
+
+
+def _cut_layer(layer: Step, batched: set[str], count: int) -> Step:
+    """Return a layer for `count` inputs: a reshape and a slice say how many they make."""
+    if not isinstance(layer, VectorMeta) or layer.output not in batched:
+        return layer
+    key = {"reshape": "shape", "slice": "size"}.get(layer.operator)
+    if key is None:
+        return layer
+    attributes = {**layer.attributes, key: (count, *layer.attributes[key][1:])}
+    return layer.model_copy(update={"attributes": attributes})

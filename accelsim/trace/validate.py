@@ -239,8 +239,12 @@ class _Check:
         if computed != declared:
             self._say(where, f"output {layer.output!r} has shape {declared}, but the operator makes {computed}")
         for name in (*layer.inputs, layer.output):
-            if self.meta.tensors[name].channel_axis is not None or self.formats[name].blocks is not None:
+            tensor = self.meta.tensors[name]
+            blocked = self.formats[name].blocks is not None
+            if tensor.channel_axis is not None or (blocked and layer.operator not in operators.TAKE_BLOCKS):
                 self._say(where, f"{name!r} has scales of channels or blocks; the vector unit takes one scale a tensor")
+            elif blocked and tensor.block_axis != len(tensor.shape) - 1:
+                self._say(where, f"{name!r} has blocks along axis {tensor.block_axis}; {layer.operator} takes the last")
 
     def _operands(self, layer: Layer) -> None:
         """Operands enter multipliers; scales and blocks run along axes that the array can serve."""

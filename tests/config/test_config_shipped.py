@@ -16,7 +16,7 @@ from accelsim.quantize.presets import PRESETS
 INTEGER = ["bitfusion", "bitserial", "bwn", "int16", "int4_vsq", "int8_is", "int8_os", "int8_reference", "int8_ws",
            "kmeans4", "po2", "ternary", "xnor"]  # fmt: skip
 FLOAT = ["mx4", "mx6", "mx9", "mxfp4", "mxfp6", "mxfp8", "nvfp4"]
-SHIPPED = sorted(INTEGER + FLOAT)
+SHIPPED = sorted([*INTEGER, *FLOAT, "mixed"])
 
 
 @pytest.fixture(params=SHIPPED)
@@ -94,7 +94,7 @@ def test_what_only_one_machine_has(project_root):
     arrays = {name: load_config(project_root / "configs" / f"{name}.yaml").array for name in SHIPPED}
     assert [name for name, array in arrays.items() if array.popcount] == ["xnor"]
     assert [name for name, array in arrays.items() if array.codebook] == ["kmeans4"]
-    assert [name for name, array in arrays.items() if array.float_unit] == sorted(FLOAT)
+    assert [name for name, array in arrays.items() if array.float_unit] == sorted([*FLOAT, "mixed"])
     kinds = {name: array.multiplier.kind for name, array in arrays.items() if array.multiplier.kind != "parallel"}
     assert kinds == {
         "bitfusion": "fusion", "bitserial": "bit_serial", "bwn": "bit_serial", "po2": "shift", "ternary": "bit_serial"

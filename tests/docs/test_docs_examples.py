@@ -41,6 +41,14 @@ def test_the_page_on_quantizing_runs(project_root, tmp_path):
     assert results.failed == 0
 
 
+def test_the_page_on_transformers_runs(project_root, tmp_path):
+    results = doctest.testfile(
+        str(project_root / "docs" / "transformer.md"), module_relative=False, globs={"folder": tmp_path}
+    )
+    assert results.attempted >= 10
+    assert results.failed == 0
+
+
 def test_the_presets_are_those_of_the_page(project_root):
     from accelsim.quantize.presets import PRESETS
 

@@ -302,11 +302,19 @@ def argmaxes(draw, name):
     return [x], spec(output_shape(name, [x], attributes), "int32"), attributes
 
 
+@st.composite
+def conversions(draw):
+    """Of plain integers; test_operators_convert.py has the other formats."""
+    shape = draw(shapes())
+    return [draw(operands(shape))], draw(outputs(shape)), {}
+
+
 FAMILIES = {
     "add": sums,
     "sub": sums,
     "mul": products,
     "requantize": requantizations,
+    "convert": lambda _: conversions(),
     "average_pool2d": pools,
     "max_pool2d": pools,
     "mean": means,
