@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from accelsim.config.model import HardwareConfig, Register
 from accelsim.energy.account import energy_account
 from accelsim.energy.area import area_report
+from accelsim.energy.data_aware import data_aware_account
 from accelsim.energy.scaling import configured_table, table_notes
 from accelsim.energy.table import EnergyTable
 from accelsim.energy.upkeep import upkeep_actions
@@ -77,6 +78,7 @@ def simulate(
     *,
     watch: bool = True,
     verify: bool = False,
+    activity: bool = False,
     progress: ProgressCallback | None = None,
     inspect: InspectCallback | None = None,
     keep_outputs: KeepOutputs = "auto",
@@ -91,6 +93,8 @@ def simulate(
     watch : watch every addition; False lets the fast engine prove overflow impossible where it can, in which case the
         report gives the bound instead of the peak
     verify : also compute every layer with an independent, slow integer reference, and count differing codes
+    activity : also measure what the data do: zero operands, toggles of registers (``layer.activity``), and what the
+        work costs then (``layer.data_aware_energy_pj``, beside ``layer.energy_pj``); takes several times as long
     progress, inspect, layer_done : callbacks, see their types
     keep_outputs : whose output codes stay in the report: "all" layers', the "last" (those that make the network's
         outputs), "none"; "auto": all up to 256 MiB together, beyond that the last ones, and the report's assumptions
@@ -105,7 +109,7 @@ def simulate(
     _check_arguments(config, trace, keep_outputs)
     kept, remark = _kept_layers(trace, keep_outputs)
     table = configured_table(config)
-    run = _Run(config, trace, get_engine(engine), table, watch=watch, verify=verify, inspect=inspect)
+    run = _Run(config, trace, get_engine(engine), table, watch=watch, verify=verify, activity=activity, inspect=inspect)
     reports = []
     for index, layer in enumerate(trace.layers):
         if progress is not None:
@@ -132,7 +136,14 @@ def simulate(
         batch=trace.tensor_meta(trace.inputs[0]).shape[0],
         accuracy=run.accuracy,
         network=next(layer.accuracy for layer in reports if layer.name == run.final_layer),
-        assumptions=(*ASSUMPTIONS, *table_notes(config), *area.notes, *run.remarks, *remark),
+        assumptions=(
+            *ASSUMPTIONS,
+            *table_notes(config),
+            *_unmeasured(run.unmeasured),
+            *area.notes,
+            *run.remarks,
+            *remark,
+        ),
         layers=tuple(reports),
         config=config.model_dump(mode="json"),
     )
@@ -150,14 +161,16 @@ class _Run:
         *,
         watch: bool,
         verify: bool,
+        activity: bool,
         inspect: InspectCallback | None,
     ) -> None:
         self.config, self.trace, self.engine, self.table = config, trace, engine, table
-        self.watch, self.verify, self.inspect = watch, verify, inspect
+        self.watch, self.verify, self.activity, self.inspect = watch, verify, activity, inspect
         self.tensors: dict[str, QTensor] = {}
         self.fake: dict[str, Float32] = {}
         self.accuracy: NetworkAccuracy | None = None
         self.remarks: list[str] = []
+        self.unmeasured: list[str] = []  # layers whose psum toggles no engine counted
         self.exponent_spans = (0, 0)  # the largest of any layer: what the machine is built for
         self.final_layer = next(layer.name for layer in trace.layers if layer.output == trace.outputs[-1])
         self.last_use = {name: i for i, layer in enumerate(trace.layers) for name in _reads(layer)}
@@ -173,7 +186,7 @@ class _Run:
         self.exponent_spans = max(a_span, a_widest), max(w_span, w_widest)
         if self.inspect is not None:
             self.inspect(layer.name, lowered.operands, plan)
-        computed = self.engine.run(lowered.operands, plan, watch=self.watch)
+        computed = self.engine.run(lowered.operands, plan, watch=self.watch, activity=self.activity)
         corrected = apply_zero_points(
             computed.acc,
             w_zero_point=lowered.zero_points.w,
@@ -207,6 +220,11 @@ class _Run:
         )
         with _naming(layer):
             energy = energy_account(actions, self.table)
+            by_data = None
+            if computed.activity is not None:
+                by_data = data_aware_account(actions, computed.activity, plan, self.table)
+        if computed.activity is not None and computed.activity.psum_toggles is None:
+            self.unmeasured.append(layer.name)
         self._remark_on_capacity(layer, plan)
         psum_cycle, accumulator_cycle = self._earliest_cycles(computed, lowered.operands, plan)
         expected, reference = trace.expected(layer.output), trace.reference(layer.output)
@@ -225,6 +243,8 @@ class _Run:
             clock_mhz=config.clock_mhz,
             actions=actions,
             energy=energy,
+            activity=computed.activity,
+            data_aware_energy=by_data,
             overflow=OverflowReport(
                 psum=_register_report(layer, lowered, computed.psum, config.array.psum, psum_cycle),
                 accumulator=_register_report(
@@ -389,6 +409,16 @@ def _kept_layers(trace: Trace, keep: KeepOutputs) -> tuple[set[str], tuple[str, 
         f'keeps those of the network\'s outputs (keep_outputs="all" keeps all, --out writes all)'
     )
     return last, (remark,)
+
+
+def _unmeasured(layers: list[str]) -> tuple[str, ...]:
+    """Return what a data-aware report says of psums that no engine measured."""
+    if not layers:
+        return ()
+    return (
+        f"energy: psum toggles of {', '.join(layers)} are not measured (the stepped engine does); by data, every other "
+        f"bit of these psums is taken to change",
+    )
 
 
 def _check_arguments(config: object, trace: object, keep_outputs: object) -> None:

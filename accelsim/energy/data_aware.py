@@ -2,8 +2,8 @@
 
 Three things are priced otherwise (docs/energy.md, "What the data do"); all other rows are those of the plain account.
 
-multiplications : those with a zero operand cost the share ``mult_zero`` of their price (0: gated). Of the others each costs
-    its price times ``multiplier_share``: 1 for operands as restless as random ones, ``mult_held`` where one of them stays
+multiplications : those with a zero operand cost the share ``mult_zero`` of their price (0: gated). Of the others each
+    costs its price times ``multiplier_share``: 1 for operands as restless as random ones, ``mult_held`` where one stays
 registers : every bit that is clocked costs ``register_clock``, every bit that changes ``register_toggle``; where nobody
     measured, every other bit changes, which makes ``register_write``
 """
@@ -36,11 +36,12 @@ def data_aware_account(actions: Actions, activity: Activity, plan: LayerPlan, ta
             rows += _multiplications(row, activity, plan, table)
         elif row.component != "register":
             rows.append(row)
-    latched = [
-        (count, action.params[0]) for action, count in actions.items() if action.operation == "register_write"
-        and action.component == "register"
-    ]  # fmt: skip
-    rows += _registers(sum(count * bits for count, bits in latched), activity, plan, table)
+    latched_bits = sum(
+        count * action.params[0]
+        for action, count in actions.items()
+        if action.component == "register" and action.operation == "register_write"
+    )
+    rows += _registers(latched_bits, activity, table)
     order = list(COMPONENTS)
     return EnergyBreakdown(tuple(sorted(rows, key=lambda row: order.index(row.component))))
 
@@ -88,14 +89,12 @@ def _multiplications(row: EnergyRow, activity: Activity, plan: LayerPlan, table:
     return [each for each in found if each.count]
 
 
-def _registers(latched_bits: int, activity: Activity, plan: LayerPlan, table: EnergyTable) -> list[EnergyRow]:
+def _registers(latched_bits: int, activity: Activity, table: EnergyTable) -> list[EnergyRow]:
     """Return the rows of the array's registers: clocked bits, changed bits, and bits of which nobody knows."""
-    tally, widths = plan.tally, plan.widths
     measured_bits = activity.stream.latches * activity.stream.bits + activity.other.latches * activity.other.bits
     toggles = activity.stream.toggles + activity.other.toggles
-    if activity.psum_toggles is not None:  # os: what moves while it drains is not in the toggles
-        additions = tally.psum_adds if plan.dataflow == "os" else tally.psum_latches
-        measured_bits += additions * widths.psum
+    if activity.psum_toggles is not None:  # os: what moves while it drains is in neither number
+        measured_bits += activity.psum_bits
         toggles += activity.psum_toggles
     unknown_bits = max(0, latched_bits - measured_bits)
     clock, toggle = table.price_pj("register_clock"), table.price_pj("register_toggle")

@@ -1,9 +1,10 @@
 """What data do to operand registers and multipliers, in closed form over the streams (docs/timing.md, "Activity").
 
-All registers of a row of PEs see the row's stream, later and later: toggles of the row are those of one register, times the
-columns that the pass travels. So nothing here looks at a PE, and the work is that of reading the operands once.
+All registers of a row of PEs see the row's stream, later and later: toggles of the row are those of one register, times
+the columns that the pass travels. So nothing here looks at a PE, and the work is that of reading the operands once.
 
-Psums and accumulators have no such form. Where the watched engine can take the layer, it counts them; else they are None.
+Psums and accumulators have no such form. Where the watched engine can take the layer, it counts them; else they are
+None.
 """
 
 from __future__ import annotations
@@ -35,9 +36,17 @@ def layer_activity(operands: GemmOperands, plan: LayerPlan) -> Activity:
         zero_products=zero_products(operands),
         stream=OperandActivity(bits[0], tally.stream_hops, *stream),
         other=OperandActivity(bits[1], tally.other_hops, *other),
+        psum_bits=psum_bits(plan),
         psum_toggles=psum_toggles,
         accumulator_toggles=accumulator_toggles,
     )
+
+
+def psum_bits(plan: LayerPlan) -> int:
+    """Return the bits of psum registers latched in a layer, moves of psums that drain (os) apart."""
+    shape = plan.shape
+    additions = shape.batch * shape.m * shape.n * -(-shape.k // plan.group)
+    return (additions if plan.dataflow == "os" else plan.tally.psum_latches) * plan.widths.psum
 
 
 def zero_products(operands: GemmOperands) -> int:
@@ -49,7 +58,7 @@ def zero_products(operands: GemmOperands) -> int:
 
 
 def _codes(operands: GemmOperands, plan: LayerPlan) -> tuple[Codes, Codes]:
-    """Return the codes of the stream [batch, rows, K] and of the other operand [batch, columns, K], K in whole groups."""
+    """Return the codes of the stream [batch, rows, K] and of the other operand [batch, columns, K], K filled up."""
     of_a, of_w = operand_codes(operands, plan)
     a = lane_codes(of_a, operands.a, operands.a_exponents)
     w = lane_codes(of_w, operands.w, operands.w_exponents).swapaxes(1, 2)

@@ -24,8 +24,8 @@ def ones(word: int) -> int:
 
 @njit
 def along_steps(codes: U32, lanes: int, toggles: I64, changes: I64) -> None:
-    """Count for each row of codes [rows, K], K in steps of `lanes`: lane registers see a step after the other, with zeros
-    before the first and after the last.
+    """Count for each row of codes [rows, K], K in steps of `lanes`: lane registers see a step after the other, with
+    zeros before the first and after the last.
 
     toggles, changes : int64 [rows], written
     """

@@ -99,6 +99,7 @@ class Activity:
     products, zero_products : multiplications, and those with a zero operand
     stream, other : registers of the operand that moves right, and of the one that moves down (os), or loads and stays
         (ws, is: with double_buffered the registers of the load chain and the ones that hold)
+    psum_bits : bits of psum registers latched: os: in additions; ws, is: whenever a psum moves
     psum_toggles : bits that changed in psum registers: os: in additions; ws, is: from each content to the next. None:
         not measured
     accumulator_toggles : bits that changed in additions to accumulators; None: not measured
@@ -108,6 +109,7 @@ class Activity:
     zero_products: int
     stream: OperandActivity
     other: OperandActivity
+    psum_bits: int
     psum_toggles: int | None
     accumulator_toggles: int | None
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from accelsim.engine.activity import psum_bits
 from accelsim.engine.checks import check_operands
 from accelsim.engine.contract import Activity, ComputeResult, OperandActivity, OverflowEvent, RegisterWatch
 from accelsim.engine.lane_codes import LaneCode, operand_codes
@@ -365,11 +366,11 @@ class SteppedEngine:
                 *_extremes(counts[kernels.PSUM_LOW], counts[kernels.PSUM_HIGH], plan),
             ),
             accumulator=_accumulator_watch(operands, plan, registers, log),
-            activity=_activity(counts, tally, machine.job) if activity else None,
+            activity=_activity(counts, tally, machine.job, plan) if activity else None,
         )
 
 
-def _activity(counts: list[int], tally: Tally, job: Job) -> Activity:
+def _activity(counts: list[int], tally: Tally, job: Job, plan: LayerPlan) -> Activity:
     from accelsim.engine import stepped_kernels as kernels
 
     hops = (tally.stream_hops, tally.other_hops)
@@ -387,6 +388,7 @@ def _activity(counts: list[int], tally: Tally, job: Job) -> Activity:
         zero_products=counts[kernels.ZERO_PRODUCT],
         stream=stream,
         other=other,
+        psum_bits=psum_bits(plan),
         psum_toggles=counts[kernels.PSUM_TOGGLE],
         accumulator_toggles=counts[kernels.ACC_TOGGLE],
     )
