@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from accelsim.ppu.requantize import requantize
     from accelsim.report.values import LayerReport, RunReport
     from accelsim.simulation import simulate
+    from accelsim.sweeps.run import sweep
     from accelsim.trace.builder import TraceBuilder
     from accelsim.trace.reader import Trace, load_trace
 
@@ -44,6 +45,7 @@ _HOME = {
     "load_trace": "accelsim.trace.reader",
     "requantize": "accelsim.ppu.requantize",
     "simulate": "accelsim.simulation",
+    "sweep": "accelsim.sweeps.run",
 }
 
 __all__ = [
@@ -61,6 +63,7 @@ __all__ = [
     "load_trace",
     "requantize",
     "simulate",
+    "sweep",
 ]
 
 

@@ -50,6 +50,10 @@ class ReportError(AccelsimError):
     """A saved report cannot be read back."""
 
 
+class SweepError(AccelsimError):
+    """A sweep's specification or results file is wrong, or what should run it cannot be reached."""
+
+
 def did_you_mean(word: str, accepted: Iterable[str]) -> str:
     """Return ``"; did you mean 'x'?"`` for the accepted word nearest to `word`, or an empty string."""
     near = difflib.get_close_matches(word, list(accepted), n=1, cutoff=0.6)

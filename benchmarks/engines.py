@@ -28,8 +28,10 @@ def registers(operands: GemmOperands, plan: LayerPlan) -> Work:
     return lambda: move_registers(operands, plan)
 
 
-def watched(operands: GemmOperands, plan: LayerPlan, *, threads: int = 1) -> Work:
-    """Return the watched kernel's work: every overflow with place and cycle, toggles of psums and accumulators."""
+def watched(operands: GemmOperands, plan: LayerPlan, *, threads: int = 1, history: bool = False) -> Work:
+    """Return the watched kernel's work: overflows of each output, the first one's place and cycle, toggles of psums and
+    accumulators; with `history`, overflows and toggles of every cycle.
+    """
     from accelsim.engine.watched import watch_layer
 
-    return lambda: watch_layer(operands, plan, threads=threads)
+    return lambda: watch_layer(operands, plan, threads=threads, history=history)

@@ -36,6 +36,7 @@ ORDER = [
     "plots",
     "html",
     "simulation",
+    "sweeps",
     "cli",
     "__main__",
 ]

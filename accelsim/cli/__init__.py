@@ -19,6 +19,7 @@ from accelsim.cli import models  # noqa: F401
 from accelsim.cli import area  # noqa: F401
 from accelsim.cli import energy  # noqa: F401
 from accelsim.cli import plot  # noqa: F401
+from accelsim.cli import sweep  # noqa: F401
 
 # isort: on
 from accelsim.cli.app import app

@@ -23,7 +23,7 @@ MAX_BYTES = 1 << 20
 
 
 def load_config(path: str | Path) -> HardwareConfig:
-    """Read the accelerator that a YAML file describes (docs/configuration.md).
+    """Read the accelerator that a YAML file describes (docs/configuration.md), or SCALE-Sim's ``.cfg``.
 
     Raises ConfigError where the file cannot be read, is not YAML, or does not describe an accelerator; the message
     lists every problem with its line, its key, what was found and what would be accepted.
@@ -32,7 +32,12 @@ def load_config(path: str | Path) -> HardwareConfig:
         path = Path(path)
     except TypeError:
         raise ConfigError(f"path is {type(path).__name__}; pass a file name") from None
-    return _table_beside(path, parse_config(_read_text(path), source=str(path)))
+    text = _read_text(path)
+    if path.suffix == ".cfg":
+        from accelsim.config.scale_sim import read_scale_sim
+
+        return parse_config(read_scale_sim(text, str(path)), source=str(path))
+    return _table_beside(path, parse_config(text, source=str(path)))
 
 
 def _table_beside(path: Path, config: HardwareConfig) -> HardwareConfig:

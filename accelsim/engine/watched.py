@@ -7,7 +7,7 @@ For one lane a PE, without block scales.
 from __future__ import annotations
 
 from accelsim.engine.checks import check_operands, largest_magnitude
-from accelsim.engine.watched_layer import RegisterHistory, TimedEvent, WatchedResult
+from accelsim.engine.watched_report import RegisterHistory, TimedEvent, WatchedResult
 from accelsim.engine.watched_schedules import OutputStationary, Stationary
 from accelsim.errors import UnsupportedLayerError
 from accelsim.mapping.contract import GemmOperands, LayerPlan
@@ -37,10 +37,11 @@ def why_not_watched(operands: GemmOperands, plan: LayerPlan) -> str | None:
     return None
 
 
-def watch_layer(operands: GemmOperands, plan: LayerPlan, *, threads: int = 1) -> WatchedResult:
+def watch_layer(operands: GemmOperands, plan: LayerPlan, *, threads: int = 1, history: bool = False) -> WatchedResult:
     """Compute a layer and watch every addition to psums and accumulators.
 
     threads : how many to use; the result does not depend on it
+    history : compute what happened in every cycle (RegisterHistory.cycles) at once, instead of when it is wanted
 
     Raises ShapeError where operands and plan do not fit, UnsupportedLayerError where `why_not_watched` says so.
     """
@@ -48,5 +49,5 @@ def watch_layer(operands: GemmOperands, plan: LayerPlan, *, threads: int = 1) ->
     reason = why_not_watched(operands, plan)
     if reason is not None:
         raise UnsupportedLayerError(f"the watched engine cannot take this layer: {reason}; use the stepped engine")
-    layer = OutputStationary(operands, plan) if plan.dataflow == "os" else Stationary(operands, plan)
-    return layer.run(max(1, threads))
+    schedule = OutputStationary if plan.dataflow == "os" else Stationary
+    return schedule(operands, plan, max(1, threads)).run(history=history)

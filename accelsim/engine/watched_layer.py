@@ -1,4 +1,4 @@
-"""What the watched engine reports, and what its two schedules share: when passes happen, and blocks of columns."""
+"""What the watched engine's two schedules share: when passes happen, blocks of columns, and the result."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import itertools
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cache, partial
 from typing import Any
 
 import numpy as np
@@ -14,61 +15,12 @@ from numpy.typing import NDArray
 from accelsim.engine.checks import register_limits
 from accelsim.engine.contract import OverflowEvent
 from accelsim.engine.preload import Preload, preload
+from accelsim.engine.watched_report import RegisterHistory, TimedEvent, WatchedResult
 from accelsim.mapping.contract import GemmOperands, LayerPlan
 
 Int32 = NDArray[np.int32]
 Int64 = NDArray[np.int64]
-
-
-@dataclass(frozen=True)
-class TimedEvent:
-    """An overflow and when it happened.
-
-    event : what did not fit, and where
-    number : the pass
-    cycle : of the pass, counted from the first cycle of its array phase (docs/timing.md)
-    array_cycle : of the layer, waiting for the PPU apart
-    """
-
-    event: OverflowEvent
-    number: int
-    cycle: int
-    array_cycle: int
-
-
-@dataclass(frozen=True, eq=False)
-class RegisterHistory:
-    """What one kind of register (psum or accumulator) did in a layer, cycle by cycle.
-
-    overflows : additions whose exact sum did not fit (the bias preload apart)
-    overflows_by_output : int32 [batch, M, N]
-    first : the overflow of the earliest cycle; of several the one whose output comes first. None: there is none
-    toggles : bits that changed in additions, and (psums of ws and is) as registers return to zero behind the wave
-    overflows_by_cycle, toggles_by_cycle : int64 [array cycles + 1], the changes at the end of each cycle; the last
-        entry: registers that return to zero as the layer ends
-    """
-
-    overflows: int
-    overflows_by_output: Int32
-    first: TimedEvent | None
-    toggles: int
-    overflows_by_cycle: Int64
-    toggles_by_cycle: Int64
-
-
-@dataclass(frozen=True, eq=False)
-class WatchedResult:
-    """What the array did with one layer.
-
-    acc : int64 [batch, M, N], the accumulators after the last fold
-    array_cycles : load, fill, compute, and drain
-    psum, accumulator : the two registers. Moves of psums while os drains are no additions, and are not in `psum`
-    """
-
-    acc: Int64
-    array_cycles: int
-    psum: RegisterHistory
-    accumulator: RegisterHistory
+NEVER = int(np.iinfo(np.int64).max)  # the earliest cycle of an overflow where there is none
 
 
 @dataclass(frozen=True, eq=False)
@@ -147,21 +99,34 @@ def column_order(levels: int) -> Int64:
     return order
 
 
-def in_blocks(array: NDArray[Any], dtype: type[np.generic], order: Int64) -> NDArray[Any]:
-    """Return [K, N] as blocks of 64 columns [Q, K * 64], completed with zeros."""
+def in_blocks(array: NDArray[Any], length: int, dtype: type[np.generic], order: Int64) -> NDArray[Any]:
+    """Return [K, N] as blocks of 64 columns [Q, length * 64], completed with zeros."""
     rows, columns = array.shape
-    blocks = -(-columns // order.size)
-    padded = np.zeros((rows, blocks * order.size), dtype)
-    padded[:, :columns] = array
-    return np.ascontiguousarray(padded.reshape(rows, blocks, -1).swapaxes(0, 1)[:, :, order]).reshape(blocks, -1)
+    found = np.zeros((-(-columns // order.size), length, order.size), dtype)
+    for block, (first, places) in zip(found, _blocks(columns, order), strict=True):
+        part = array[:, first : first + order.size]
+        block[:rows, places] = part
+    return found.reshape(found.shape[0], -1)
 
 
-def out_of_blocks(blocks: NDArray[Any], rows: int, columns: int, order: Int64) -> NDArray[Any]:
-    """Return blocks of 64 columns [Q, rows * 64] as [rows, columns]."""
+def out_of_blocks(blocks: NDArray[Any], to: NDArray[Any], order: Int64) -> None:
+    """Write blocks of 64 columns to rows and columns.
+
+    blocks [Q, ..., rows * 64], to [..., rows, columns] : of blocks that have more rows than `to` has, the first
+        ones are taken
+    """
+    *_, rows, columns = to.shape
+    blocks = blocks.reshape(*blocks.shape[:-1], blocks.shape[-1] // order.size, order.size)
+    for block, (first, places) in zip(blocks, _blocks(columns, order), strict=True):
+        to[..., first : first + order.size] = block[..., :rows, :][..., places]
+
+
+def _blocks(columns: int, order: Int64) -> list[tuple[int, Int64 | slice]]:
+    """Return the first column of each block, and the places of its columns."""
     places = np.argsort(order)
-    found = np.empty((rows, blocks.shape[0], order.size), blocks.dtype)
-    np.take(blocks.reshape(-1, rows, order.size).swapaxes(0, 1), places, axis=2, out=found, mode="clip")
-    return found.reshape(rows, -1)[:, :columns]
+    in_order = np.array_equal(places, np.arange(order.size))  # slices copy several times faster
+    counts = [(first, min(order.size, columns - first)) for first in range(0, columns, order.size)]
+    return [(first, slice(count) if in_order else places[:count]) for first, count in counts]
 
 
 def thread_shares(items: int, threads: int) -> list[tuple[int, int]]:
@@ -181,20 +146,76 @@ def run_tasks(tasks: list[Callable[[], None]], threads: int) -> None:
             future.result()
 
 
+@dataclass(frozen=True, eq=False)
+class Watched:
+    """What the kernels of a schedule found.
+
+    acc : int64 [batch, M, N]
+    by_output : int32 [2, batch, M, N], overflows of psums and accumulators
+    found : int64 [2, 3], toggled bits, overflows, and the earliest cycle with an overflow
+    cycles : int64 [4, array cycles + 1], toggles and overflows of psums, then of accumulators; or, not kept, [4, 1]
+    """
+
+    acc: Int64
+    by_output: Int32
+    found: Int64
+    cycles: Int64
+
+
 class WatchedLayer:
     """What both schedules share."""
 
-    def __init__(self, operands: GemmOperands, plan: LayerPlan) -> None:
-        self.plan, self.operands = plan, operands
+    def __init__(self, operands: GemmOperands, plan: LayerPlan, threads: int) -> None:
+        self.plan, self.operands, self.threads = plan, operands, threads
         self.bias_in: Preload = preload(operands, plan)
         self.psum = register_of(plan.psum_bits, plan.psum_overflow, 32)
         self.acc_limits = register_of(plan.acc_bits, plan.acc_overflow, 64)
         self.timeline = pass_times(plan)
-        self.levels = settling_levels(plan)
-        self.order = column_order(self.levels)
 
-    def run(self, threads: int) -> WatchedResult:
+    def watch(self, *, keep: bool) -> Watched:
+        """Compute the layer; with `keep`, keep what happened in each cycle."""
         raise NotImplementedError
+
+    def first_psum(self, cycle: int, watched: Watched) -> TimedEvent:
+        """Return the psum overflow of a cycle whose output comes first."""
+        raise NotImplementedError
+
+    def first_accumulator(self, cycle: int, watched: Watched) -> TimedEvent:
+        """Return the accumulator overflow of a cycle whose output comes first."""
+        raise NotImplementedError
+
+    def run(self, *, history: bool) -> WatchedResult:
+        watched = self.watch(keep=history)
+        kept = watched.cycles if history else None
+
+        @cache
+        def cycles() -> Int64:
+            return kept if kept is not None else self.watch(keep=True).cycles
+
+        registers = []
+        for number, find in enumerate((self.first_psum, self.first_accumulator)):
+            toggles, overflows, earliest = watched.found[number].tolist()
+            registers.append(
+                RegisterHistory(
+                    overflows,
+                    watched.by_output[number],
+                    find(earliest, watched) if overflows else None,
+                    toggles,
+                    partial(_pair, cycles, number),
+                )
+            )
+        return WatchedResult(watched.acc, self.timeline.total, *registers)
+
+    def nothing_found(self, shares: int) -> Int64:
+        """Return what each of so many threads has found of each register before it begins: [shares, 2, 3]."""
+        found = np.zeros((shares, 2, 3), np.int64)
+        found[..., 2] = NEVER
+        return found
+
+    def order(self, *, keep: bool) -> tuple[int, Int64]:
+        """Return the levels of settling, and the columns' order that goes with it; only kept words settle."""
+        levels = settling_levels(self.plan) if keep else 0
+        return levels, column_order(levels)
 
     def psum_before(self, b: int, m: int, n: int, first: int, stop: int) -> int:
         """Return what the psum register of an output holds after elements first..stop-1 of a fold."""
@@ -211,3 +232,21 @@ class WatchedLayer:
         exact = before + int(self.operands.a[b, m, k]) * int(self.operands.w[b, k, n])
         fits = self.psum.low <= exact <= self.psum.high
         return None if fits else OverflowEvent((b, m, n), k, exact)
+
+    def locate(self, cycle: int) -> tuple[int, int]:
+        """Return (pass, cycle of the pass) of a cycle of the layer."""
+        p = int(np.searchsorted(self.timeline.start, cycle, side="right")) - 1
+        return p, cycle - int(self.timeline.start[p])
+
+
+def joined(found: Int64) -> Int64:
+    """Return what all threads have found [shares, 2, 3], as one [2, 3]."""
+    whole: Int64 = found.sum(axis=0)
+    whole[:, 2] = found[..., 2].min(axis=0)
+    return whole
+
+
+def _pair(cycles: Callable[[], Int64], number: int) -> tuple[Int64, Int64]:
+    """Return (toggles, overflows) of the first or second register."""
+    kept = cycles()
+    return kept[2 * number], kept[2 * number + 1]

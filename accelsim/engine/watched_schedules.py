@@ -8,17 +8,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from accelsim.engine.checks import largest_magnitude
 from accelsim.engine.contract import OverflowEvent
 from accelsim.engine.watched_layer import (
-    RegisterHistory,
-    TimedEvent,
+    Watched,
     WatchedLayer,
-    WatchedResult,
     in_blocks,
+    joined,
     out_of_blocks,
     run_tasks,
     thread_shares,
 )
+from accelsim.engine.watched_report import TimedEvent
 from accelsim.mapping.contract import GemmOperands, LayerPlan
 
 Int32 = NDArray[np.int32]
@@ -28,48 +29,39 @@ Int64 = NDArray[np.int64]
 class OutputStationary(WatchedLayer):
     """os: rows of outputs and columns stay, K streams."""
 
-    def run(self, threads: int) -> WatchedResult:
+    def watch(self, *, keep: bool) -> Watched:
         plan, shape = self.plan, self.plan.shape
         folds, column_folds = -(-shape.m // plan.rows), -(-shape.n // plan.cols)
         psums = np.empty((shape.batch, shape.m, shape.n), np.int32)
-        by_output, misfits = np.empty_like(psums), np.empty_like(psums)
+        by_output = np.zeros((2, *psums.shape), np.int32)
         acc = np.empty(psums.shape, np.int64)
+        shares = thread_shares(folds, self.threads)
         # Passes are in the array one after another, and in the drain chain too: no two threads count into one cycle.
-        counts = np.zeros((4, self.timeline.total + 1), np.int64)
+        cycles = np.zeros((4, self.timeline.total + 1 if keep else 1), np.int64)
+        found = self.nothing_found(len(shares))
+        levels, order = self.order(keep=keep)
         for b in range(shape.batch):
             passes = slice(b * folds * column_folds, (b + 1) * folds * column_folds)
-            a, w = self.operand_blocks(b)
-            share = partial(
-                self.run_folds, b, passes, a, w, (psums[b], by_output[b]), (acc[b], misfits[b]), tuple(counts)
+            a, w = self.operand_blocks(b, order)
+            task = partial(
+                self.run_folds, b, passes, a, w, levels, order, (psums[b], *by_output[:, b], acc[b]), cycles, keep
             )
-            run_tasks([partial(share, *folds_of) for folds_of in thread_shares(folds, threads)], threads)
-        toggles, overflows, acc_toggles, acc_overflows = counts
-        psum = RegisterHistory(
-            int(overflows.sum()), by_output, self.first_psum(overflows), int(toggles.sum()), overflows, toggles
-        )
-        accumulator = RegisterHistory(
-            int(acc_overflows.sum()),
-            misfits,
-            self.first_accumulator(psums, misfits, acc_overflows),
-            int(acc_toggles.sum()),
-            acc_overflows,
-            acc_toggles,
-        )
-        return WatchedResult(acc, self.timeline.total, psum, accumulator)
+            run_tasks([partial(task, own, *share) for share, own in zip(shares, found, strict=True)], self.threads)
+        self.psums = psums
+        return Watched(acc, by_output, joined(found), cycles)
 
-    def operand_blocks(self, b: int) -> tuple[Int32, Int32]:
+    def operand_blocks(self, b: int, order: Int64) -> tuple[Int32, Int32]:
         """Return a [folds, rows, K] and w [blocks, K * 64] as the kernels take them."""
         from accelsim.engine import watched_kernels as kernels
 
         plan, shape = self.plan, self.plan.shape
         length = -(-shape.k // kernels.UNROLLED) * kernels.UNROLLED
-        folds = np.zeros((-(-shape.m // plan.rows), plan.rows + plan.rows % 2, length), np.int32)
+        height = -(-plan.rows // kernels.TOGETHER) * kernels.TOGETHER
+        folds = np.zeros((-(-shape.m // plan.rows), height, length), np.int32)
         for f, fold in enumerate(folds):
             rows = self.operands.a[b, f * plan.rows : (f + 1) * plan.rows]
             fold[: rows.shape[0], : shape.k] = rows
-        w = np.zeros((length, shape.n), np.int32)
-        w[: shape.k] = self.operands.w[b]
-        return folds, in_blocks(w, np.int32, self.order)
+        return folds, in_blocks(self.operands.w[b], length, np.int32, order)
 
     def run_folds(
         self,
@@ -77,13 +69,16 @@ class OutputStationary(WatchedLayer):
         passes: slice,
         a: Int32,
         w: Int32,
-        outputs: tuple[Int32, Int32],
-        accumulators: tuple[Int64, Int32],
-        counts: tuple[Int64, ...],
+        levels: int,
+        order: Int64,
+        outputs: tuple[Int32, Int32, Int32, Int64],
+        cycles: Int64,
+        keep: bool,
+        found: Int64,
         first: int,
         last: int,
     ) -> None:
-        """Run row folds first .. last - 1 of GEMM b: their passes, and their drains."""
+        """Run row folds first .. last - 1 of GEMM b: their passes, and their drains. outputs : see `os_drain`."""
         from accelsim.engine import watched_kernels as kernels
 
         plan, shape, timeline, limits, acc_limits = (
@@ -93,60 +88,58 @@ class OutputStationary(WatchedLayer):
             self.psum,
             self.acc_limits,
         )
-        held = np.empty((a.shape[0], w.shape[0], a.shape[1] * kernels.COLUMNS), np.int32)
-        misfits = np.empty_like(held)
-        kernels.os_folds(
-            a, w, first, last, shape.n, plan.cols, self.levels, self.order, timeline.start[passes],
-            limits.low, limits.high, limits.mask, limits.unused, limits.saturates, held, misfits, *counts[:2],
-        )  # fmt: skip
-        for to, source in zip(outputs, (held, misfits), strict=True):
-            for f in range(first, last):
-                part = to[f * plan.rows : (f + 1) * plan.rows]
-                part[...] = out_of_blocks(source[f], a.shape[1], shape.n, self.order)[: part.shape[0]]
-        own = slice(first * plan.rows, last * plan.rows)
+        psums, overflows, misfits, acc = outputs
+        held = np.empty((last - first, w.shape[0], a.shape[1] * kernels.COLUMNS), np.int32)
+        counts = np.zeros_like(held)
         column_folds = -(-shape.n // plan.cols)
-        drains = slice(passes.start + first * column_folds, passes.start + last * column_folds)
+        own = slice(passes.start + first * column_folds, passes.start + last * column_folds)
+        kernels.os_folds(
+            a[first:last], w, shape.n, plan.cols, levels, order, timeline.start[own],
+            limits.low, limits.high, limits.mask, limits.unused, limits.saturates, held, counts, keep, found[0],
+            *cycles[:2],
+        )  # fmt: skip
+        rows = slice(first * plan.rows, last * plan.rows)
+        for to, source in ((psums[rows], held), (overflows[rows], counts))[: 2 if found[0, 1] else 1]:
+            whole = to.shape[0] // plan.rows
+            full = to[: whole * plan.rows].reshape(whole, plan.rows, shape.n)
+            out_of_blocks(source[:whole].swapaxes(0, 1), full, order)
+            if whole < last - first:
+                out_of_blocks(source[-1], to[whole * plan.rows :], order)
         kernels.os_drain(
-            outputs[0][own], self.bias_in.held[b], plan.rows, plan.cols, timeline.drained[drains],
-            timeline.rows[drains], acc_limits.low, acc_limits.high, acc_limits.mask, acc_limits.unused,
-            acc_limits.saturates, accumulators[0][own], accumulators[1][own], *counts[2:],
+            psums[rows], self.bias_in.held[b], plan.rows, plan.cols, timeline.drained[own],
+            timeline.rows[own], acc_limits.low, acc_limits.high, acc_limits.mask, acc_limits.unused,
+            acc_limits.saturates, acc[rows], misfits[rows], keep, found[1], *cycles[2:],
         )  # fmt: skip
 
-    def first_psum(self, overflows: Int64) -> TimedEvent | None:
-        if not overflows.any():
-            return None
-        cycle = int(np.argmax(overflows > 0))
-        p = int(np.searchsorted(self.timeline.start, cycle, side="right")) - 1
-        t = cycle - int(self.timeline.start[p])
+    def first_psum(self, cycle: int, watched: Watched) -> TimedEvent:
+        p, t = self.locate(cycle)
         passes = self.plan.passes
         b, row0, col0 = int(passes.batch[p]), int(passes.row0[p]), int(passes.col0[p])
         for i in range(int(passes.rows[p])):
             for j in range(int(passes.cols[p])):
-                k = t - i - j
-                event = self.psum_event(b, row0 + i, col0 + j, 0, k) if 0 <= k < self.plan.shape.k else None
-                if event is not None:
-                    return TimedEvent(event, p, t, cycle)
+                m, n, k = row0 + i, col0 + j, t - i - j
+                if 0 <= k < self.plan.shape.k and watched.by_output[0, b, m, n]:
+                    event = self.psum_event(b, m, n, 0, k)
+                    if event is not None:
+                        return TimedEvent(event, p, t, cycle)
         raise AssertionError("no output overflows in a cycle that has an overflow")
 
-    def first_accumulator(self, psums: Int32, misfits: Int32, overflows: Int64) -> TimedEvent | None:
+    def first_accumulator(self, cycle: int, watched: Watched) -> TimedEvent:
         """Rows of PEs leave the array from the bottom up."""
-        if not overflows.any():
-            return None
         plan, timeline = self.plan, self.timeline
-        cycle = int(np.argmax(overflows > 0))
         p = int(np.searchsorted(timeline.drained, cycle, side="right")) - 1
         b, col0 = int(plan.passes.batch[p]), int(plan.passes.col0[p])
         m = int(plan.passes.row0[p] + timeline.rows[p] - 1) - (cycle - int(timeline.drained[p]))
-        n = col0 + int(np.argmax(misfits[b, m, col0 : col0 + plan.cols]))
-        event = OverflowEvent((b, m, n), 0, int(self.bias_in.held[b, n]) + int(psums[b, m, n]))
+        n = col0 + int(np.argmax(watched.by_output[1, b, m, col0 : col0 + plan.cols]))
+        event = OverflowEvent((b, m, n), 0, int(self.bias_in.held[b, n]) + int(self.psums[b, m, n]))
         return TimedEvent(event, p, cycle - int(timeline.start[p]), cycle)
 
 
 class Stationary(WatchedLayer):
     """ws; `is` on the transposed problem: rows stream, columns and K stay."""
 
-    def __init__(self, operands: GemmOperands, plan: LayerPlan) -> None:
-        super().__init__(operands, plan)
+    def __init__(self, operands: GemmOperands, plan: LayerPlan, threads: int) -> None:
+        super().__init__(operands, plan, threads)
         shape = plan.shape
         self.streamed, self.columns = (shape.n, shape.m) if plan.transposed else (shape.m, shape.n)
         self.folds = -(-shape.k // plan.rows)
@@ -155,73 +148,72 @@ class Stationary(WatchedLayer):
         """Return [..., M, N] as the array sees it, or back."""
         return array.swapaxes(-1, -2) if self.plan.transposed else array
 
-    def run(self, threads: int) -> WatchedResult:
+    def narrow(self) -> bool:
+        """Return whether accumulators can be int32: an exact sum has bits beyond the register's, or there is none."""
+        product = largest_magnitude(self.operands.a) * largest_magnitude(self.operands.w)
+        psum = min(1 << (self.plan.psum_bits - 1), product * self.plan.rows)
+        bits = self.plan.acc_bits
+        proved = largest_magnitude(self.bias_in.held) + psum * self.folds < 1 << 31
+        return (bits < 32 and psum <= 1 << 30) or (bits == 32 and proved)
+
+    def watch(self, *, keep: bool) -> Watched:
         from accelsim.engine import watched_kernels as kernels
 
         plan, shape, limits, acc_limits = self.plan, self.plan.shape, self.psum, self.acc_limits
-        column_folds, length = -(-self.columns // plan.cols), self.folds * plan.rows
+        column_folds, length, together = -(-self.columns // plan.cols), self.folds * plan.rows, kernels.TOGETHER
         used_rows = shape.k - (self.folds - 1) * plan.rows if plan.skip_unused else plan.rows
-        shares = thread_shares(self.streamed, threads)
+        groups = self.streamed // together + 1  # a row of zeros at least follows the last one
+        shares = thread_shares(groups, self.threads)
         # Waves of neighbouring shares overlap in time: each share has counts of its own.
-        counts = np.zeros((len(shares), 4, self.timeline.total + 1), np.int64)
+        cycles = np.zeros((len(shares), 4, self.timeline.total + 1 if keep else 1), np.int64)
+        found = self.nothing_found(len(shares))
+        levels, order = self.order(keep=keep)
+        narrow = self.narrow()
         acc = np.empty((shape.batch, shape.m, shape.n), np.int64)
-        by_output = np.empty((2, shape.batch, shape.m, shape.n), np.int32)
+        by_output = np.zeros((2, shape.batch, shape.m, shape.n), np.int32)
         for b in range(shape.batch):
             stream, other = self.operands.a[b], self.operands.w[b]
             if plan.transposed:
                 stream, other = other.T, stream.T
-            a = np.zeros((self.streamed, length), np.int32)
-            a[:, : shape.k] = stream
-            w = np.zeros((length, self.columns), np.int32)
-            w[: shape.k] = other
-            blocks, held_blocks = in_blocks(w, np.int32, self.order), self.preloaded(b)
-            misfits = np.zeros((2, *held_blocks.shape), np.int32)
+            a = np.zeros((groups * together, length), np.int32)
+            a[: self.streamed, : shape.k] = stream
+            blocks = in_blocks(other, length, np.int32, order)
+            held = self.preloaded(b, order, narrow=narrow)
+            empty = np.zeros((1, 1), np.int64 if narrow else np.int32)
+            misfits = np.zeros((2, *held.shape), np.int32)
             passes = slice(b * column_folds * self.folds, (b + 1) * column_folds * self.folds)
             args = (
-                plan.rows, used_rows, self.columns, plan.cols, self.levels, self.order, self.timeline.start[passes],
-                limits.low, limits.high, limits.mask, limits.unused, limits.saturates,
-                acc_limits.low, acc_limits.high, acc_limits.mask, acc_limits.unused, acc_limits.saturates,
-                held_blocks, *misfits,
+                self.streamed, plan.rows, used_rows, self.columns, plan.cols, levels, order,
+                self.timeline.start[passes], limits.low, limits.high, limits.mask, limits.unused, limits.saturates,
+                acc_limits.low, acc_limits.high, acc_limits.mask, acc_limits.unused, acc_limits.saturates, narrow,
+                *((held, empty) if narrow else (empty, held)), *misfits, keep,
             )  # fmt: skip
-
-            def task(
-                share: tuple[int, int], of_share: Int64, a: Int32 = a, w: Int32 = blocks, args: Any = args
-            ) -> None:
-                kernels.ws_rows(a, w, *share, *args, *of_share)
-
             run_tasks(
-                [partial(task, share, own) for share, own in zip(shares, counts, strict=True)],
-                threads,
+                [
+                    partial(kernels.ws_rows, a, blocks, first * together, last * together, *args, *own, *of_share)
+                    for (first, last), own, of_share in zip(shares, found, cycles, strict=True)
+                ],
+                self.threads,
             )
-            acc[b] = self.seen(out_of_blocks(held_blocks, self.streamed, self.columns, self.order))
-            for to, source in zip(by_output, misfits, strict=True):
-                to[b] = self.seen(out_of_blocks(source, self.streamed, self.columns, self.order))
-        timelines = counts.sum(axis=0)
-        histories = []
-        for toggles, overflows, outputs, find in (
-            (timelines[0], timelines[1], by_output[0], self.first_psum),
-            (timelines[2], timelines[3], by_output[1], self.first_accumulator),
-        ):
-            first = find(overflows)
-            histories.append(
-                RegisterHistory(int(overflows.sum()), outputs, first, int(toggles.sum()), overflows, toggles)
-            )
-        return WatchedResult(acc, self.timeline.total, *histories)
+            out_of_blocks(held, self.seen(acc[b]), order)
+            for to, source, overflows in zip(by_output, misfits, joined(found)[:, 1], strict=True):
+                if overflows:
+                    out_of_blocks(source, self.seen(to[b]), order)
+        if narrow:
+            acc -= 1 << (plan.acc_bits - 1)
+            if plan.acc_bits == 32:  # half of the range does not fit int32 itself: it was added modulo 2^32
+                acc += (acc < acc_limits.low).astype(np.int64) << 32
+        return Watched(acc, by_output, joined(found), cycles[0] if len(shares) == 1 else cycles.sum(axis=0))
 
-    def preloaded(self, b: int) -> Int64:
+    def preloaded(self, b: int, order: Int64, *, narrow: bool) -> Int64 | Int32:
         """Return the accumulators in blocks [Q, T * 64]; those of columns that do not exist hold anything that fits."""
-        held, width = self.bias_in.held[b], self.order.size
-        blocks = -(-self.columns // width)
-        if self.plan.transposed:
-            return np.tile(np.repeat(held, width), (blocks, 1))
-        one = in_blocks(held[None], np.int64, self.order)
-        return np.tile(one, (1, self.streamed))
-
-    def locate(self, overflows: Int64) -> tuple[int, int, int]:
-        """Return (cycle of the layer, pass, cycle of the pass) of the first overflow."""
-        cycle = int(np.argmax(overflows > 0))
-        p = int(np.searchsorted(self.timeline.start, cycle, side="right")) - 1
-        return cycle, p, cycle - int(self.timeline.start[p])
+        held, width = self.bias_in.held[b], order.size
+        if narrow:
+            held = (held + (1 << (self.plan.acc_bits - 1))).astype(np.int32)
+        if not self.plan.transposed:
+            one = in_blocks(held[None], 1, held.dtype.type, order)
+            return np.tile(one, (1, self.streamed))
+        return np.tile(np.repeat(held, width), (-(-self.columns // width), 1))
 
     def outputs_of(self, p: int, offset: int) -> list[tuple[int, int, int, int]]:
         """Return (m, n, i, streamed row) of what PEs (i, j) of pass p work on where i + j + row = offset, in the order
@@ -235,26 +227,24 @@ class Stationary(WatchedLayer):
                     found.append((col, row, i, row) if self.plan.transposed else (row, col, i, row))
         return sorted(found)
 
-    def first_psum(self, overflows: Int64) -> TimedEvent | None:
-        if not overflows.any():
-            return None
-        cycle, p, t = self.locate(overflows)
+    def first_psum(self, cycle: int, watched: Watched) -> TimedEvent:
+        p, t = self.locate(cycle)
         b, row0 = int(self.plan.passes.batch[p]), int(self.plan.passes.row0[p])
         for m, n, i, _ in self.outputs_of(p, t):
-            event = self.psum_event(b, m, n, row0, row0 + i)
+            event = self.psum_event(b, m, n, row0, row0 + i) if watched.by_output[0, b, m, n] else None
             if event is not None:
                 return TimedEvent(event, p, t, cycle)
         raise AssertionError("no psum overflows in a cycle that has an overflow")
 
-    def first_accumulator(self, overflows: Int64) -> TimedEvent | None:
-        if not overflows.any():
-            return None
-        cycle, p, t = self.locate(overflows)
+    def first_accumulator(self, cycle: int, watched: Watched) -> TimedEvent:
+        p, t = self.locate(cycle)
         passes, limits = self.plan.passes, self.acc_limits
         b, row0 = int(passes.batch[p]), int(passes.row0[p])
         bottom = int(self.timeline.rows[p]) - 1
         candidates = sorted((m, n) for m, n, i, _ in self.outputs_of(p, t - bottom) if i == 0)
         for m, n in candidates:
+            if not watched.by_output[1, b, m, n]:
+                continue
             held = int(self.bias_in.held[b, n])
             for start in range(0, row0 + 1, self.plan.rows):
                 stop = min(start + self.plan.rows, self.plan.shape.k)

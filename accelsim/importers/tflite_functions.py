@@ -11,6 +11,7 @@ from accelsim.importers.graph import NotSupported
 from accelsim.importers.tflite_file import FileOperator, FileTensor
 from accelsim.importers.tflite_lowering import MICRO, Call, Context, meaning, same_meaning
 from accelsim.importers.tflite_operators import vector
+from accelsim.operators.interpolated import interpolation_table
 from accelsim.operators.spec import TensorSpec
 from accelsim.operators.tables import Kernel, table
 
@@ -28,6 +29,9 @@ CURVES = {
 INTEGER_KERNELS = {"tflite-reference": {"HARD_SWISH"}, MICRO: {"HARD_SWISH", "LOGISTIC", "TANH"}}
 """What has a kernel in integers; the others make their tables in float32."""
 
+INTERPOLATED = ("EXP", "GELU", "LOG")
+"""What has a kernel for 16-bit codes, by straight lines between points."""
+
 BOUNDS = {"RELU": (0.0, None), "RELU6": (0.0, 6.0), "RELU_N1_TO_1": (-1.0, 1.0), "RELU_0_TO_1": (0.0, 1.0)}
 
 
@@ -37,6 +41,8 @@ def curve(operator: FileOperator, context: Context) -> list[Call]:
     function = CURVES[operator.op]
     if operator.op == "GELU" and operator.options["Approximate"]:
         function = "gelu_tanh"
+    if x.dtype == "INT16":
+        return _wide_curve(function, operator, context)
     kernel: Kernel = "integer" if operator.op in INTEGER_KERNELS[context.semantics] else "float32"
     try:
         entries = table(function, _spec(x), _spec(output), kernel)
@@ -45,6 +51,25 @@ def curve(operator: FileOperator, context: Context) -> list[Call]:
     means = meaning(output)
     stored = make_qtensor(entries, formats.get(means["output"]), means["scale"], means["zero_point"])
     (call,) = vector("lookup", operator, context, {"function": function})
+    return [Call(call.method, (*call.inputs, stored), call.arguments, call.output)]
+
+
+def _wide_curve(function: str, operator: FileOperator, context: Context) -> list[Call]:
+    """A curve of 16-bit codes: the table of half a sigmoid, or straight lines between points that the trace stores."""
+    if context.semantics == MICRO:
+        raise NotSupported("TFLite Micro's kernels of 16-bit codes are not modelled")
+    if operator.op in ("LOGISTIC", "TANH"):
+        return vector("sigmoid", operator, context, {"function": function})
+    if operator.op not in INTERPOLATED:
+        raise NotSupported(f"LiteRT's reference kernels have no {operator.op} of INT16")
+    output = context.output(operator)
+    means = meaning(output)
+    try:
+        points = interpolation_table(function, _spec(context.tensor(operator, 0)), _spec(output))
+    except AccelsimError as error:
+        raise NotSupported(str(error)) from None
+    stored = make_qtensor(points, formats.get(means["output"]), means["scale"], means["zero_point"])
+    (call,) = vector("interpolate", operator, context, {"function": function})
     return [Call(call.method, (*call.inputs, stored), call.arguments, call.output)]
 
 

@@ -11,6 +11,7 @@ from accelsim.formats import QTensor
 from accelsim.importers.graph import NotSupported
 from accelsim.importers.tflite_file import FileOperator
 from accelsim.importers.tflite_lowering import MICRO, PREVIOUS, Call, Context, meaning, same_meaning
+from accelsim.operators.arithmetic import is_power_of_two
 from accelsim.trace.shapes import same_padding
 
 ACTIVATIONS = {"NONE": "none", "RELU": "relu", "RELU6": "relu6", "RELU_N1_TO_1": "relu_n1_to_1"}
@@ -23,12 +24,24 @@ def reshape(operator: FileOperator, context: Context) -> list[Call]:
 
 def add(operator: FileOperator, context: Context) -> list[Call]:
     """ADD."""
-    return _elementwise("add", operator, context, "tflite")
+    rule = _sum_rule(operator, context)
+    if rule == "tflite_pot" and context.tensor(operator, 0).shape != context.tensor(operator, 1).shape:
+        raise NotSupported("broadcasts with pot_scale_int16, which LiteRT's kernel does not do")
+    return _elementwise("add", operator, context, rule)
 
 
 def sub(operator: FileOperator, context: Context) -> list[Call]:
     """SUB."""
-    return _elementwise("sub", operator, context, "tflite")
+    return _elementwise("sub", operator, context, _sum_rule(operator, context))
+
+
+def _sum_rule(operator: FileOperator, context: Context) -> str:
+    """Return how LiteRT adds int16: where all scales are powers of two and the model says so, by shifts alone."""
+    tensors = [context.tensor(operator, 0), context.tensor(operator, 1), context.output(operator)]
+    means = [meaning(tensor) for tensor in tensors]
+    powers = all(each["output"] == "int16" and is_power_of_two(each["scale"]) for each in means)
+    by_shifts = operator.options["PotScaleInt16"] and powers and context.semantics != MICRO
+    return "tflite_pot" if by_shifts else "tflite"
 
 
 def mul(operator: FileOperator, context: Context) -> list[Call]:

@@ -306,6 +306,7 @@ class LayerPlan:
     cycles, actions : closed form; the stepped engine must count the same
     tally : the events behind the actions
     edge : what the buffers feed
+    entry : actions of the stationary operand's way into the array, once for each pass (ws, is; they are in `actions`)
     """
 
     dataflow: Literal["os", "ws", "is"]
@@ -334,7 +335,13 @@ class LayerPlan:
     actions: Actions
     tally: Tally
     edge: EdgeTraffic
+    entry: Actions = Actions()  # noqa: RUF009 - immutable
 
     @property
     def transposed(self) -> bool:
         return self.dataflow == "is"
+
+    @property
+    def steps(self) -> int:
+        """Lane steps that cover K, whole groups."""
+        return -(-self.shape.k // self.group) * self.steps_per_group

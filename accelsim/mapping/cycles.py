@@ -2,22 +2,50 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 
 from accelsim.config.model import HardwareConfig
 from accelsim.mapping.contract import CycleCounts, GemmShape, Int64, Passes
 from accelsim.mapping.passes import extents, streamed_rows
 
+PASS_CAUSES = ("load", "fill", "compute", "drain", "ppu")
+
+
+@dataclass(frozen=True)
+class PassCycles:
+    """Array cycles of every pass, by cause: int64, one entry a pass. What hides behind another pass is not in them."""
+
+    load: Int64
+    fill: Int64
+    compute: Int64
+    drain: Int64
+    ppu: Int64
+
+    @property
+    def total(self) -> int:
+        return int(sum(getattr(self, cause).sum() for cause in PASS_CAUSES))
+
 
 def cycle_counts(shape: GemmShape, passes: Passes, steps: int, step_cycles: int, config: HardwareConfig) -> CycleCounts:
     """Return the array cycles of a layer. steps : lane steps that cover K, whole blocks; of `step_cycles` each."""
+    each = pass_cycles(shape, passes, steps, step_cycles, config)
+    return CycleCounts(**{cause: int(getattr(each, cause).sum()) for cause in PASS_CAUSES})
+
+
+def pass_cycles(shape: GemmShape, passes: Passes, steps: int, step_cycles: int, config: HardwareConfig) -> PassCycles:
+    """Return the array cycles of a layer's passes; the PPU's pipeline empties in the last one."""
     r, c = extents(passes, config)
     if config.array.dataflow == "os":
-        return _output_stationary(passes, r, c, steps * step_cycles, config)
-    return _operand_stationary(passes, r, c, steps, streamed_rows(shape, config), step_cycles, config)
+        each = _output_stationary(passes, r, c, steps * step_cycles, config)
+    else:
+        each = _operand_stationary(passes, r, c, steps, streamed_rows(shape, config), step_cycles, config)
+    each.ppu[-1] += config.ppu.latency_cycles
+    return each
 
 
-def _output_stationary(passes: Passes, r: Int64, c: Int64, working: int, config: HardwareConfig) -> CycleCounts:
+def _output_stationary(passes: Passes, r: Int64, c: Int64, working: int, config: HardwareConfig) -> PassCycles:
     fill = r + c - 2
     drain, stall = r, passes.rows * _extra_ppu_cycles(passes, config)
     if config.array.drain_overlap:  # what does not hide behind the next pass; nothing hides the last drain
@@ -25,17 +53,12 @@ def _output_stationary(passes: Passes, r: Int64, c: Int64, working: int, config:
         exposed = np.maximum(0, r + stall - hidden)
         drain = np.maximum(0, r - hidden)
         stall = exposed - drain
-    return CycleCounts(
-        fill=int(fill.sum()),
-        compute=working * len(passes),
-        drain=int(drain.sum()),
-        ppu=int(stall.sum()) + config.ppu.latency_cycles,
-    )
+    return PassCycles(load=np.zeros_like(r), fill=fill, compute=np.full_like(r, working), drain=drain, ppu=stall)
 
 
 def _operand_stationary(
     passes: Passes, r: Int64, c: Int64, steps: int, streamed: int, step_cycles: int, config: HardwareConfig
-) -> CycleCounts:
+) -> PassCycles:
     fill = r + c - 2
     working = streamed * step_cycles
     load = r
@@ -43,13 +66,8 @@ def _operand_stationary(
         load = np.maximum(0, r - np.append(0, working + fill[:-1]))
     is_last_fold = passes.row0 + passes.rows == steps  # its results are final and leave for the PPU
     # A row of results leaves every `step_cycles`: that long the PPU may take over it.
-    stall = streamed * np.maximum(0, _extra_ppu_cycles(passes, config)[is_last_fold] - (step_cycles - 1))
-    return CycleCounts(
-        load=int(load.sum()),
-        fill=int(fill.sum()),
-        compute=working * len(passes),
-        ppu=int(stall.sum()) + config.ppu.latency_cycles,
-    )
+    stall = streamed * np.maximum(0, _extra_ppu_cycles(passes, config) - (step_cycles - 1)) * is_last_fold
+    return PassCycles(load=load, fill=fill, compute=np.full_like(r, working), drain=np.zeros_like(r), ppu=stall)
 
 
 def _extra_ppu_cycles(passes: Passes, config: HardwareConfig) -> Int64:

@@ -11,6 +11,7 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
+from accelsim.actions import Actions
 from accelsim.config.model import HardwareConfig
 from accelsim.errors import ShapeError, UnsupportedLayerError
 from accelsim.mapping.contract import INTEGERS, GemmOperands, GemmShape, LayerPlan, Product, Summation, Widths
@@ -18,7 +19,7 @@ from accelsim.mapping.counts import array_tally, edge_traffic, step_contents
 from accelsim.mapping.cycles import cycle_counts
 from accelsim.mapping.passes import layer_passes
 from accelsim.mapping.step import lane_step, operand_pieces
-from accelsim.mapping.tally import Datapath, array_actions
+from accelsim.mapping.tally import Datapath, array_actions, entry_actions
 
 
 def plan_operands(operands: GemmOperands, config: HardwareConfig, *, layer: str = "layer") -> LayerPlan:
@@ -106,6 +107,7 @@ def plan_layer(
     passes = layer_passes(shape, steps, config)
     contents = step_contents(shape.k, valid, step.lanes, block_size, group)
     tally = array_tally(shape, passes, contents, summation, config)
+    datapath = Datapath(widths, array.multiplier, product, summation)
     return LayerPlan(
         dataflow=array.dataflow,
         shape=shape,
@@ -130,14 +132,12 @@ def plan_layer(
         widths=widths,
         passes=passes,
         cycles=cycle_counts(shape, passes, steps, step.cycles, config),
-        actions=array_actions(
-            tally,
-            Datapath(widths, array.multiplier, product, summation),
-            shape,
-            transposed=array.dataflow == "is",
-        ),
+        actions=array_actions(tally, datapath, shape, transposed=array.dataflow == "is"),
         tally=tally,
         edge=edge_traffic(shape, passes, contents, config),
+        entry=Actions()
+        if array.dataflow == "os"
+        else entry_actions(tally, datapath, transposed=array.dataflow == "is"),
     )
 
 

@@ -31,11 +31,7 @@ def array_actions(tally: Tally, datapath: Datapath, shape: GemmShape, *, transpo
     traffic is counted in bits.
     """
     widths = datapath.widths
-    # A lane moves with its exponent; what is never looked up moves as it is stored: an index, or a shift.
-    w_moved = (widths.w_code if datapath.product in ("accumulate", "shift") else widths.w) + widths.w_exponent
-    a_moved = widths.a + widths.a_exponent
-    stream, other = (w_moved, a_moved) if transposed else (a_moved, w_moved)
-    stream_scale, other_scale = (widths.w_scale, widths.a_scale) if transposed else (widths.a_scale, widths.w_scale)
+    (stream, stream_scale), (other, other_scale) = _moved_bits(datapath, transposed)
     outputs = shape.batch * shape.m * shape.n
     sram = (widths.accumulator_bytes,)
     floats = datapath.summation.kind == "float32"
@@ -57,6 +53,26 @@ def array_actions(tally: Tally, datapath: Datapath, shape: GemmShape, *, transpo
         (Action("buffer", "sram_read", sram), (outputs + tally.acc_adds) * widths.acc),
     ]
     return _added_up(events)
+
+
+def entry_actions(tally: Tally, datapath: Datapath, *, transposed: bool) -> Actions:
+    """Return the part of :func:`array_actions` that a stationary operand's way into the array costs."""
+    _, (other, other_scale) = _moved_bits(datapath, transposed)
+    return _added_up(
+        [
+            (Action("register", "register_write", (other,)), tally.other_hops),
+            (Action("register", "register_write", (other_scale,)), tally.other_scale_hops if other_scale else 0),
+        ]
+    )
+
+
+def _moved_bits(datapath: Datapath, transposed: bool) -> tuple[tuple[int, int], tuple[int, int]]:
+    """Return the widths (of a lane, of a block scale) of the operand that moves right, and of the other one."""
+    widths = datapath.widths
+    # A lane moves with its exponent; what is never looked up moves as it is stored: an index, or a shift.
+    w_moved = (widths.w_code if datapath.product in ("accumulate", "shift") else widths.w) + widths.w_exponent
+    a, w = (widths.a + widths.a_exponent, widths.a_scale), (w_moved, widths.w_scale)
+    return (w, a) if transposed else (a, w)
 
 
 Events = list[tuple[Action, int]]

@@ -32,6 +32,29 @@ class TensorNeed:
 
 
 @dataclass(frozen=True)
+class Windows:
+    """How a convolution's rows m = (image, output row, output column) look at the pixels of its input.
+
+    images, height, width, out_height, out_width : sizes; every pixel has the layer's channels
+    kernel, stride, padding, dilation : (vertical, horizontal); padding before the first pixel
+    """
+
+    images: int
+    height: int
+    width: int
+    out_height: int
+    out_width: int
+    kernel: tuple[int, int]
+    stride: tuple[int, int]
+    padding: tuple[int, int]
+    dilation: tuple[int, int]
+
+    @property
+    def pixels(self) -> int:
+        return self.images * self.height * self.width
+
+
+@dataclass(frozen=True)
 class LayerNeeds:
     """What one layer asks of the machine around the array.
 
@@ -42,6 +65,10 @@ class LayerNeeds:
     parameter_bits : biases, requantization factors, thresholds, tables: loaded once, with the first tile
     output : what the layer writes
     vector_cycles : cycles of the vector unit (plan is None)
+    windows : of a convolution: rows of its GEMM are windows that overlap in the input tensor; None: rows of a matrix
+    shared : how many of the layer's matrix products share each matrix of the first and of the second operand (a matmul
+        that broadcasts; else 1)
+    output_leaves : the output is a result of the network: it goes to DRAM even if a later layer finds it on chip
     """
 
     name: str
@@ -51,6 +78,9 @@ class LayerNeeds:
     parameter_bits: int
     output: TensorNeed
     vector_cycles: int = 0
+    windows: Windows | None = None
+    shared: tuple[int, int] = (1, 1)
+    output_leaves: bool = False
 
 
 @dataclass(frozen=True)
@@ -73,6 +103,10 @@ class LayerTiling:
     output_on_chip : True where the output stays on chip for later layers, and never needs to be read back
     saved_bits : DRAM traffic that this saves, against storing and loading
     explanation : in words, why this tiling (for `accelsim plan`)
+    tile_b : matrix products (groups of a convolution, heads) in a full tile
+    entries : how often each stationary tile enters the array: 1 unless `memory.passes: split` has cut what streams past
+    buffer_bits : the most that the layer's tiles hold at once: weights, activations, outputs, accumulators
+    lower_bound_bits : traffic with each tensor once, nothing kept on chip
     """
 
     name: str
@@ -102,6 +136,10 @@ class LayerTiling:
     output_on_chip: bool = False
     saved_bits: int = 0
     explanation: str = ""
+    tile_b: int = 1
+    entries: int = 1
+    buffer_bits: tuple[int, int, int, int] = (0, 0, 0, 0)
+    lower_bound_bits: int = 0
 
     @property
     def tiles(self) -> int:

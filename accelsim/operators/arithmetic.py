@@ -32,7 +32,14 @@ from accelsim.operators.common import (
     rounding_actions,
     vector_actions,
 )
-from accelsim.operators.fixed_point import Int64Array, dyadic, half_even_shift, multiply, quantize_multiplier
+from accelsim.operators.fixed_point import (
+    Int64Array,
+    divide_by_power,
+    dyadic,
+    half_even_shift,
+    multiply,
+    quantize_multiplier,
+)
 from accelsim.operators.fused_float import fused, fused_oracle
 from accelsim.operators.spec import Attributes, Operand, Reals, Shape, TensorSpec, Work
 
@@ -40,9 +47,12 @@ Float32Array = NDArray[np.float32]
 
 
 class SumAttributes(Attributes):
-    """rule : whose arithmetic; activation : fused, rule "tflite" only."""
+    """rule : whose arithmetic; activation : fused, the TFLite rules only.
 
-    rule: Literal["tflite", "onnxruntime", "hawq"] = "tflite"
+    "tflite_pot": what TFLite does with int16 where all scales are powers of two and the model says pot_scale_int16
+    """
+
+    rule: Literal["tflite", "tflite_pot", "onnxruntime", "hawq"] = "tflite"
     activation: Activation = "none"
 
 
@@ -86,6 +96,8 @@ class _Sum(_Elementwise):
                 ratio = tensor.scale / output.scale
                 if ratio >= 2.0**30:
                     raise FormatError(f"the ratio of scales {ratio:g} is too large; use less than 2**30")
+        if attributes.rule == "tflite_pot":
+            _check_powers_of_two(inputs, output)
         if attributes.rule == "tflite":
             if _left_shift(inputs) == 15:
                 check_symmetric(*inputs, output, why="16-bit addition")
@@ -105,6 +117,11 @@ class _Sum(_Elementwise):
             total = multiply(a << left, *first) + self.sign * multiply(b << left, *second)
             codes = multiply(total, *quantize_multiplier(output_scale)) + output.zero_point
             return limit(codes, *activation_range(attributes.activation, output))
+        if attributes.rule == "tflite_pot":
+            a, b = (
+                divide_by_power(each, -_exponent(operand, output)) for each, operand in zip((a, b), inputs, strict=True)
+            )
+            return limit(a + self.sign * b, *activation_range(attributes.activation, output))
         low, high = output.format.code_low, output.format.code_high
         if attributes.rule == "hawq":
             return limit(_dyadic(a, inputs[0], output) + self.sign * _dyadic(b, inputs[1], output), low, high)
@@ -118,6 +135,13 @@ class _Sum(_Elementwise):
         rule, shape = attributes.rule, self.output_shape([operand.shape for operand in inputs], attributes)
         if rule == "tflite":
             codes = [_tflite_sum(a, b, self.sign, inputs, output, attributes) for a, b in _pairs(inputs)]
+        elif rule == "tflite_pot":
+            shifts = [-_exponent(operand, output) for operand in inputs]
+            bounds = activation_range(attributes.activation, output)
+            codes = [
+                slow.clamp(slow.divide_by_power(a, shifts[0]) + self.sign * slow.divide_by_power(b, shifts[1]), *bounds)
+                for a, b in _pairs(inputs)
+            ]
         elif rule == "hawq":
             codes = [_hawq_sum(a, b, self.sign, inputs, output) for a, b in _pairs(inputs)]
         else:
@@ -220,6 +244,27 @@ class Mul(_Elementwise):
 
 
 # -- rule "tflite" ----------------------------------------------------------------------------------------------------
+
+
+def is_power_of_two(scale: float) -> bool:
+    """Return whether TFLite takes a scale for a power of two: within a thousandth of an octave."""
+    exponent = math.log2(scale)
+    return abs(exponent - round(exponent)) < 1e-3
+
+
+def _exponent(tensor: TensorSpec, output: TensorSpec) -> int:
+    return round(math.log2(tensor.scale)) - round(math.log2(output.scale))
+
+
+def _check_powers_of_two(inputs: Sequence[TensorSpec], output: TensorSpec) -> None:
+    check_symmetric(*inputs, output, why="a sum of powers of two")
+    exponents = [_exponent(tensor, output) for tensor in inputs]
+    scales = [tensor.scale for tensor in (*inputs, output)]
+    if not all(is_power_of_two(scale) for scale in scales) or max(exponents) != 0 or min(exponents) < -31:
+        raise FormatError(
+            f"needs scales that are powers of two, one input's the output's, the other's at most as large; found "
+            f"{scales[0]:g}, {scales[1]:g} and {scales[2]:g}"
+        )
 
 
 def _left_shift(inputs: Sequence[TensorSpec]) -> int:

@@ -11,6 +11,7 @@ from accelsim.operators.arithmetic import ARITHMETIC
 from accelsim.operators.concat import CONCATS
 from accelsim.operators.convert import CONVERTS
 from accelsim.operators.depth_to_space import DEPTH_MOVES
+from accelsim.operators.interpolated import INTERPOLATIONS
 from accelsim.operators.log_softmax import LOG_SOFTMAXES
 from accelsim.operators.lut import LOOKUPS
 from accelsim.operators.mean import MEANS
@@ -18,6 +19,7 @@ from accelsim.operators.move import MOVES
 from accelsim.operators.normalize import NORMALIZERS
 from accelsim.operators.pool import POOLS
 from accelsim.operators.requantize import REQUANTIZE
+from accelsim.operators.sigmoid import SIGMOIDS
 from accelsim.operators.softmax import SOFTMAXES
 from accelsim.operators.spec import Attributes, Operator
 
@@ -29,6 +31,8 @@ OPERATORS: dict[str, Operator[Any]] = {
         *CONVERTS,
         *ACTIVATIONS,
         *LOOKUPS,
+        *INTERPOLATIONS,
+        *SIGMOIDS,
         *POOLS,
         *MEANS,
         *MOVES,

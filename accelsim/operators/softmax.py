@@ -13,7 +13,7 @@ from accelsim.errors import FormatError
 from accelsim.formats.spec import Codes
 from accelsim.operators import fixed_exp_oracle as slow
 from accelsim.operators import fixed_point_oracle as integers
-from accelsim.operators import ibert, ibert_oracle
+from accelsim.operators import ibert, ibert_oracle, softmax16
 from accelsim.operators.common import axis_of, check_count, check_integers, limit, meaning, vector_actions
 from accelsim.operators.fixed_exp import SUM_BITS, reciprocal
 from accelsim.operators.fixed_point import divide_by_power, high_product
@@ -59,8 +59,12 @@ class Softmax(Rows):
         return inputs[0]
 
     def check(self, inputs: Sequence[TensorSpec], output: TensorSpec, attributes: SoftmaxAttributes) -> None:
-        check_integers(inputs[0], bits={"tflite": 8, "ibert": 32, "float": 16}[attributes.rule])
+        wide = _is_wide(inputs[0], attributes)
+        check_integers(inputs[0], bits=16 if wide else {"tflite": 8, "ibert": 32, "float": 16}[attributes.rule])
         check_integers(output)
+        if wide:
+            softmax16.check(inputs[0], output, attributes.beta, inputs[0].shape[attributes.axis])
+            return
         if attributes.rule == "ibert":
             _check_ibert(inputs[0], output, attributes)
         if attributes.rule == "tflite":
@@ -82,6 +86,9 @@ class Softmax(Rows):
         if attributes.rule == "ibert":
             shares = ibert.softmax_codes(differences, inputs[0].scale, attributes.exp_scale, _share_bits(output))
             return limit(self.back(shares, attributes.axis), low, high)
+        if _is_wide(inputs[0], attributes):
+            wide = softmax16.softmax_codes(differences, attributes.beta, inputs[0].scale)
+            return limit(self.back(wide, attributes.axis), low, high)
         exps, inside = exponentials(differences, attributes.beta, inputs[0].scale)
         inverse, power = reciprocal(sum_of(exps, inside), SUM_BITS)
         shifts = power + 31 - output.format.lane_bits
@@ -100,6 +107,9 @@ class Softmax(Rows):
             if attributes.rule == "ibert":
                 shares = ibert_oracle.softmax(row, x.scale, attributes.exp_scale, _share_bits(output))
                 found.append([integers.clamp(share, low, high) for share in shares])
+                continue
+            if _is_wide(x, attributes):
+                found.append(softmax16.oracle_row(row, attributes.beta, x.scale))
                 continue
             exps = oracle_exponentials(row, attributes.beta, x.scale)
             inverse, power = slow.reciprocal(oracle_sum(exps))
@@ -121,10 +131,17 @@ class Softmax(Rows):
     def work(self, inputs: Sequence[TensorSpec], output: TensorSpec, attributes: SoftmaxAttributes) -> Work:
         count = math.prod(output.shape)
         rows = count // output.shape[attributes.axis]
+        if _is_wide(inputs[0], attributes):
+            return Work(3, count, softmax16.actions(count, rows))
         actions = common_actions(inputs[0], count, rows)
         actions += vector_actions({("mult", (32, 32)): count, ("barrel_shift", (32,)): count + rows})
         actions += vector_actions({("mult", (32, 32)): 7 * rows, ("add", (32,)): 8 * rows})  # the reciprocal
         return Work(3, count, actions + vector_actions({("shift_clamp", ()): count}))
+
+
+def _is_wide(x: TensorSpec, attributes: SoftmaxAttributes) -> bool:
+    """Return whether TFLite's kernel for 16-bit inputs runs."""
+    return attributes.rule == "tflite" and x.format.name == "int16"
 
 
 def _share_bits(output: TensorSpec) -> int:

@@ -152,10 +152,21 @@ class Trace:
         output = self._step(layer).output
         return (formats.get(self._meta.tensors[output].format), *self._factors(output))
 
+    def factors(self, tensor: str) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+        """Return a tensor's (scale, zero point), each () or (C,); no code is read."""
+        self.tensor_meta(tensor)
+        return self._factors(tensor)
+
+    def array_shape(self, name: str) -> tuple[int, ...] | None:
+        """Return the shape of an array of the archive (accelsim.trace.slots), or None where there is none."""
+        header = self._source.headers.get(name)
+        return None if header is None else header.shape
+
     def head(self, count: int) -> Trace:
         """Return a trace of the first `count` inputs of the batch; arrays are still read when they are asked for.
 
-        Raises TraceError where the batch is smaller, or an input has no first dimension named "batch".
+        Raises TraceError where the batch is smaller, an input has no first dimension named "batch", or a layer mixes
+        inputs.
         """
         for name in self.inputs:
             meta = self._meta.tensors[name]
@@ -166,7 +177,10 @@ class Trace:
                 )
             if not 1 <= count <= meta.shape[0]:
                 raise TraceError(f"{self._subject}: has {meta.shape[0]} inputs, so the first {count} cannot be taken")
-        return Trace(*cut_batch(self._meta, self._source, count), self._path)
+        try:
+            return Trace(*cut_batch(self._meta, self._source, count), self._path)
+        except TraceError as error:
+            raise TraceError(f"{self._subject}: {error}") from None
 
     def expected(self, tensor: str) -> QTensor | None:
         """Return the expected codes of a computed tensor, or None where the trace has none."""

@@ -19,8 +19,13 @@ from benchmarks.workloads import integers, machine
 
 LAYER = Gemm("gemm", 1, 512, 512, 512)
 PSUM = Register(bits=18, overflow="saturate")  # random int8 over K = 512 overflows it now and then
-BUILDS: tuple[verilator.Build, ...] = ("recommended", "native")
-NAMES = {"recommended": "Verilator", "native": "Verilator -march=native"}
+PEERS: dict[str, tuple[verilator.Array, verilator.Build]] = {
+    "Verilator": ("array", "recommended"),
+    "Verilator -march=native": ("array", "native"),
+    "Verilator, lean array": ("lean", "recommended"),
+}
+GOAL_PEER = "Verilator"  # the same array, with Verilator's own flags; the harder peers are shown beside it
+EVERY_CYCLE = "everything watched, with the history of every cycle"
 Pick = Callable[[GemmOperands, LayerPlan], engines.Work]
 
 
@@ -33,16 +38,19 @@ def _layer(dataflow: verilator.Dataflow, size: int, *, narrow: bool) -> tuple[Ge
 
 def _peers(run: Run, dataflow: verilator.Dataflow, size: int) -> tuple[dict[str, Timed], int, str]:
     """Return Verilator's timers, the PE-cycles that each does, and what is missing."""
-    tiles = max(1, 100_000 * 256 // (size * size) // (LAYER.k + 3 * size))
-    work = verilator.stimulus(dataflow, size, LAYER.k, max(1, tiles // (4 if run.quick else 1)))
+    tiles = max(1, 100_000 * 256 // (size * size) // (LAYER.k + 3 * size)) // (4 if run.quick else 1)
     timers: dict[str, Timed] = {}
+    pe_cycles = 0
     try:
-        for build in BUILDS[: 1 if run.quick else 2]:
-            run.say(f"{NAMES[build]}, {dataflow} {size} x {size}: built if it is not, and checked against NumPy")
-            timers[NAMES[build]] = verilator.timer(dataflow, size, build, work)
+        for name in [GOAL_PEER] if run.quick else PEERS:
+            array, build = PEERS[name]
+            run.say(f"{name}, {dataflow} {size} x {size}: built if it is not, and checked against NumPy")
+            work = verilator.stimulus(array, dataflow, size, LAYER.k, max(1, tiles))
+            timers[name] = verilator.timer(array, dataflow, size, build, work)
+            pe_cycles = work.cycles * size * size
     except NotInstalledError as error:
         return {}, 0, str(error)
-    return timers, work.cycles * size * size, ""
+    return timers, pe_cycles, ""
 
 
 def _sizes(run: Run) -> tuple[int, ...]:
@@ -71,16 +79,15 @@ def _against_verilator(
             samples = in_turns({"ours": cpu_timer(work), **peers}, run.repeats)
             common = {"work": float(pe_cycles), "work_unit": "PE-cycle", "macs": LAYER.macs}
             for peer in peers:
-                # The goal was set with Verilator's own flags; the harder peer is shown beside it.
-                recommended = peer == NAMES["recommended"]
+                against_goal = peer == GOAL_PEER
                 yield timed_row(
                     case,
-                    name if recommended else f"{name}, native peer",
+                    name if against_goal else f"{name}, {peer.removeprefix('Verilator').strip(' ,')} peer",
                     samples["ours"],
                     peer=samples[peer],
                     peer_work=peer_work,
                     against=peer,
-                    goal=goal if recommended else None,
+                    goal=goal if against_goal else None,
                     **common,
                 )
             if missing:
@@ -92,10 +99,32 @@ def _registers(run: Run) -> Iterable[Row]:
 
 
 def _watched(run: Run) -> Iterator[Row]:
-    yield from _against_verilator(run, "watched", "everything watched", engines.watched, {16: 16, 32: 22}, narrow=True)
+    def pick(operands: GemmOperands, plan: LayerPlan) -> engines.Work:
+        return engines.watched(operands, plan, history=True)
+
+    yield from _against_verilator(run, "watched", EVERY_CYCLE, pick, {16: 16, 32: 22}, narrow=True)
+    for size in _sizes(run):
+        for dataflow in ("os", "ws"):
+            yield _totals(run, dataflow, size)
     for size in _sizes(run):
         for dataflow in ("os", "ws"):
             yield _two_threads(run, dataflow, size)
+
+
+def _totals(run: Run, dataflow: verilator.Dataflow, size: int) -> Row:
+    """Return the row of what a run needs: totals, overflows of each output, and the first event's place and cycle."""
+    operands, plan, pe_cycles = _layer(dataflow, size, narrow=True)
+    both = {"totals": engines.watched(operands, plan), "history": engines.watched(operands, plan, history=True)}
+    samples = in_turns({name: cpu_timer(work) for name, work in both.items()}, run.repeats)
+    return timed_row(
+        "watched",
+        f"everything watched, {dataflow} {size} x {size}, totals and first events",
+        samples["totals"],
+        work=float(pe_cycles),
+        work_unit="PE-cycle",
+        peer=samples["history"],
+        against="with the history of every cycle",
+    )
 
 
 def _two_threads(run: Run, dataflow: verilator.Dataflow, size: int) -> Row:

@@ -3,7 +3,8 @@
 //   driver INPUT OUTPUT CYCLES
 //
 // INPUT: CYCLES records of 1 + ROWS + COLS bytes: control, left edge, top edge. OUTPUT: CYCLES records of COLS int32, what
-// the bottom edge shows after each rising edge. Prints the CPU seconds of the simulation loop alone.
+// the bottom edge shows after each rising edge; then CYCLES bytes, `done` after each rising edge (zeros where the array
+// has none). Prints the CPU seconds of the simulation loop alone.
 #include <cstdint>
 #include <cstdio>
 #include <cstdlib>
@@ -26,6 +27,7 @@ int main(int argc, char** argv) {
     const size_t record = 1 + ROWS + COLS;
     std::vector<uint8_t> in(cycles * record);
     std::vector<int32_t> out(cycles * COLS);
+    std::vector<uint8_t> done(cycles);
     FILE* file = std::fopen(argv[1], "rb");
     if (!file || std::fread(in.data(), record, cycles, file) != size_t(cycles)) return 3;
     std::fclose(file);
@@ -42,10 +44,14 @@ int main(int argc, char** argv) {
         array.clk = 1;
         array.eval();
         std::memcpy(&out[t * COLS], &array.bottom, COLS * 4);
+#ifdef ARRAY_HAS_DONE
+        done[t] = array.done;
+#endif
     }
     const double seconds = cpu_seconds() - start;
     file = std::fopen(argv[2], "wb");
     if (!file || std::fwrite(out.data(), 4 * COLS, cycles, file) != size_t(cycles)) return 4;
+    if (std::fwrite(done.data(), 1, cycles, file) != size_t(cycles)) return 4;
     std::fclose(file);
     std::printf("%.9f\n", seconds);
     return 0;

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 import benchmarks.__main__ as command
-from benchmarks import networks, page, shapes
+from accelsim.mapping.plan import plan_operands
+from benchmarks import networks, page, shapes, workloads
 from benchmarks.cases import CASES, kernels, scale_sim
 from benchmarks.measure import Sample
 from benchmarks.peers import NotInstalledError, scalesim, verilator
@@ -158,39 +159,75 @@ def test_scale_sim_that_is_missing_is_reported_with_the_stored_number_named_as_s
     assert all(row.ratio is None and row.met is None for row in found)
 
 
-def rtl_output_stationary(records, size):
-    """The array of rtl/os_array.sv, edge by edge; yields what the bottom shows."""
-    a, b = np.zeros((size, size), np.int64), np.zeros((size, size), np.int64)
-    acc = np.zeros((size, size), np.int64)
-    for record in records.view(np.int8).astype(np.int64):
-        below = np.vstack([np.zeros((1, size), np.int64), acc[:-1]])
-        acc = below if record[0] else acc + a * b
-        a = np.hstack([record[1 : 1 + size, None], a[:, :-1]])
-        b = np.vstack([record[None, 1 + size :], b[:-1]])
-        yield acc[-1]
+def skewed(lines, size):
+    """What feeders let through, cycle by cycle: line i is i cycles late."""
+    return np.stack(
+        [np.concatenate([np.zeros(i, lines.dtype), lines[: len(lines) - i, i]]) for i in range(size)], axis=1
+    )
 
 
-def rtl_weight_stationary(records, size):
-    """The array of rtl/ws_array.sv."""
-    a, w, psum = (np.zeros((size, size), np.int64) for _ in range(3))
-    for record in records.view(np.int8).astype(np.int64):
-        a_in = np.hstack([record[1 : 1 + size, None], a[:, :-1]])
-        psum = np.vstack([np.zeros((1, size), np.int64), psum[:-1]]) + a_in * w
-        if record[0]:
-            w = np.vstack([record[None, 1 + size :], w[:-1]])
-        a = a_in
-        yield psum[-1]
+def edges(records, size, array):
+    """(control bit, valid, left, top) of every cycle, behind the feeders."""
+    bytes_ = records.view(np.int8).astype(np.int64)
+    control, left, top = bytes_[:, 0], bytes_[:, 1 : 1 + size], bytes_[:, 1 + size :]
+    if array == "lean":
+        return control, np.ones_like(left), left, top
+    valid = np.repeat(control[:, None] & verilator.VALID, size, axis=1)
+    return control & verilator.DRAIN, skewed(valid, size), skewed(left, size), top
+
+
+def rtl_output_stationary(records, size, array):
+    """The arrays of rtl/os_*.sv, edge by edge; yields what the bottom shows, and `done`."""
+    control, valids, left, top = edges(records, size, array)
+    top = skewed(top, size) if array == "array" else top
+    a, b, valid, psum = (np.zeros((size, size), np.int64) for _ in range(4))
+    for t in range(len(records)):
+        below = np.vstack([np.zeros((1, size), np.int64), psum[:-1]])
+        psum = below if control[t] else psum + valid * a * b
+        a = np.hstack([left[t, :, None], a[:, :-1]])
+        valid = np.hstack([valids[t, :, None], valid[:, :-1]])
+        b = np.vstack([top[t, None], b[:-1]])
+        feeder = valids[min(t + 1, len(records) - 1), -1]  # of the last row; it is combinational for an array of one PE
+        yield psum[-1], valid[-1, -1] and not (valid[-1, -2] if size > 1 else feeder)
+
+
+def rtl_weight_stationary(records, size, array):
+    """The arrays of rtl/ws_*.sv."""
+    control, valids, left, top = edges(records, size, array)
+    a, w, valid, psum = (np.zeros((size, size), np.int64) for _ in range(4))
+    for t in range(len(records)):
+        a_in = np.hstack([left[t, :, None], a[:, :-1]])
+        valid_in = np.hstack([valids[t, :, None], valid[:, :-1]])
+        above = np.vstack([np.zeros((1, size), np.int64), psum[:-1]])
+        psum = above + a_in * w if array == "lean" else valid * (above + a * w)
+        if control[t]:
+            w = np.vstack([top[t, None], w[:-1]])
+        a, valid = a_in, valid_in
+        feeder = valids[min(t + 1, len(records) - 1), -1]
+        yield psum[-1], valid[-1, -1] and not (valid[-1, -2] if size > 1 else feeder)
 
 
 @pytest.mark.parametrize("size", [1, 2, 5])
 @pytest.mark.parametrize("length", [1, 3, 8])
+@pytest.mark.parametrize("array", ["array", "lean"])
 @pytest.mark.parametrize(("dataflow", "rtl"), [("os", rtl_output_stationary), ("ws", rtl_weight_stationary)])
-def test_what_enters_the_rtl_makes_it_multiply_matrices(dataflow, rtl, size, length):
-    work = verilator.stimulus(dataflow, size, length, tiles=3)
-    bottom = np.array(list(rtl(work.records, size)))
+def test_what_enters_the_rtl_makes_it_multiply_matrices(dataflow, rtl, array, size, length):
+    work = verilator.stimulus(array, dataflow, size, length, tiles=3)
+    bottom, done = zip(*rtl(work.records, size, array), strict=True)
+    bottom = np.array(bottom)
     assert np.array_equal(bottom[work.where[:, 0], work.where[:, 1]], work.expected)
     assert len(work.expected) == 3 * (size if dataflow == "os" else length) * size
     assert np.any(work.expected)
+    if array == "array" and size > 1:
+        assert np.flatnonzero(done).tolist() == work.done.tolist()
+
+
+@pytest.mark.parametrize("dataflow", ["os", "ws"])
+def test_a_tile_of_the_rtl_takes_the_cycles_of_a_pass(dataflow):
+    gemm = shapes.Gemm("", 1, 5, 5, 5)
+    plan = plan_operands(workloads.integers(gemm), workloads.machine(5, 5, dataflow))
+    assert verilator.pass_cycles(5, 5) == plan.cycles.total - plan.cycles.ppu
+    assert verilator.stimulus("array", dataflow, 5, 5, tiles=3).cycles == 3 * verilator.pass_cycles(5, 5) + 1
 
 
 def test_scale_sim_is_given_the_layers_as_its_topology_file_has_them(monkeypatch):

@@ -227,3 +227,35 @@ def test_what_it_cannot_take(config, operands, message):
     assert message in why_not_watched(operands, plan)
     with pytest.raises(UnsupportedLayerError, match=f"{message}.*use the stepped engine"):
         watch_layer(operands, plan)
+
+
+@given(small_layers(), st.sampled_from([1, 2]))
+@settings(max_examples=40)
+def test_history_at_once_is_the_history_when_it_is_wanted(layer, threads):
+    operands, plan = layer
+    later, at_once = watch_layer(operands, plan), watch_layer(operands, plan, threads=threads, history=True)
+    assert_array_equal(later.acc, at_once.acc)
+    for mine, other in ((later.psum, at_once.psum), (later.accumulator, at_once.accumulator)):
+        assert (mine.overflows, mine.toggles, mine.first) == (other.overflows, other.toggles, other.first)
+        assert_array_equal(mine.overflows_by_output, other.overflows_by_output)
+        assert_array_equal(mine.toggles_by_cycle, other.toggles_by_cycle)
+        assert_array_equal(mine.overflows_by_cycle, other.overflows_by_cycle)
+        assert (mine.toggles, mine.overflows) == (mine.toggles_by_cycle.sum(), mine.overflows_by_cycle.sum())
+
+
+@pytest.mark.parametrize("dataflow", ["os", "ws"])
+def test_the_one_overflow_of_a_layer_is_found_among_many_tiles(dataflow):
+    # All sums stay below 127 but for one: 100 + 100 where m = 37, n = 70, k = 21 meets what k = 16 has left.
+    a, w = np.zeros((50, 40), np.int32), np.zeros((40, 90), np.int32)
+    a[37, [16, 21]], w[[16, 21], 70] = 100, 1
+    operands = plain(a, w)
+    plan = plan_operands(operands, machine(dataflow, 16, 16, psum=(8, "saturate")))
+    result = watch_layer(operands, plan)
+    # os: pass of rows 32 to 47, columns 64 to 79: PE (5, 6). ws: pass of K 16 to 31: PE (5, 6), streamed row 37.
+    cycle = 21 + 5 + 6 if dataflow == "os" else 37 + 5 + 6
+    assert result.psum.overflows == result.psum.overflows_by_output[0, 37, 70] == 1
+    assert (result.psum.first.event, result.psum.first.cycle) == (OverflowEvent((0, 37, 70), 21, 200), cycle)
+    assert result.acc[0, 37, 70] == 127
+    assert result.psum.overflows_by_cycle[result.psum.first.array_cycle] == 1
+    expected, _ = stepped_history(operands, plan)
+    assert_array_equal(result.psum.toggles_by_cycle, expected["psum"])

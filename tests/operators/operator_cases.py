@@ -8,6 +8,7 @@ import numpy as np
 from hypothesis import strategies as st
 
 from accelsim import formats
+from accelsim.operators.interpolated import interpolation_table
 from accelsim.operators.registry import OPERATORS
 from accelsim.operators.spec import Operand, TensorSpec
 from accelsim.operators.tables import table
@@ -80,7 +81,15 @@ def broadcast_pair(draw):
 @st.composite
 def sums(draw, name):
     a, b = draw(broadcast_pair())
-    rule = draw(st.sampled_from(["tflite", "onnxruntime", "hawq"]))
+    rule = draw(st.sampled_from(["tflite", "tflite_pot", "onnxruntime", "hawq"]))
+    if rule == "tflite_pot":
+        exponent, less, swap = draw(st.integers(-15, 2)), draw(st.integers(0, 9)), draw(st.booleans())
+        scales = (2.0**exponent, 2.0 ** (exponent - less))[:: -1 if swap else 1]
+        inputs = [
+            draw(operands(shape, ("int16",), zero_points=False, scale=st.just(scale)))
+            for shape, scale in zip((a, b), scales, strict=True)
+        ]
+        return inputs, spec(np.broadcast_shapes(a, b), "int16", 2.0**exponent), {"rule": rule}
     wide = draw(st.booleans())
     zero_points = rule == "onnxruntime" or (rule == "tflite" and not wide)
     names = {"tflite": ("int16",) if wide else BYTES, "onnxruntime": BYTES, "hawq": ("int8", "int16", "int32")}[rule]
@@ -218,6 +227,9 @@ def softmaxes(draw, name):
         attributes["beta"] = draw(st.sampled_from([1.0, 0.5, 2.0]))
     if attributes["rule"] == "float":
         return [x], draw(outputs(shape)), attributes
+    if name == "softmax" and draw(st.booleans()):
+        scale = st.sampled_from([0.0003, 0.001, 2.0**-15, 0.02])
+        return [draw(operands(shape, ("int16",), scale=scale))], spec(shape, "int16", 2.0**-15), attributes
     form = formats.get(draw(st.sampled_from(("int8", "uint8", "int16", "uint16") if name == "softmax" else BYTES)))
     if name == "softmax":
         return [x], TensorSpec(shape, form, 2.0**-form.lane_bits, form.code_low), attributes
@@ -270,6 +282,25 @@ def lookups(draw, name):
     function = draw(st.sampled_from(["logistic", "tanh", "hard_swish", "exp", "gelu", "silu", "erf", "square"]))
     entries = table(function, x, made, draw(st.sampled_from(["float32", "onnxruntime"])))
     return [x, Operand(entries.shape, made.format, made.scale, made.zero_point, entries)], made, {"function": function}
+
+
+@st.composite
+def interpolations(draw, name):
+    """Curves that straight lines of 1/512 of the range follow to a step or so."""
+    shape = draw(shapes())
+    x = draw(operands(shape, ("int16",), zero_points=False, scale=st.sampled_from([1e-5, 2.0**-14, 2e-4])))
+    function = draw(st.sampled_from(["logistic", "tanh", "exp", "gelu", "sin"]))
+    made = spec(shape, "int16", draw(st.sampled_from([0.001, 0.004])))
+    points = interpolation_table(function, x, made)
+    return [x, Operand(points.shape, made.format, made.scale, made.zero_point, points)], made, {"function": function}
+
+
+@st.composite
+def sigmoids(draw, name):
+    shape = draw(shapes())
+    scale = st.sampled_from([2.0**-12, 2.0**-11, 2.0**-13, 3e-4, 1e-3, 1e-5])
+    x = draw(operands(shape, ("int16",), zero_points=False, scale=scale))
+    return [x], spec(shape, "int16", 2.0**-15), {"function": draw(st.sampled_from(["logistic", "tanh"]))}
 
 
 @st.composite
@@ -331,6 +362,8 @@ FAMILIES = {
     "leaky_relu": leaky,
     "prelu": prelus,
     "lookup": lookups,
+    "interpolate": interpolations,
+    "sigmoid": sigmoids,
     "gelu": gelus,
     "layer_norm": layer_norms,
     "argmax": argmaxes,

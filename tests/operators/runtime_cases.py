@@ -11,6 +11,7 @@ import numpy as np
 from one_operator import run_litert, run_onnxruntime, run_tflite_micro
 
 from accelsim import formats
+from accelsim.operators.interpolated import interpolation_table
 from accelsim.operators.spec import TensorSpec
 from accelsim.operators.tables import table
 
@@ -70,6 +71,35 @@ def _arithmetic(name, rng):
     return name, {"rule": "tflite", "activation": str(activation)}, [a, b], output, call
 
 
+def _sum_of_powers(name, rng):
+    shape, exponent, less = tuple(rng.integers(1, 5, 4).tolist()), int(rng.integers(-15, -5)), int(rng.integers(0, 6))
+    scales = (2.0**exponent, 2.0 ** (exponent - less))[:: int(rng.choice([1, -1]))]
+    inputs = [(codes_of(rng, shape, "int16"), "int16", scale, 0) for scale in scales]
+    output, activation = (shape, "int16", 2.0**exponent, 0), str(rng.choice(list(FUSED)))
+    fields = {"fusedActivationFunction": FUSED[activation], "potScaleInt16": True}
+    call = litert(name.upper(), inputs, output, (f"{name.capitalize()}Options", fields))
+    return name, {"rule": "tflite_pot", "activation": activation}, inputs, output, call
+
+
+def _sum(name, rng):
+    return (_sum_of_powers if rng.random() < 0.25 else _arithmetic)(name, rng)
+
+
+def _sigmoid(name, rng):
+    function = str(rng.choice(["logistic", "tanh"]))
+    scale = float(rng.choice([2.0**-12, 2.0**-11, 2.0**-13])) if rng.random() < 0.4 else a_scale(rng, 1e-5, 2e-3)
+    x, output = (codes_of(rng, (200,), "int16"), "int16", scale, 0), ((200,), "int16", 2.0**-15, 0)
+    return name, {"function": function}, [x], output, litert(function.upper(), [x], output)
+
+
+def _interpolate(name, rng):
+    x = codes_of(rng, (200,), "int16"), "int16", a_scale(rng, 1e-5, 4e-4), 0
+    output = ((200,), "int16", a_scale(rng, 1e-4, 1e-2), 0)
+    given, made = (TensorSpec((200,), formats.get("int16"), *means) for means in (x[2:], output[2:]))
+    stored = interpolation_table("exp", given, made).astype(np.int16), *output[1:]
+    return name, {"function": "exp"}, [x, stored], output, litert("EXP", [x], output)
+
+
 def _requantize(name, rng):
     names = ["int8", "uint8", "int16"]
     before, after = rng.choice(names), rng.choice(names)
@@ -122,7 +152,16 @@ def _mean(name, rng):
     return name, {"axes": axes, "keepdims": keep, "rule": "tflite"}, [x], output, call
 
 
+def _softmax16(name, rng):
+    shape, beta = (2, int(rng.choice([2, 3, 10, 100, 257]))), float(rng.choice([1.0, 0.5, 2.0]))
+    x, output = tensor(rng, shape, "int16", low=2e-5, high=2e-3), (shape, "int16", 2.0**-15, 0)
+    call = litert("SOFTMAX", [x], output, ("SoftmaxOptions", {"beta": beta}))
+    return name, {"beta": beta, "rule": "tflite"}, [x], output, call
+
+
 def _softmax(name, rng):
+    if name == "softmax" and rng.random() < 0.25:
+        return _softmax16(name, rng)
     dtype = str(rng.choice(BYTES))
     shape = (2, int(rng.choice([2, 3, 10, 12, 257, 1001])))
     low = 0.001 if shape[1] < 100 else 0.02  # LiteRT aborts where a row's exponentials sum to 512 or more
@@ -257,7 +296,10 @@ LITERT = {
     "prelu": _prelu,
     "argmax": _argmax,
     "lookup": _lookup,
-    **dict.fromkeys(("add", "sub", "mul"), _arithmetic),
+    **dict.fromkeys(("add", "sub"), _sum),
+    "mul": _arithmetic,
+    "sigmoid": _sigmoid,
+    "interpolate": _interpolate,
     "requantize": _requantize,
     **dict.fromkeys(("average_pool2d", "max_pool2d"), _pool),
     "mean": _mean,

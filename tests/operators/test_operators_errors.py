@@ -152,7 +152,7 @@ def test_meanings_that_do_not_fit(name, inputs, output, attributes, words):
 @pytest.mark.parametrize(
     ("name", "attributes", "words"),
     [
-        ("add", {"rule": "tflow"}, "Input should be 'tflite', 'onnxruntime' or 'hawq'"),
+        ("add", {"rule": "tflow"}, "Input should be 'tflite', 'tflite_pot', 'onnxruntime' or 'hawq'"),
         ("add", {"actvation": "relu"}, "Extra inputs are not permitted"),
         ("lookup", {"function": "logistics"}, "no function 'logistics'; did you mean 'logistic'"),
         ("clip", {"minimum": 2.0, "maximum": 1.0}, "minimum 2 is larger than maximum 1"),

@@ -88,6 +88,12 @@ def tolerance(name, case):
         return 1.6
     if rule == "ibert":
         return ibert_tolerance(name, case)
+    if name == "sigmoid":
+        return 6  # the table's own errors, and the argument's rounding
+    if name == "interpolate":
+        return 3
+    if name == "softmax" and case.inputs[0].format.name == "int16" and rule == "tflite":
+        return 20
     if name == "softmax":
         return 1.0 + 2.0 ** (case.output.format.lane_bits - 10)
     return 1.01

@@ -89,3 +89,49 @@ def test_whose_arithmetic_a_trace_follows_is_kept(tmp_path):
     reshaped(net)
     net.save(tmp_path / "v.npz")
     assert load_trace(tmp_path / "v.npz").meta.semantics == "tflite-micro"
+
+
+# -- the first inputs of a batch --
+
+
+def moved_network(rows=4):
+    """Everything that names sizes of the batch: reshapes (which join inputs' rows, too) and slices."""
+    net = TraceBuilder("moves")
+    x = net.input("x", tensor(rows, 4, 6))
+    y = net.vector("rows", "reshape", [x], attributes={"shape": (rows * 2, 12)}, output="int8", scale=0.5)
+    y = net.linear("fc", y, tensor(5, 12, seed=1), output="int8", scale=8.0)
+    y = net.vector("back", "reshape", [y], attributes={"shape": (rows, 2, 5)}, output="int8", scale=8.0)
+    cut = {"begin": (0, 1, 0), "size": (rows, 1, 5)}
+    y = net.vector("cut", "slice", [y], attributes=cut, output="int8", scale=8.0)
+    z = net.vector("turned", "transpose", [y], attributes={"axes": (0, 2, 1)}, output="int8", scale=8.0)
+    net.output(net.matmul("product", z, y, output="int8", scale=50.0))
+    net.labels(np.arange(rows))
+    return net
+
+
+def test_the_first_inputs_are_run_alone():
+    machine = load_config(ROOT / "configs" / "int8_ws.yaml")
+    whole, head = (simulate(machine, trace) for trace in (moved_network().build(), moved_network().build().head(3)))
+    for mine, theirs in zip(head.layers, whole.layers, strict=True):
+        count = len(theirs.output_codes) * 3 // 4
+        np.testing.assert_array_equal(mine.output_codes, theirs.output_codes[:count], err_msg=mine.name)
+    assert moved_network().build().head(3).labels.tolist() == [0, 1, 2]
+
+
+@pytest.mark.parametrize(
+    ("operator", "attributes", "words"),
+    [
+        ("transpose", {"axes": (1, 0, 2)}, "transpose works along the batch"),
+        ("mean", {"axes": (-3,)}, "mean works along the batch"),
+        ("slice", {"begin": (1, 0, 0), "size": (3, 4, 6)}, "a slice takes some of the inputs only"),
+        ("reshape", {"shape": (1, 4, 24)}, "a reshape from (4, 4, 6) to (1, 4, 24) joins inputs"),
+        ("pad", {"padding": ((1, 0), (0, 0), (0, 0))}, "pad works along the batch"),
+    ],
+)
+def test_what_mixes_inputs_cannot_be_cut(operator, attributes, words):
+    net = TraceBuilder("mixed")
+    x = net.input("x", tensor(4, 4, 6))
+    net.vector("mix", operator, [x], attributes=attributes, output="int8", scale=0.5)
+    with pytest.raises(TraceError) as raised:
+        net.build().head(3)
+    assert str(raised.value) == f"trace 'mixed': layer 'mix': the batch cannot be cut: {words}"

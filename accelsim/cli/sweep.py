@@ -1,0 +1,47 @@
+"""`accelsim sweep`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from accelsim.cli.app import app, path, user_errors
+
+
+@app.command()
+def sweep(
+    spec: Annotated[Path, typer.Argument(metavar="SPEC", help="What to vary: YAML, docs/sweeps.md.")],
+    out: Annotated[Path, typer.Option("--out", "-o", metavar="FILE", parser=path, help="Results: .parquet, and .csv.")],
+    jobs: Annotated[int | None, typer.Option(min=1, metavar="N", help="Processes; default: one a core.")] = None,
+    scheduler: Annotated[
+        str | None, typer.Option(metavar="ADDRESS", help="Run on this Dask scheduler's workers instead.")
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Check everything, list the points, run nothing.")] = False,
+) -> None:
+    """Run every point of SPEC: configurations, formats and traces; go on where it was stopped."""
+    with user_errors():
+        from accelsim.sweeps.points import expand
+        from accelsim.sweeps.run import sweep as run_sweep
+        from accelsim.sweeps.spec import load_spec
+
+        if dry_run:
+            points = expand(*load_spec(spec))
+            for point in points:
+                said = ", ".join(f"{axis}={value}" for axis, value in point.axes.items())
+                typer.echo(f"{point.index}: {said}" + (f"  -- {point.problem}" if point.problem else ""))
+            typer.echo(f"{len(points)} points, {len({point.key for point in points})} of them different")
+            return
+        try:
+            frame = run_sweep(spec, out, jobs=jobs, scheduler=scheduler)
+        except KeyboardInterrupt:
+            typer.echo("interrupted; what is done is kept, and the same command goes on from there", err=True)
+            raise typer.Exit(130) from None
+        failed = frame[frame["error"].notna()]
+        typer.echo(
+            f"{out.with_suffix('.parquet')}, {out.with_suffix('.csv')}: {len(frame)} rows of "
+            f"{frame['point'].nunique()} points, {len(failed)} failed"
+        )
+        for _, row in failed.head(5).iterrows():
+            typer.echo(f"  point {row['point']}: {row['error']}")

@@ -1,0 +1,131 @@
+"""Who runs the points: this process, all cores of this machine, or a distributed engine.
+
+Each runner is a generator: it takes {key: job}, and yields (key, result) in whatever order points finish. A result that
+was yielded is kept by the caller, so a runner that is stopped at any time has lost nothing.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from typing import Any
+
+from accelsim.errors import SweepError
+from accelsim.sweeps.worker import run_job
+
+Jobs = Mapping[str, Mapping[str, Any]]
+Result = dict[str, Any]
+THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+DIED = "the process that ran this point died, twice (out of memory?)"
+
+
+def cores() -> int:
+    """Return how many cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def run_here(jobs: Jobs) -> Iterator[tuple[str, Result]]:
+    """Run the points one after another in this process."""
+    for key, job in jobs.items():
+        yield key, run_job(job)
+
+
+def run_local(jobs: Jobs, workers: int) -> Iterator[tuple[str, Result]]:
+    """Run the points in `workers` processes, each with one thread.
+
+    Where a process dies, the points that were running are run again; one that was running both times, alone in its
+    process, gets a result that says so.
+    """
+    todo, suspects = dict(jobs), {}
+    while todo:
+        lost = yield from _until_a_process_dies(todo, workers)
+        suspects.update(lost)
+        for key in lost:
+            todo.pop(key, None)
+    for key, job in suspects.items():
+        if (yield from _until_a_process_dies({key: job}, 1)):
+            yield key, {"rows": [], "error": DIED}
+
+
+def _until_a_process_dies(todo: dict[str, Mapping[str, Any]], workers: int) -> Any:
+    """Run and remove points of `todo`; return those that were running when a process died, or nothing."""
+    import multiprocessing
+
+    with _one_thread_each(), ProcessPoolExecutor(workers, multiprocessing.get_context("spawn")) as pool:
+        waiting = iter(list(todo.items()))
+        running: dict[Future[Result], str] = {}
+        while True:
+            for key, job in waiting:  # few at once: what dies with a process is known
+                running[pool.submit(run_job, job)] = key
+                if len(running) >= workers:
+                    break
+            if not running:
+                return {}
+            try:
+                done, _ = wait(running, return_when=FIRST_COMPLETED)
+                for future in done:
+                    result = future.result()
+                    key = running.pop(future)
+                    todo.pop(key, None)
+                    yield key, result
+            except BrokenProcessPool:
+                return {key: todo[key] for key in running.values() if key in todo}
+            except GeneratorExit:
+                pool.shutdown(wait=False, cancel_futures=True)
+                raise
+
+
+@contextmanager
+def _one_thread_each() -> Iterator[None]:
+    """Tell the processes that are begun meanwhile to use one thread each: there is one for every core."""
+    before = {name: os.environ.get(name) for name in THREADS}
+    os.environ.update(dict.fromkeys(THREADS, "1"))
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
+
+
+def run_distributed(jobs: Jobs, client: Any) -> Iterator[tuple[str, Result]]:
+    """Run the points on a Dask cluster. The scheduler runs a point again whose worker was lost."""
+    from distributed import as_completed
+
+    futures = {
+        client.submit(run_job, dict(job), key=f"accelsim-{key}", pure=False, retries=3): key
+        for key, job in jobs.items()
+    }
+    for future in as_completed(list(futures), loop=client.loop):  # type: ignore[no-untyped-call]
+        key = futures[future]
+        if future.status == "finished":
+            yield key, future.result()
+        else:
+            error = future.exception()
+            yield key, {"rows": [], "error": f"{type(error).__name__}: {error}"}
+        future.release()
+
+
+@contextmanager
+def connected(address: str, timeout_s: float = 10.0) -> Iterator[Any]:
+    """Connect to a Dask scheduler. Raises SweepError where it cannot be reached, has no workers, or Dask is missing."""
+    try:
+        from distributed import Client
+    except ImportError:
+        raise SweepError("--scheduler needs Dask: pip install 'accelsim[distributed]'") from None
+    try:
+        client = Client(address, timeout=timeout_s, set_as_default=False)  # type: ignore[no-untyped-call]
+    except (OSError, ValueError, TypeError) as error:
+        raise SweepError(
+            f"scheduler {address!r} cannot be reached within {timeout_s:g} s ({str(error).splitlines()[0][:200]}); "
+            f"start one with 'dask scheduler', and name its address, such as tcp://host:8786"
+        ) from None
+    with client:
+        if not client.scheduler_info()["workers"]:
+            raise SweepError(f"scheduler {address!r} has no workers; start some with 'dask worker {address}'")
+        yield client
