@@ -339,9 +339,15 @@ class SteppedEngine:
     name = "stepped"
 
     def run(
-        self, operands: GemmOperands, plan: LayerPlan, *, watch: bool = True, activity: bool = False
+        self,
+        operands: GemmOperands,
+        plan: LayerPlan,
+        *,
+        watch: bool = True,
+        extremes: bool = True,
+        activity: bool = False,
     ) -> ComputeResult:
-        """Compute a layer cycle by cycle; every addition is watched, whatever `watch` says.
+        """Compute a layer cycle by cycle; every addition is watched, whatever `watch` and `extremes` say.
 
         activity : also compare every register with what it held a cycle before
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
-from typing import Literal
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -306,6 +307,7 @@ class LayerPlan:
     cycles, actions : closed form; the stepped engine must count the same
     tally : the events behind the actions
     edge : what the buffers feed
+    arguments : besides shape and configuration, what the plan was made of: the keywords of `plan_layer`
     entry : actions of the stationary operand's way into the array, once for each pass (ws, is; they are in `actions`)
     """
 
@@ -335,6 +337,7 @@ class LayerPlan:
     actions: Actions
     tally: Tally
     edge: EdgeTraffic
+    arguments: Mapping[str, Any] = field(default_factory=dict, compare=False, repr=False)
     entry: Actions = Actions()  # noqa: RUF009 - immutable
 
     @property

@@ -19,8 +19,9 @@ from numpy.typing import ArrayLike
 from accelsim.errors import TraceError, did_you_mean
 from accelsim.formats import Format, QTensor
 from accelsim.trace.archive import META, MemorySource
-from accelsim.trace.assembly import Assembly, Finish
+from accelsim.trace.assembly import Assembly
 from accelsim.trace.factors import plain_array
+from accelsim.trace.finish import Finish
 from accelsim.trace.geometry import Padding, input_dims, padding_pairs, pair, weight_dims
 from accelsim.trace.metadata import checked
 from accelsim.trace.problems import trace_error
@@ -46,7 +47,7 @@ class TraceBuilder:
         and rounded to nearest, ties away from zero. Where an operand is a float: real numbers, divided likewise, kept
         as float32
     output : number format of the output (a name or a Format)
-    scale, zero_point : of the output, one number each; VSQ: the coarse scale
+    scale, zero_point : of the output, one number each; VSQ: the coarse scale; fixed point Qm.n has its own, 2**-n
     output_name : name of the output tensor, "<layer>.out" by default
     rounding : requantization rule (accelsim.rounding); None: raw accumulators leave, as int32 (or the wider format
         that `output` names) with the scale s_input * s_weight
