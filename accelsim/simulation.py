@@ -15,6 +15,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
+from accelsim.actions import Actions
 from accelsim.config.model import HardwareConfig, Register
 from accelsim.energy.account import energy_account
 from accelsim.energy.area import area_report
@@ -32,6 +33,11 @@ from accelsim.mapping.lower import LoweredLayer, lower
 from accelsim.mapping.plan import plan_operands
 from accelsim.mapping.traffic import lookup_actions, traffic_actions
 from accelsim.mapping.vector import operand_of, vector_cycles, vector_traffic
+from accelsim.memory.contract import Timeline
+from accelsim.memory.costs import array_actions, upkeep_cycles
+from accelsim.memory.costs import traffic_actions as tile_traffic
+from accelsim.memory.needs import network_needs
+from accelsim.memory.network import NetworkTime, has_memory, network_time
 from accelsim.operators.registry import get as get_operator
 from accelsim.operators.spec import Blocked, TensorSpec
 from accelsim.ppu.padding import subtract_padding
@@ -41,6 +47,7 @@ from accelsim.ppu.zero_point import Corrected, apply_zero_points
 from accelsim.report.accuracy import compare, count_mismatches, fake_quant_distance, network_accuracy
 from accelsim.report.fake_quant import fake_layer, on_grid
 from accelsim.report.findings import NetworkAccuracy, OverflowPlace, OverflowReport, RegisterReport
+from accelsim.report.timing import TimelineSummary
 from accelsim.report.values import LayerReport, RunReport
 from accelsim.trace.reader import Trace
 from accelsim.trace.schema import Conv2dMeta, Layer, MatmulMeta, Step, VectorMeta
@@ -52,6 +59,8 @@ InspectCallback = Callable[[str, GemmOperands, LayerPlan], None]
 
 LayerCallback = Callable[[LayerReport], None]
 """Called with each layer's report, output codes included, as soon as the layer is done."""
+TimelineCallback = Callable[[Timeline], None]
+"""Called with the run's timeline, slices and counters included, before the first layer runs."""
 KeepOutputs = Literal["auto", "all", "last", "none"]
 
 KEPT_OUTPUTS_BYTES = 256 << 20
@@ -68,6 +77,13 @@ ASSUMPTIONS = (
     "a buffer's capacity sets the price of a bit, and nothing is tiled to fit it",
     "energy: modelled, counted actions times the prices of the named table (docs/energy.md)",
 )
+MEMORY_ASSUMPTIONS = (
+    "cycles: layers are cut into tiles that fit the buffers; transfers hide behind computing where they can, and what "
+    "does not hide is charged to what the array waits for (docs/memory.md)",
+    "memory: DRAM moves whole bursts at its pins' bandwidth, in an order fixed before the run, without refresh or row "
+    "misses; an operand is read from its buffer for every pass that uses it",
+    ASSUMPTIONS[2],
+)
 
 
 def simulate(
@@ -81,6 +97,7 @@ def simulate(
     inspect: InspectCallback | None = None,
     keep_outputs: KeepOutputs = "auto",
     layer_done: LayerCallback | None = None,
+    timeline_done: TimelineCallback | None = None,
 ) -> RunReport:
     """Run every layer of a trace on the configured hardware.
 
@@ -91,7 +108,7 @@ def simulate(
     watch : watch every addition; False lets the fast engine prove overflow impossible where it can, in which case the
         report gives the bound instead of the peak
     verify : also compute every layer with an independent, slow integer reference, and count differing codes
-    progress, inspect, layer_done : callbacks, see their types
+    progress, inspect, layer_done, timeline_done : callbacks, see their types
     keep_outputs : whose output codes stay in the report: "all" layers', the "last" (those that make the network's
         outputs), "none"; "auto": all up to 256 MiB together, beyond that the last ones, and the report's assumptions
         say so. Digests, counts and distances are of all codes in any case
@@ -105,7 +122,8 @@ def simulate(
     _check_arguments(config, trace, keep_outputs)
     kept, remark = _kept_layers(trace, keep_outputs)
     table = configured_table(config)
-    run = _Run(config, trace, get_engine(engine), table, watch=watch, verify=verify, inspect=inspect)
+    memory = _memory_of(config, trace, timeline_done)
+    run = _Run(config, trace, get_engine(engine), table, memory, watch=watch, verify=verify, inspect=inspect)
     reports = []
     for index, layer in enumerate(trace.layers):
         if progress is not None:
@@ -132,7 +150,14 @@ def simulate(
         batch=trace.tensor_meta(trace.inputs[0]).shape[0],
         accuracy=run.accuracy,
         network=next(layer.accuracy for layer in reports if layer.name == run.final_layer),
-        assumptions=(*ASSUMPTIONS, *table_notes(config), *area.notes, *run.remarks, *remark),
+        timeline=None if memory is None else _summary(memory),
+        assumptions=(
+            *(ASSUMPTIONS if memory is None else MEMORY_ASSUMPTIONS + memory.notes),
+            *table_notes(config),
+            *area.notes,
+            *run.remarks,
+            *remark,
+        ),
         layers=tuple(reports),
         config=config.model_dump(mode="json"),
     )
@@ -147,12 +172,13 @@ class _Run:
         trace: Trace,
         engine: Engine,
         table: EnergyTable,
+        memory: NetworkTime | None,
         *,
         watch: bool,
         verify: bool,
         inspect: InspectCallback | None,
     ) -> None:
-        self.config, self.trace, self.engine, self.table = config, trace, engine, table
+        self.config, self.trace, self.engine, self.table, self.memory = config, trace, engine, table, memory
         self.watch, self.verify, self.inspect = watch, verify, inspect
         self.tensors: dict[str, QTensor] = {}
         self.fake: dict[str, Float32] = {}
@@ -190,12 +216,10 @@ class _Run:
             processed = post_process(lowered.assemble(corrected.acc), stage, config.ppu, plan.acc_bits)
         output = trace.output_tensor(layer, processed.codes, processed.block_scales)
         verified = self._verify(layer, x, weight, bias, stage, output) if self.verify else None
-        actions = (
-            computed.actions
-            + lookup_actions(plan)
-            + corrected.actions
-            + processed.actions
-            + traffic_actions(
+        actions = corrected.actions + processed.actions
+        if self.memory is None:
+            actions += computed.actions + lookup_actions(plan)
+            actions += traffic_actions(
                 plan,
                 config,
                 activation_bits=x.size_bits,
@@ -203,11 +227,13 @@ class _Run:
                 output_bits=output.size_bits,
                 parameter_bits=_parameter_bits(bias, stage, config),
             )
-            + upkeep_actions(config, plan.cycles.total, plan.cycles.array)
-        )
+            actions += upkeep_actions(config, plan.cycles.total, plan.cycles.array)
+            self._remark_on_capacity(layer, plan)
+        else:
+            actions += array_actions(self.memory.shares[index]) + self._around(index)
+        cycles, core_cycles = self._time(index, computed.cycles)
         with _naming(layer):
             energy = energy_account(actions, self.table)
-        self._remark_on_capacity(layer, plan)
         psum_cycle, accumulator_cycle = self._earliest_cycles(computed, lowered.operands, plan)
         expected, reference = trace.expected(layer.output), trace.reference(layer.output)
         fake = self._fake(layer, x, weight, bias, output)
@@ -220,7 +246,8 @@ class _Run:
             input_format=x.format.name,
             weight_format=weight.format.name,
             output_format=output.format.name,
-            cycles=computed.cycles,
+            cycles=cycles,
+            core_cycles=core_cycles,
             peak_macs_per_cycle=plan.rows * plan.cols * plan.lanes / plan.step_cycles,
             clock_mhz=config.clock_mhz,
             actions=actions,
@@ -263,11 +290,15 @@ class _Run:
             again = _parts(operator.oracle(inputs, spec, attributes), spec.shape)
             verified = _differing(output, trace.output_tensor(layer, *again))
         work = operator.work(inputs, spec, attributes)
-        cycles = CycleCounts(vector=vector_cycles(work, config))
-        actions = work.actions + vector_traffic(
-            work, config, input_bits=[tensor.size_bits for tensor in tensors], output_bits=output.size_bits
-        )
-        actions += upkeep_actions(config, cycles.total, cycles.array)
+        cycles, core_cycles = self._time(index, CycleCounts(vector=vector_cycles(work, config)))
+        actions = work.actions
+        if self.memory is None:
+            actions += vector_traffic(
+                work, config, input_bits=[tensor.size_bits for tensor in tensors], output_bits=output.size_bits
+            )
+            actions += upkeep_actions(config, cycles.total, cycles.array)
+        else:
+            actions += self._around(index)
         with _naming(layer):
             energy = energy_account(actions, self.table)
         expected, reference = trace.expected(layer.output), trace.reference(layer.output)
@@ -287,6 +318,7 @@ class _Run:
             weight_format=tensors[1].format.name if len(tensors) > 1 else "-",
             output_format=output_format.name,
             cycles=cycles,
+            core_cycles=core_cycles,
             peak_macs_per_cycle=config.array.rows * config.array.cols * config.array.lanes,
             clock_mhz=config.clock_mhz,
             actions=actions,
@@ -303,6 +335,19 @@ class _Run:
             accuracy=None if reference is None else compare(reference, output.dequantize()),
             fake_quant=fake_quant_distance(fake, output.dequantize(), _steps(output)),
         )
+
+    def _time(self, index: int, own: CycleCounts) -> tuple[CycleCounts, int]:
+        """Return the layer's cycles, and what all cores together spent on it."""
+        if self.memory is None:
+            return own, own.total
+        time = self.memory.timeline.layers[index]
+        return time.cycles, time.core_cycles
+
+    def _around(self, index: int) -> Actions:
+        """Return the traffic of a layer's tiles, and what the machine costs while the layer runs."""
+        assert self.memory is not None
+        upkeep = upkeep_actions(self.config, *upkeep_cycles(self.memory.timeline.layers[index]))
+        return tile_traffic(self.memory.shares[index], self.config) + upkeep
 
     def _tensor(self, name: str) -> QTensor:
         if name not in self.tensors:
@@ -372,6 +417,32 @@ class _Run:
         acc = direct_accumulators(layer, x, weight, bias, self.config)
         codes, block_scales = post_process_reference(acc, stage, self.config.ppu)
         return _differing(output, self.trace.output_tensor(layer, codes, block_scales))
+
+
+def _memory_of(config: HardwareConfig, trace: Trace, timeline_done: TimelineCallback | None) -> NetworkTime | None:
+    """Return the network's time on the machine; None where memory makes no difference."""
+    if timeline_done is None and not has_memory(config):
+        return None
+    images = trace.tensor_meta(trace.inputs[0]).shape[0]
+    memory = network_time(network_needs(trace, config), config, images=images, record=timeline_done is not None)
+    if timeline_done is not None:
+        timeline_done(memory.timeline)
+    return memory if has_memory(config) else None
+
+
+def _summary(memory: NetworkTime) -> TimelineSummary:
+    timeline = memory.timeline
+    return TimelineSummary(
+        makespan_cycles=timeline.makespan_cycles,
+        cores=timeline.cores,
+        tiles=memory.tiles,
+        transfers=timeline.transfers,
+        dram_read_bits=timeline.dram_read_bits,
+        dram_write_bits=timeline.dram_write_bits,
+        dram_busy_cycles=timeline.dram_busy_cycles,
+        peak_bytes_per_cycle=memory.peak_bytes_per_cycle,
+        saved_bits=memory.saved_bits,
+    )
 
 
 def _kept_layers(trace: Trace, keep: KeepOutputs) -> tuple[set[str], tuple[str, ...]]:

@@ -15,6 +15,7 @@ from accelsim.errors import AccelsimError, did_you_mean
 
 if TYPE_CHECKING:
     from accelsim.mapping.contract import GemmOperands, LayerPlan
+    from accelsim.memory.contract import Timeline
     from accelsim.report.values import RunReport
 
 
@@ -38,6 +39,12 @@ def run(
     ] = None,
     html: Annotated[
         Path | None, typer.Option(metavar="FILE", parser=path, help="Write one self-contained page of the run.")
+    ] = None,
+    timeline: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE", parser=path, help="Write the run in time as Chrome trace JSON (Perfetto opens it)."
+        ),
     ] = None,
     verify: Annotated[bool, typer.Option(help="Compare with an independent, slow integer reference.")] = False,
     strict: Annotated[bool, typer.Option(help="Exit with 3 on overflow or a mismatch.")] = False,
@@ -72,6 +79,10 @@ def run(
             from accelsim.html.page import check_html_path
 
             check_html_path(html)
+        if timeline is not None:
+            from accelsim.report.files import check_file_path
+
+            check_file_path(timeline)
         if vcd is not None and not vcd.name:
             raise AccelsimError(f"--vcd {str(vcd)!r}: name a file")
         if vcd_layer is not None and vcd is None:
@@ -91,6 +102,14 @@ def run(
 
                 write_vcd(vcd, operands, plan, hardware.clock_mhz)
 
+        def write_timeline(run_in_time: Timeline) -> None:
+            from accelsim.memory.chrome_trace import chrome_trace
+            from accelsim.report.files import save_text
+
+            if timeline is not None:
+                title = f"{hardware.name}: {network.name}"
+                save_text(chrome_trace(run_in_time, hardware.clock_mhz, title), timeline)
+
         from accelsim.simulation import simulate
 
         with Progress() as progress:
@@ -104,6 +123,7 @@ def run(
                 inspect=waveforms if vcd is not None else None,
                 keep_outputs="none",  # a terminal shows none: the memory is the largest layer's
                 layer_done=None if outputs is None else outputs.add,
+                timeline_done=None if timeline is None else write_timeline,
             )
         if as_json:
             typer.echo(report.to_json(indent=2))

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
-from typing import Literal
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -276,6 +277,7 @@ class LayerPlan:
     widths : for pricing
     cycles, actions : closed form; the stepped engine must count the same
     edge : what the buffers feed
+    arguments : besides shape and configuration, what the plan was made of: the keywords of `plan_layer`
     entry : actions of the stationary operand's way into the array, once for each pass (ws, is; they are in `actions`)
     """
 
@@ -304,6 +306,7 @@ class LayerPlan:
     cycles: CycleCounts
     actions: Actions
     edge: EdgeTraffic
+    arguments: Mapping[str, Any] = field(default_factory=dict, compare=False, repr=False)
     entry: Actions = Actions()  # noqa: RUF009 - immutable
 
     @property

@@ -134,6 +134,21 @@ def plan_layer(
         cycles=cycle_counts(shape, passes, steps, step.cycles, config),
         actions=array_actions(tally, datapath, shape, transposed=array.dataflow == "is"),
         edge=edge_traffic(shape, passes, contents, config),
+        arguments={
+            "a_bits": a_bits,
+            "w_bits": w_bits,
+            "k_valid": k_valid,
+            "block_size": block_size,
+            "a_scale_bits": a_scale_bits,
+            "w_scale_bits": w_scale_bits,
+            "significand_bits": significand_bits,
+            "product": product,
+            "a_code_bits": a_code_bits,
+            "w_code_bits": w_code_bits,
+            "summation": summation,
+            "exponent_spans": exponent_spans,
+            "layer": layer,
+        },
         entry=Actions()
         if array.dataflow == "os"
         else entry_actions(tally, datapath, transposed=array.dataflow == "is"),

@@ -17,12 +17,14 @@ class Ports:
 
     width_bits : of one access to one bank; None: as many bits as are asked for
     size_bits : capacity; None: unlimited
+    ping_pong : two halves, one of which is filled while the other one is used
     """
 
     width_bits: int | None = None
     banks: int = 1
     ports: int = 2
     size_bits: int | None = None
+    ping_pong: bool = True
 
     def write_cycles(self, bits: Int64) -> Int64:
         """Return the cycles that a transfer keeps one port of every bank busy."""

@@ -16,7 +16,7 @@ import numpy as np
 
 from accelsim.mapping.contract import Int64
 from accelsim.memory.contract import LayerTiling, Operand
-from accelsim.memory.machine import Surroundings
+from accelsim.memory.machine import Ports, Surroundings
 
 Prefetch = Literal["eager", "next tile"]
 """When a load is asked for: as soon as its buffer has room, however far ahead; or while the tile before it computes."""
@@ -32,6 +32,8 @@ TARGET: dict[Kind, Operand] = {
     "spill": "accumulator",
 }
 """The buffer that a transfer fills or empties."""
+MOVED: tuple[Literal["weight", "activation"], ...] = ("weight", "activation")
+"""Operands that are loaded tile by tile."""
 PARTS = ("load", "fill", "compute", "drain", "ppu", "vector")
 """The array's own causes, in the order in which a tile spends them."""
 
@@ -103,33 +105,56 @@ def make_program(stages: Sequence[Stage], surroundings: Surroundings, core_count
 
 
 class _Loads:
-    """The loads of one operand into one core's buffer, in order, and when each gives up its room."""
+    """The loads of one operand into one core's buffer, in order, and when they give up their room.
 
-    def __init__(self, capacity_bits: int | None) -> None:
-        self.capacity_bits = capacity_bits
-        self.resident: list[int] = []
+    Loads come in groups that share the buffer for as long as any of them is used: tiles that are loaded once and used
+    again and again, or (one load a group) strips that pass through.
+    """
+
+    def __init__(self, ports: Ports) -> None:
+        self.ports = ports
+        self.resident: list[int] = []  # of each group
         self.last_tile: list[int | None] = []  # None while it is in use
-        self.oldest = 0  # the oldest load that may still be there when the newest one comes
-        self.held_bits = 0
+        self.oldest = 0  # the oldest group that may still be there when the newest one comes
+        self.first_of_stage = 0
+
+    def begin_stage(self, bits: list[int], resident: list[int], depth: int) -> None:
+        """A layer begins. bits, resident : one entry a tile; depth : loads that the buffer holds at once."""
+        copies = 2 if self.ports.ping_pong and depth > 1 else 1
+        self.copies, self.group = copies, depth // copies
+        held = [size for size, load in zip(resident, bits, strict=True) if load]
+        size = self.ports.size_bits
+        if len(held) <= depth and (size is None or sum(held) <= size):  # all of them are there at once
+            self.copies, self.group = 1, depth
+        self.sizes = [sum(held[start : start + self.group]) for start in range(0, len(held), self.group)]
+        self.first_of_stage, self.done = len(self.resident), 0
+
+    def add(self, previous_tile: int | None) -> tuple[int, ...]:
+        """Add a load, and return the tile that must have ended before there is room for it."""
+        if self.done % self.group == 0:
+            self.close(previous_tile)
+            self.resident.append(self.sizes[self.done // self.group])
+            self.last_tile.append(None)
+            self._make_room()
+        self.done += 1
+        released = self.last_tile[self.oldest - 1] if self.oldest else None
+        return () if released is None else (released,)
 
     def close(self, tile: int | None) -> None:
-        """The newest load is no longer used after `tile`."""
+        """The newest group is no longer used after `tile`."""
         if self.last_tile and self.last_tile[-1] is None:
             self.last_tile[-1] = tile
 
-    def add(self, resident_bits: int, depth: int) -> tuple[int, ...]:
-        """Add a load, and return the tile that must have ended before there is room for it."""
-        self.resident.append(resident_bits)
-        self.last_tile.append(None)
-        self.held_bits += resident_bits
-        newest = len(self.resident) - 1
-        while self.oldest < newest and (
-            newest - self.oldest >= depth or (self.capacity_bits is not None and self.held_bits > self.capacity_bits)
-        ):
-            self.held_bits -= self.resident[self.oldest]
+    @property
+    def newest(self) -> int:
+        return len(self.resident) - 1
+
+    def _make_room(self) -> None:
+        newest, size = len(self.resident) - 1, self.ports.size_bits
+        if newest - self.first_of_stage >= self.copies:
+            self.oldest = max(self.oldest, newest - self.copies + 1)
+        while size is not None and self.oldest < newest and sum(self.resident[self.oldest :]) > size:
             self.oldest += 1
-        released = self.last_tile[self.oldest - 1] if self.oldest else None
-        return () if released is None else (released,)
 
 
 class _Builder:
@@ -145,8 +170,7 @@ class _Builder:
         self.ends_use: dict[int, int] = {}
         self.written: list[list[tuple[int, ...]]] = [[] for _ in range(core_count)]  # stores of tiles that have any
         self.last_tile: list[int | None] = [None] * core_count
-        sizes = {name: surroundings.buffer(name).size_bits for name in ("weight", "activation")}
-        self.loads = [{name: _Loads(size) for name, size in sizes.items()} for _ in range(core_count)]
+        self.loads = [{name: _Loads(surroundings.buffer(name)) for name in MOVED} for _ in range(core_count)]
         self.stored_by: list[tuple[int, ...]] = []  # of each stage: after these its output can be loaded
         self.computed_by: list[tuple[int, ...]] = []
 
@@ -162,31 +186,28 @@ class _Builder:
             self.stored_by.append(everything)
             self.computed_by.append(everything)
             return
-        depth = {"weight": tiling.weight_depth, "activation": tiling.activation_depth}
-        moved = {
-            "weight": (tiling.weight_bits.tolist(), tiling.weight_resident_bits.tolist()),
-            "activation": (tiling.activation_bits.tolist(), tiling.activation_resident_bits.tolist()),
-        }
+        moved = {"weight": tiling.weight_bits.tolist(), "activation": tiling.activation_bits.tolist()}
         refills, stores, spills = (x.tolist() for x in (tiling.refill_bits, tiling.store_bits, tiling.spill_bits))
         own = sum(getattr(tiling, part) for part in PARTS).tolist()
         loads, written = self.loads[core], self.written[core]
+        loads["weight"].begin_stage(moved["weight"], tiling.weight_resident_bits.tolist(), tiling.weight_depth)
+        loads["activation"].begin_stage(
+            moved["activation"], tiling.activation_resident_bits.tolist(), tiling.activation_depth
+        )
         spilled: list[int] = []
         refilled = 0
         last_store: tuple[int, ...] = ()
-        last_load: dict[str, int] = {}
+        in_use: dict[tuple[Literal["weight", "activation"], int], list[int]] = {}
         for tile in range(tiling.tiles):
             needs = list(began_after) if tile == 0 else []
             previous = self.last_tile[core]
             if previous is not None:
                 needs.append(previous)
-            for name in ("weight", "activation"):
-                bits, resident = moved[name]
-                if bits[tile]:
-                    if tile:
-                        loads[name].close(previous)
-                    room = loads[name].add(resident[tile], depth[name])
-                    number = self._operation(name, stage, index, tile, bits[tile], (*after[name], *room))
-                    last_load[name] = number
+            for name in MOVED:
+                if moved[name][tile]:
+                    room = loads[name].add(previous)
+                    number = self._operation(name, stage, index, tile, moved[name][tile], (*after[name], *room))
+                    in_use.setdefault((name, loads[name].newest), []).append(number)
                     needs.append(number)
             leaves = stores[tile] or spills[tile]
             room = written[-tiling.output_depth] if len(written) >= tiling.output_depth and leaves else ()
@@ -198,8 +219,6 @@ class _Builder:
                 needs.append(self._operation("refill", stage, index, tile, refills[tile], (*source, *room)))
             number = self._operation("tile", stage, index, tile, 0, tuple(needs), own[tile])
             self.last_tile[core] = number
-            for load in last_load.values():
-                self.ends_use[load] = number
             out: tuple[int, ...] = ()
             if stores[tile]:
                 last_store = (self._operation("store", stage, index, tile, stores[tile], (number,)),)
@@ -209,10 +228,13 @@ class _Builder:
                 out += (spilled[-1],)
             if out:
                 written.append(out)
-        for each in loads.values():
-            each.close(self.last_tile[core])
         last = self.last_tile[core]
         assert last is not None
+        for name in MOVED:
+            loads[name].close(last)
+        for (operand, group), numbers in in_use.items():
+            ended = loads[operand].last_tile[group]
+            self.ends_use |= dict.fromkeys(numbers, last if ended is None else ended)
         self.stored_by.append(last_store or (last,))
         self.computed_by.append((last,))
 

@@ -133,6 +133,32 @@ def save_report(report: RunReport, folder: str | Path, outputs: OutputsWriter | 
         draft.unlink(missing_ok=True)
 
 
+def check_file_path(path: str | Path) -> Path:
+    """Return the path of a file to be written. Raises ReportError where it cannot be one: before a run, not after."""
+    target = Path(path)
+    if not target.name:
+        raise ReportError(f"{str(path)!r} is not a file name")
+    if target.is_dir():
+        raise ReportError(f"{target} is a folder; name a file")
+    if not target.parent.is_dir():
+        raise ReportError(f"{target}: there is no folder {target.parent}")
+    return target
+
+
+def save_text(text: str, path: str | Path) -> Path:
+    """Write a file, whole or not at all. Raises ReportError where it cannot be written."""
+    target = check_file_path(path)
+    draft = _draft(target)
+    try:
+        _write(draft, lambda file: file.write(text.encode()))
+        draft.replace(target)
+    except OSError as error:
+        raise _unwritable(target, error) from None
+    finally:
+        draft.unlink(missing_ok=True)
+    return target
+
+
 def _draft(target: Path) -> Path:
     """Return a new name in the same folder: only there is replacing one step."""
     return target.with_name(f".{target.name}.{uuid.uuid4().hex}.tmp")

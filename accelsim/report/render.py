@@ -13,6 +13,7 @@ from rich.console import Console
 from accelsim.energy.account import COMPONENTS
 from accelsim.report.findings import OverflowPlace, RegisterReport
 from accelsim.report.page import Column, Page
+from accelsim.report.timing import TimelineSummary
 from accelsim.report.values import LayerReport, RunReport, Totals
 
 _TITLES = {
@@ -276,6 +277,8 @@ def _summary(report: RunReport, totals: Totals) -> Iterable[tuple[str, str]]:
         rate = "" if totals.tops_per_watt is None else f"; {totals.tops_per_watt:,.3g} TOPS/W"
         unit = "relative" if report.energy_unit == "relative" else "pJ"
         yield f"Per MAC: {totals.energy_per_mac_pj:,.3g} {unit}{rate}; {_energy_delay(report, totals)}.", ""
+    if report.timeline is not None:
+        yield _in_time(report.timeline), ""
     if report.area_um2:
         logic = {name: um2 for name, um2 in report.area_um2.items() if name != "buffer"}
         total = math.fsum(logic.values())
@@ -295,6 +298,23 @@ def _summary(report: RunReport, totals: Totals) -> Iterable[tuple[str, str]]:
         if accuracy.agreement is not None:
             parts.append(f"same prediction {100 * accuracy.agreement:.2f} %")
         yield f"Accuracy on {accuracy.images} images: {', '.join(parts) or 'not known (no labels)'}.", "bold"
+
+
+def _in_time(timeline: TimelineSummary) -> str:
+    """Return in words what DRAM and cores did."""
+    moved = (timeline.dram_read_bits + timeline.dram_write_bits) / 8
+    text = (
+        f"DRAM: {moved:,.0f} bytes in {timeline.transfers:,} transfers, {timeline.bytes_per_cycle:,.2f} bytes a cycle"
+    )
+    if timeline.peak_bytes_per_cycle is not None:
+        text += f" of {timeline.peak_bytes_per_cycle:,.2f}; busy {100 * timeline.dram_utilization:.1f} % of the time"
+    if timeline.saved_bits:
+        text += f"; {timeline.saved_bits / 8:,.0f} bytes saved by outputs that stay on chip"
+    if len(timeline.cores) > 1:
+        waits = ", ".join(f"{100 * (core.dram + core.dma + core.buffer + core.sync) / core.total:.0f}" for core in
+                          timeline.cores if core.total)  # fmt: skip
+        text += f". {len(timeline.cores)} cores, balance {timeline.balance:.2f}, waiting {waits} % of the time"
+    return text + "."
 
 
 def _network(report: RunReport) -> Iterable[tuple[str, str]]:
