@@ -36,6 +36,7 @@ ORDER = [
     "plots",
     "html",
     "simulation",
+    "estimation",
     "sweeps",
     "cli",
     "__main__",

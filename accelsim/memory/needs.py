@@ -19,7 +19,7 @@ from accelsim.mapping.support import block_size, check_supported, is_floating, p
 from accelsim.mapping.vector import vector_cycles
 from accelsim.memory.contract import LayerNeeds, TensorNeed, Windows
 from accelsim.operators.registry import get as get_operator
-from accelsim.operators.spec import TensorSpec
+from accelsim.operators.spec import TensorSpec, Work
 from accelsim.trace.reader import Trace
 from accelsim.trace.schema import Conv2dMeta, Layer, LinearMeta, MatmulMeta, TensorMeta, TraceMeta, VectorMeta
 from accelsim.trace.shapes import output_shape, weight_name
@@ -133,13 +133,18 @@ def _layer_needs(layer: Layer, shapes: NetworkShapes, config: HardwareConfig, le
     )
 
 
-def _vector_needs(layer: VectorMeta, shapes: NetworkShapes, config: HardwareConfig, leaves: bool) -> LayerNeeds:
+def vector_work(layer: VectorMeta, shapes: NetworkShapes) -> Work:
+    """Return what an operator asks of the vector unit. Raises AccelsimError, which names the layer."""
     operator = get_operator(layer.operator)
     attributes = operator.attributes.model_validate(layer.attributes)
     try:
-        work = operator.work([_spec(name, shapes) for name in layer.inputs], _spec(layer.output, shapes), attributes)
+        return operator.work([_spec(name, shapes) for name in layer.inputs], _spec(layer.output, shapes), attributes)
     except AccelsimError as error:
         raise type(error)(f"layer {layer.name!r}: {error}") from None
+
+
+def _vector_needs(layer: VectorMeta, shapes: NetworkShapes, config: HardwareConfig, leaves: bool) -> LayerNeeds:
+    work = vector_work(layer, shapes)
     return LayerNeeds(
         name=layer.name,
         plan=None,
