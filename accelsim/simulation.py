@@ -346,7 +346,9 @@ class _Run:
     def _around(self, index: int) -> Actions:
         """Return the traffic of a layer's tiles, and what the machine costs while the layer runs."""
         assert self.memory is not None
-        upkeep = upkeep_actions(self.config, *upkeep_cycles(self.memory.timeline.layers[index]))
+        upkeep = upkeep_actions(
+            self.config, *upkeep_cycles(self.memory.timeline.layers[index]), cores=self.config.cores.count
+        )
         return tile_traffic(self.memory.shares[index], self.config) + upkeep
 
     def _tensor(self, name: str) -> QTensor:

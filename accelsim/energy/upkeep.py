@@ -6,12 +6,13 @@ from accelsim.actions import Action, Actions
 from accelsim.config.model import HardwareConfig
 
 
-def upkeep_actions(config: HardwareConfig, total_cycles: int, busy_cycles: int) -> Actions:
+def upkeep_actions(config: HardwareConfig, total_cycles: int, busy_cycles: int, cores: int = 1) -> Actions:
     """Return the actions that follow from time alone.
 
     total_cycles : cycles that pass, stalls and idle ones included: everything leaks
     busy_cycles : those in which the array loads, fills, computes or drains: its sequencer and its clock run; in the
         others (stalls, the PPU's and the vector unit's cycles) they are gated
+    cores : over which both are sums; the DRAM is one for all of them
 
     Raises ValueError where busy_cycles is not between 0 and total_cycles.
 
@@ -27,7 +28,7 @@ def upkeep_actions(config: HardwareConfig, total_cycles: int, busy_cycles: int) 
         Action("control", "array_cycle"): busy_cycles,
         Action("control", "clock_per_pe_cycle"): busy_cycles * pes,
         Action("leakage", "leakage_per_pe_cycle", (clock_hz,)): total_cycles * pes,
-        Action("dram", "dram_standby_cycle"): total_cycles,
+        Action("dram", "dram_standby_cycle"): total_cycles // cores,
     }
     for buffer in (buffers.weight, buffers.activation, buffers.output, buffers.accumulator):
         action = Action("leakage", "sram_leakage_cycle", (buffer.size_bytes, clock_hz))

@@ -16,7 +16,7 @@ from numpy.typing import ArrayLike, NDArray
 from accelsim.errors import FormatError
 from accelsim.formats.discrete import channels_of, check_powers_of_two, one_a_channel
 from accelsim.formats.integer import MAX_OPERAND_BITS, IntegerFormat
-from accelsim.formats.spec import Blocks, CodesAreLanes, Lanes, QTensor
+from accelsim.formats.spec import Blocks, CodesAreLanes, Format, Lanes, QTensor
 from accelsim.formats.tensor import SMALLEST_SCALE, as_reals, check_scale, make_qtensor, one_axis, refuse_zero_points
 
 ScaleRule = Literal["ristretto", "cover"]
@@ -111,7 +111,7 @@ class FixedPointFormat(CodesAreLanes):
         channel = one_axis(axis, channel_axis, reals.ndim)
         if scale is not None:
             scales = check_scale(scale, reals.shape, channel, "quantize")
-            self._check_scale(scales)
+            self.check_scale(scales)
         elif self.fraction_bits is not None:
             scales = np.full(() if channel is None else reals.shape[channel], 2.0**-self.fraction_bits)
         else:
@@ -131,12 +131,19 @@ class FixedPointFormat(CodesAreLanes):
 
     def lanes(self, tensor: QTensor) -> Lanes:
         """Return the codes. Raises FormatError where the tensor's scale is not one of the format's."""
-        self._check_scale(tensor.scale)
+        self.check_scale(tensor.scale)
         return Lanes(tensor.codes.astype(np.int32), None)
 
-    def _check_scale(self, scale: NDArray[np.float64]) -> None:
-        check_powers_of_two(scale, self.name)
-        if self.fraction_bits is not None and np.any(scale != 2.0**-self.fraction_bits):
+    @property
+    def own_scale(self) -> float | None:
+        """2**-n of Qm.n; None: a scale has to be chosen."""
+        return None if self.fraction_bits is None else 2.0**-self.fraction_bits
+
+    def check_scale(self, scale: NDArray[np.float64]) -> None:
+        """Raise FormatError unless all scales are powers of two, and those of Qm.n 2**-n."""
+        if self.fraction_bits is None:
+            check_powers_of_two(scale, self.name)
+        elif np.any(scale != 2.0**-self.fraction_bits):
             found = float(scale.flat[int(np.argmax(scale != 2.0**-self.fraction_bits))])
             raise FormatError(
                 f"{self.name}: scale is {found}, but the format's is 2**-{self.fraction_bits} = "
@@ -153,3 +160,16 @@ class FixedPointFormat(CodesAreLanes):
         if rule == "cover" and float(np.ldexp(largest, -power)) > self.high:
             power += 1
         return max(float(np.ldexp(1.0, power)), SMALLEST_SCALE)
+
+
+def scale_of_output(form: Format, scale: float | None) -> float | None:
+    """Return the scale of an output in a format: the given one, or 2**-n where fixed point leaves no choice.
+
+    Raises FormatError for one that fixed point cannot have.
+    """
+    if not isinstance(form, FixedPointFormat):
+        return scale
+    if scale is None:
+        return form.own_scale
+    form.check_scale(np.asarray(scale, np.float64))
+    return scale

@@ -186,7 +186,8 @@ class GroupFormat(CodesAreLanes):
         largest = np.asarray(magnitudes.max(axis=over))
         if self.types[-1].absolute:
             return np.ones_like(largest)
-        return usable_scale(largest / self.high / math.prod(kind.reference for kind in self.types), largest)
+        steps = self.high * math.prod(kind.reference for kind in self.types)
+        return usable_scale(largest / self.high / math.prod(kind.reference for kind in self.types), largest, steps)
 
     def _choose_scales(
         self,

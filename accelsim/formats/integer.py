@@ -161,7 +161,7 @@ class IntegerFormat(CodesAreLanes):
     def _symmetric(self, reals: NDArray[np.float64], axis: int | None) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
         magnitude = np.abs(reals) if self.signed else np.maximum(reals, 0.0)
         largest = np.asarray(magnitude.max(axis=other_axes(reals.ndim, axis)))
-        scale = usable_scale(largest / self.high, largest)
+        scale = usable_scale(largest / self.high, largest, self.high)
         return scale, np.zeros(scale.shape, np.int64)
 
     def _asymmetric(
@@ -175,11 +175,26 @@ class IntegerFormat(CodesAreLanes):
             span = rmax - rmin
         # Ranges of opposite signs near the largest double overflow when subtracted, but not when divided first.
         ratio = np.where(np.isfinite(span), span / steps, rmax / steps - rmin / steps)
-        scale = usable_scale(ratio, np.maximum(rmax, -rmin))
-        zero_point = clamp_codes(np.rint(self.low - rmin / scale), self.low, self.high)
-        return scale, np.asarray(zero_point)
+        scale = usable_scale(ratio, np.maximum(rmax, -rmin), np.where(np.isfinite(span), steps, 1))
+        zero_point = np.asarray(clamp_codes(np.rint(self.low - rmin / scale), self.low, self.high))
+        with np.errstate(over="ignore"):
+            ends = np.maximum(self.high - zero_point, zero_point - self.low) * scale
+        if not np.all(np.isfinite(ends)):
+            raise FormatError(
+                f"{self.name}: values from {float(rmin.min()):g} to {float(rmax.max()):g} span too much: codes would "
+                f"mean more than the largest float64; divide the values by 2 first, or quantize symmetrically"
+            )
+        return scale, zero_point
 
 
-def usable_scale(scale: NDArray[np.float64], largest: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return `scale`, but 1 where `largest` is 0 (nothing to scale), and never less than 2**-1022."""
-    return np.asarray(np.where(largest > 0, np.maximum(scale, SMALLEST_SCALE), 1.0))
+def usable_scale(
+    scale: NDArray[np.float64], largest: NDArray[np.float64], steps: float | NDArray[np.integer]
+) -> NDArray[np.float64]:
+    """Return `scale`, but 1 where `largest` is 0 (nothing to scale), and never less than 2**-1022.
+
+    steps : what the largest code means in units of the scale. Near the largest float64 a scale that was rounded up
+        would make infinity of it; it is rounded down there
+    """
+    with np.errstate(over="ignore"):
+        lower = np.where(np.isfinite(scale * steps), scale, np.nextafter(scale, 0.0))
+    return np.asarray(np.where(largest > 0, np.maximum(lower, SMALLEST_SCALE), 1.0))

@@ -261,7 +261,7 @@ class MinifloatFormat:
         channel = one_axis(axis, channel_axis, reals.ndim)
         if scale is None:
             largest = np.asarray(np.abs(reals).max(axis=other_axes(reals.ndim, channel)))
-            scales = usable_scale(largest / self.element.largest, largest)
+            scales = usable_scale(largest / self.element.largest, largest, self.element.largest)
         else:
             scales = check_scale(scale, reals.shape, channel, "quantize")
         codes = self.element.encode(quotient(reals, along(scales, reals.ndim, channel)), rounding)

@@ -129,7 +129,7 @@ class VsqFormat(CodesAreLanes):
         exact_scales = blocked.maxima(magnitudes) / self.high
         if scale is None:
             largest = np.asarray(magnitudes.max(axis=other_axes(magnitudes.ndim, blocked.channel_axis)))
-            gamma = usable_scale(largest / self.high / self._largest_scale, largest)
+            gamma = usable_scale(largest / self.high / self._largest_scale, largest, self.high * self._largest_scale)
         else:
             gamma = blocked.coarse(scale)
         spread_gamma = blocked.per_channel(gamma)

@@ -19,6 +19,7 @@ from accelsim.importers import tflite_layers as layers
 from accelsim.importers import tflite_operators as operators
 from accelsim.importers import tflite_transpose_conv as transpose
 from accelsim.importers.graph import ModelInput, Names, NotSupported, Place, Row, Shape
+from accelsim.importers.tflite_costs import macs, weight_of_calls
 from accelsim.importers.tflite_file import FileGraph, FileOperator, FileTensor, read_graph
 from accelsim.importers.tflite_lowering import FORMATS, MICRO, PREVIOUS, REFERENCE, Call, Context, meaning
 from accelsim.operators.registry import OPERATORS, attributes_of
@@ -38,6 +39,8 @@ LOWERINGS: dict[str, Lowering] = {
 }
 """Every operator that can be imported, edges apart."""
 
+FLOATS = ("FLOAT16", "FLOAT32", "FLOAT64", "BFLOAT16")
+FLOAT_EDGES = ("QUANTIZE", "DEQUANTIZE")
 ON_THE_ARRAY = ("CONV_2D", "DEPTHWISE_CONV_2D", "TRANSPOSE_CONV", "FULLY_CONNECTED", "BATCH_MATMUL")
 
 
@@ -72,6 +75,9 @@ class TfliteModel:
         """Return the trace of a beginning of the network (accelsim.importers.graph.Model)."""
         name = Names().new(Path(self.graph.path).stem)
         text = f"imported from {Path(self.graph.path).name} (TFLite), semantics {semantics}"
+        host = [row.op for row in self.rows if row.place == "host"]
+        if host and len(rows) == len(self.rows):
+            text += f"; floats after the last codes are left to the host, at no cost here: {', '.join(host)}"
         return _Construction(self, inputs, Context(self.graph, semantics, self._batch(inputs))).run(
             TraceBuilder(name, text, semantics=semantics), rows
         )
@@ -148,9 +154,32 @@ class TfliteModel:
         if self.place(operator) in ("input", "host"):
             return []
         lowering = LOWERINGS.get(operator.op)
+        if lowering is None and operator.op not in FLOAT_EDGES:
+            raise NotSupported(f"{operator.op} cannot be imported")
+        self._refuse_floats(operator)
         if lowering is None:
             raise NotSupported(f"{operator.op} cannot be imported")
         return lowering(operator, context)
+
+    def _refuse_floats(self, operator: FileOperator) -> None:
+        """Raise NotSupported for an operator on floats that is no edge, and say which kind of model this is."""
+        tensors = [self.graph.tensors[index] for index in operator.inputs if index >= 0]
+        computed = [tensor for tensor in tensors if tensor.data is None]
+        made = [self.graph.tensors[index] for index in operator.outputs if index >= 0]
+        floats = next((tensor.dtype for tensor in (*computed, *made) if tensor.dtype in FLOATS), None)
+        if floats is None:
+            return
+        weights = next((t.dtype for t in tensors if t.data is not None and t.dtype in FORMATS and t.scale.size), None)
+        if operator.op == "DEQUANTIZE":
+            constant = not computed
+            what = f"makes {floats} of {'constants' if constant else 'codes'} in the middle of the network"
+        elif operator.op == "QUANTIZE":
+            what = f"quantizes {tensors[0].name!r}, a float that the network computes"
+        elif weights is not None and operator.op in ON_THE_ARRAY:
+            raise NotSupported(f"is hybrid: {weights} weights, {floats} activations; quantize the model fully")
+        else:
+            what = f"computes in {floats}"
+        raise NotSupported(f"{what}: floats are left to the host at the end only; quantize the model fully")
 
     def _row(self, operator: FileOperator, names: Names) -> Row:
         tensors, problem = self.graph.tensors, ""
@@ -162,7 +191,7 @@ class TfliteModel:
             problem = str(error)
         first = self._data(operator)
         output = tensors[operator.outputs[0]] if operator.outputs and operator.outputs[0] >= 0 else None
-        weight = _weight(operator, calls, self.graph)
+        weight = weight_of_calls(operator, calls, self.graph)
         stored = [each for call in calls for each in call.inputs if isinstance(each, QTensor)]
         return Row(
             name=names.new(f"{operator.index}_{operator.op.lower()}"),
@@ -174,7 +203,7 @@ class TfliteModel:
             input_format=_format(first),
             weight_format=weight.format,
             output_format=_format(output),
-            macs=0 if output is None or problem else _macs(operator, weight, first, output),
+            macs=0 if output is None or problem else macs(operator, weight, first, output),
             weights=weight.elements + sum(math.prod(each.shape) for each in stored),
             problem=problem,
         )
@@ -184,36 +213,6 @@ class TfliteModel:
         tensors = self.graph.tensors
         given = [tensors[index] for index in operator.inputs if index >= 0]
         return next((tensor for tensor in given if tensor.data is None), given[0] if given else None)
-
-
-@dataclass(frozen=True)
-class _Weight:
-    """The weight of a layer of the array as `inspect` lists it; format "-" where there is none."""
-
-    shape: Shape = ()
-    format: str = "-"
-
-    @property
-    def elements(self) -> int:
-        return 0 if self.format == "-" else math.prod(self.shape)
-
-
-def _weight(operator: FileOperator, calls: Sequence[Call], graph: FileGraph) -> _Weight:
-    weights: list[QTensor] = [call.arguments["weight"] for call in calls if "weight" in call.arguments]
-    if not weights:
-        return _Weight()
-    if operator.op == "TRANSPOSE_CONV":  # the file's, not that of the convolution which it becomes
-        return _Weight(graph.tensors[operator.inputs[transpose.WEIGHT]].shape, weights[0].format.name)
-    return _Weight(weights[0].shape, weights[0].format.name)
-
-
-def _macs(operator: FileOperator, weight: _Weight, x: FileTensor | None, output: FileTensor) -> int:
-    """Return the multiply-accumulates that an operator's definition has."""
-    if operator.op == "BATCH_MATMUL" and x is not None:
-        return math.prod(output.shape) * x.shape[-2 if operator.options["AdjX"] else -1]
-    if operator.op == "TRANSPOSE_CONV" and x is not None:
-        return math.prod(x.shape[:3]) * weight.elements
-    return math.prod(output.shape) * math.prod(weight.shape[1:]) if weight.elements else 0
 
 
 class _Construction:

@@ -149,7 +149,8 @@ def read_graph(path: str) -> FileGraph:
     try:
         graph = _graph(tflite, path, content)
     except _DAMAGE as error:
-        raise ModelError(f"{path}: is damaged: {type(error).__name__}: {error}") from None
+        kind = "" if isinstance(error, struct.error) else f"{type(error).__name__}: "
+        raise ModelError(f"{path}: is damaged: {kind}{error}") from None
     _check_order(graph)
     return graph
 

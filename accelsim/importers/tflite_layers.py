@@ -12,7 +12,6 @@ from accelsim.formats import QTensor, make_qtensor
 from accelsim.importers.graph import NotSupported
 from accelsim.importers.tflite_file import FileOperator, FileTensor
 from accelsim.importers.tflite_lowering import (
-    FORMATS,
     MICRO,
     PREVIOUS,
     Call,
@@ -156,13 +155,11 @@ def _convolution(operator: FileOperator, context: Context, weight: QTensor, grou
     return Call("conv2d", (context.index(operator, 0),), arguments, context.output(operator).index)
 
 
-def weight_of(operator: FileOperator, context: Context, position: int = 1, data: int = 0) -> FileTensor:
-    """Return a layer's weight: the input at `position`, for the activations at `data`."""
-    x, weight = context.tensor(operator, data), context.tensor(operator, position)
+def weight_of(operator: FileOperator, context: Context, position: int = 1) -> FileTensor:
+    """Return a layer's weight: the constant input at `position`."""
+    weight = context.tensor(operator, position)
     if weight.data is None:
         raise NotSupported(f"its weight {weight.name!r} is computed while the model runs")
-    if x.dtype == "FLOAT32" and weight.dtype in FORMATS:
-        raise NotSupported(f"is hybrid: {weight.dtype} weights, FLOAT32 activations; quantize the model fully")
     return weight
 
 

@@ -201,11 +201,6 @@ def resize_nearest(operator: FileOperator, context: Context) -> list[Call]:
 
 def quantize(operator: FileOperator, context: Context) -> list[Call]:
     """QUANTIZE of integers: other codes for the same numbers."""
-    x = context.tensor(operator, 0)
-    if x.dtype == "FLOAT32":
-        raise NotSupported(
-            f"quantizes {x.name!r}, a float that the network computes: floats are left to the host at the end only"
-        )
     return vector("requantize", operator, context, {"rule": "tflite"})
 
 

@@ -19,7 +19,7 @@ OUTPUT_SHAPE, WEIGHT, INPUT, BIAS = range(4)
 def transpose_conv(operator: FileOperator, context: Context) -> list[Call]:
     """TRANSPOSE_CONV: weight [out, height, width, in], the output's size from a constant."""
     x, output = context.tensor(operator, INPUT), context.output(operator)
-    weight = constant(weight_of(operator, context, WEIGHT, INPUT))
+    weight = constant(weight_of(operator, context, WEIGHT))
     declared = tuple(int(size) for size in context.integers(operator, OUTPUT_SHAPE).reshape(-1))
     if len(x.shape) != 4 or len(weight.shape) != 4 or len(declared) != 4 or x.shape[3] != weight.shape[3]:
         raise NotSupported(f"input {x.shape}, weight {weight.shape} and output {declared} do not fit together")

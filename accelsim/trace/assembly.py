@@ -11,8 +11,9 @@ from numpy.typing import ArrayLike, NDArray
 from pydantic import ValidationError
 
 from accelsim import formats
-from accelsim.errors import AccelsimError, ShapeError, TraceError, did_you_mean
+from accelsim.errors import AccelsimError, FormatError, ShapeError, TraceError, did_you_mean
 from accelsim.formats import Format, QTensor
+from accelsim.formats.fixed_point import scale_of_output
 from accelsim.formats.spec import FLOATING
 from accelsim.operators import registry as operators
 from accelsim.trace.factors import narrow_codes, plain_array, quantize_bias, real_bias
@@ -350,7 +351,10 @@ def _raw_output(where: str, finish: Finish) -> Format:
 def _requantized_output(
     where: str, output: str | Format | None, factor: float | None
 ) -> tuple[Format, NDArray[np.float64]]:
-    if output is None or factor is None:
+    form = None if output is None else _format(output)
+    if form is not None and factor is None:
+        factor = scale_of_output(form, None)
+    if form is None or factor is None:
         raise TraceError(
             f"{where}: say the output's number format and scale, e.g. output='int8', scale=0.05; "
             f"or rounding=None to let raw accumulators leave"
@@ -358,7 +362,11 @@ def _requantized_output(
     scale = plain_array(factor, f"{where}: scale").astype(np.float64)
     if scale.shape != () or not (np.isfinite(scale) and scale > 0):
         raise TraceError(f"{where}: scale={factor!r}; the output's scale is one finite number greater than 0")
-    return _format(output), scale
+    try:
+        scale_of_output(form, float(scale))
+    except FormatError as error:
+        raise TraceError(f"{where}: output: {error}") from None
+    return form, scale
 
 
 def _requantization(layer: Layer, finish: Finish, acc_scale: NDArray[np.float64], scale: NDArray[np.float64]) -> Arrays:

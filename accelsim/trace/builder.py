@@ -46,7 +46,7 @@ class TraceBuilder:
         and rounded to nearest, ties away from zero. Where an operand is a float: real numbers, divided likewise, kept
         as float32
     output : number format of the output (a name or a Format)
-    scale, zero_point : of the output, one number each; VSQ: the coarse scale
+    scale, zero_point : of the output, one number each; VSQ: the coarse scale; fixed point Qm.n has its own, 2**-n
     output_name : name of the output tensor, "<layer>.out" by default
     rounding : requantization rule (accelsim.rounding); None: raw accumulators leave, as int32 (or the wider format
         that `output` names) with the scale s_input * s_weight

@@ -8,6 +8,7 @@ from hypothesis.extra.numpy import array_shapes, arrays
 from numpy.testing import assert_array_equal
 
 from accelsim import formats
+from accelsim.errors import FormatError
 
 INTEGERS = ["int2", "int4n", "int8", "uint4", "uint8", "int16"]
 tensors = arrays(np.float64, array_shapes(min_dims=1, max_dims=4, max_side=5), elements=st.floats(-1e6, 1e6))
@@ -234,3 +235,25 @@ def test_inputs_are_never_changed():
     formats.get("vsq4").quantize(x)
     formats.get("int8").quantize(x, 0, asymmetric=True)
     assert x.tolist() == [[1.0, -2.0], [3.0, 4.0]]
+
+
+@pytest.mark.parametrize(
+    "name", ["int8", "int4", "uint8", "int16", "fp8_e4m3", "fp16", "bf16", "kmeans4", "vsq4", "dfp8"]
+)
+def test_the_largest_doubles_stay_finite(name):
+    """max / 127 rounded up, times 127, would be infinity: the scale is rounded down there."""
+    largest = float(np.finfo(np.float64).max)
+    for value in (largest, np.nextafter(largest, 0), largest * (1 - 1e-12)):
+        found = formats.get(name).quantize([[value, value / 2, value / 3] * 6]).dequantize()
+        assert np.all(np.isfinite(found))
+        assert found[0, 0] == pytest.approx(value, rel=0.01)
+        if name in ("int8", "uint8", "int16"):
+            found = formats.get(name).quantize([value, value / 3], asymmetric=True).dequantize()
+            assert np.all(np.isfinite(found))
+            assert found[0] == pytest.approx(value, rel=0.01)
+
+
+def test_a_span_beyond_float64_is_refused_where_its_codes_would_be_infinite():
+    largest = float(np.finfo(np.float64).max)
+    with pytest.raises(FormatError, match=r"int8: values from -1.79769e\+308 to 1.79769e\+308 span too much"):
+        formats.get("int8").quantize([-largest, largest], asymmetric=True)

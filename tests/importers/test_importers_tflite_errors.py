@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tflite_tools import PADDING, Maker
+from tflite_tools import PADDING, Maker, reference_tensors
 from typer.testing import CliRunner
 
 from accelsim import AccelsimError, cli, import_model, load_trace
@@ -206,6 +206,67 @@ def test_floats_between_codes_are_refused(tmp_path):
     ]
 
 
+def dynamic_range_model(path):
+    """Weights in integers, activations in floats: what a converter makes of a network without calibration data."""
+    rng, net = np.random.default_rng(1), Maker()
+    x, y = net.tensor((1, 6, 6, 2), "FLOAT32", name="image"), net.tensor((1, 6, 6, 4), "FLOAT32", name="features")
+    w = net.constant(rng.integers(-127, 128, (4, 3, 3, 2)).astype(np.int8), None, [0.01, 0.02, 0.03, 0.04])
+    b = net.constant(rng.normal(size=4).astype(np.float32))
+    conv = {"padding": PADDING.SAME, "strideH": 1, "strideW": 1}
+    net.op("CONV_2D", [x, w, b], [y], "Conv2DOptions", version=2, **conv)
+    fw, z = net.constant(rng.integers(-127, 128, (3, 144)).astype(np.int8), None, 0.01), net.tensor((1, 3), "FLOAT32")
+    net.op("FULLY_CONNECTED", [y, fw, -1], [z], "FullyConnectedOptions", version=3)
+    out = net.tensor((1, 3), "FLOAT32", name="classes")
+    net.op("SOFTMAX", [z], [out], "SoftmaxOptions", beta=1.0)
+    return net.save(path / "dynamic.tflite", [x], [out])
+
+
+def test_dynamic_range_models_are_refused_operator_by_operator(tmp_path):
+    path = dynamic_range_model(tmp_path)
+    reference_tensors(path, [[DATA[:1].astype(np.float32)]], [6])  # a sound model: LiteRT runs it
+    hybrid = "is hybrid: INT8 weights, FLOAT32 activations; quantize the model fully"
+    assert message(path, DATA.astype(np.float32)) == (
+        f"{path}: 3 problems\n"
+        f"  0_conv_2d (CONV_2D): {hybrid}\n"
+        f"  1_fully_connected (FULLY_CONNECTED): {hybrid}\n"
+        "  2_softmax (SOFTMAX): computes in FLOAT32: floats are left to the host at the end only; "
+        "quantize the model fully"
+    )
+    result = invoke("inspect", path)
+    assert result.exit_code == 0
+    assert "nothing before it can run" in result.stdout
+
+
+def test_weights_of_16_bit_floats_are_refused(tmp_path):
+    net = Maker()
+    x, w, y = net.tensor((1, 4), "FLOAT32"), net.tensor((3, 4), "FLOAT32"), net.tensor((1, 3), "FLOAT32")
+    net.op("DEQUANTIZE", [net.constant(np.ones((3, 4), np.float16))], [w], "DequantizeOptions")
+    net.op("FULLY_CONNECTED", [x, w, -1], [y], "FullyConnectedOptions")
+    text = message(net.save(tmp_path / "half.tflite", [x], [y]), np.zeros((1, 4), np.float32))
+    assert "0_dequantize (DEQUANTIZE): makes FLOAT32 of constants in the middle of the network" in text
+    assert "1_fully_connected (FULLY_CONNECTED): computes in FLOAT32" in text
+
+
+def test_floats_at_the_end_are_left_to_the_host_and_the_trace_says_so(tmp_path):
+    """Hybrid layers among them: what follows the last codes is not the accelerator's."""
+    net, inputs, (_y, _z, out) = maker()
+    a, b, c = (net.tensor((1, size), "FLOAT32", name=name) for size, name in ((3, "a"), (2, "b"), (2, "c")))
+    net.op("DEQUANTIZE", [out], [a])
+    hybrid = net.constant(np.ones((2, 3), np.int8), None, 0.1)
+    net.op("FULLY_CONNECTED", [a, hybrid, -1], [b], "FullyConnectedOptions", version=3)
+    net.op("LOG_SOFTMAX", [b], [c], "LogSoftmaxOptions")
+    path = saved(tmp_path, net, inputs, [c])
+    trace = import_model(path, DATA)
+    assert trace.outputs == ("classes",)
+    assert trace.description == (
+        "imported from net.tflite (TFLite), semantics tflite-reference; floats after the last codes are left to the "
+        "host, at no cost here: DEQUANTIZE, FULLY_CONNECTED, LOG_SOFTMAX"
+    )
+    assert "host" not in import_model(path, DATA, until="1_relu").description
+    rows = {line.split()[0]: line for line in invoke("inspect", path).stdout.splitlines() if line.strip()}
+    assert all(rows[name].split()[-1] == "host" for name in ("3_dequantize", "4_fully_connected", "5_log_softmax"))
+
+
 def test_inputs_of_a_batch_never_mix(tmp_path):
     net = Maker()
     x, y = net.tensor((1, 4), "INT8", 0.1), net.tensor((4, 1), "INT8", 0.1)
@@ -296,6 +357,57 @@ def test_import_writes_nothing_where_the_data_is_wrong(model, tmp_path, monkeypa
     assert result.exit_code == 2
     assert words in result.stderr
     assert not Path("trace.npz").exists()
+
+
+def damaged(net, _inputs, made):
+    path = Path("net.tflite")
+    path.write_bytes(path.read_bytes()[:900])
+
+
+def cyclic(net, inputs, made):
+    net.operators[0].inputs[0], net.operators[0].outputs = made[1], [made[0]]
+    net.save(Path("net.tflite"), inputs, made[-1:])
+
+
+def giant(net, inputs, made):
+    net.tensors[made[0]].shape = [1, 1 << 20, 1 << 20, 4]
+    net.save(Path("net.tflite"), inputs, made[-1:])
+
+
+def unsupported(net, inputs, made):
+    net.op("SIN", [made[2]], [net.tensor((1, 3), "INT8", 0.3, 1)])
+    net.op("LSTM", [7], [net.tensor((1, 3), "INT8", 0.3, 1)])
+    net.save(Path("net.tflite"), inputs, [8])
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (damaged, "net.tflite: is damaged: "),
+        (cyclic, "the graph has a cycle, or its operators are not in order"),
+        (giant, "declares shape (1, 1048576, 1048576, 4); sizes are 1 or more, and 2**31 elements at most"),
+        (unsupported, "net.tflite: 2 problems"),
+    ],
+)
+@pytest.mark.parametrize("command", ["import", "inspect"])
+def test_commands_end_with_2_one_message_and_nothing_written(tmp_path, monkeypatch, command, change, words):
+    monkeypatch.chdir(tmp_path)
+    net, inputs, made = maker()
+    net.save(Path("net.tflite"), inputs, made[-1:])
+    change(net, inputs, made)
+    np.savez("data.npz", image=DATA)
+    before = {path.name: path.read_bytes() for path in Path().iterdir()}
+    options = ("--inputs", "data.npz", "-o", "trace.npz") if command == "import" else ()
+    result = invoke(command, "net.tflite", *options)
+    assert {path.name: path.read_bytes() for path in Path().iterdir()} == before
+    if command == "inspect" and change is unsupported:
+        assert result.exit_code == 0, "inspect is there to show what is not supported"
+        return
+    assert result.exit_code == 2
+    assert result.stdout == ""
+    assert words in result.stderr.replace("\n", " ").replace("  ", " ")
+    assert result.stderr.lower().count("error") == 1
+    assert "Traceback" not in result.stderr
 
 
 def test_import_takes_the_array_that_is_named(model, tmp_path, monkeypatch):

@@ -111,6 +111,23 @@ def test_a_microexponent_layer_between_integers(requantizer):
     assert not any(trace.output_factors(layer)[2].any() for layer in trace.layers if layer.name in ("add", "conv2"))
 
 
+def test_sums_of_wide_integers_have_no_zero_points(mixed):
+    """An addition of int16 writes the int8 that the next layer takes, signed and symmetric: its rule has no others."""
+    rng = np.random.default_rng(2)
+    layers = [
+        FloatLayer(Linear(name="a"), rng.standard_normal((16, 16)), np.full(16, 3.0)),
+        FloatLayer(Linear(name="b"), rng.standard_normal((16, 16)), None),
+        FloatLayer(Vector(name="add", operator="add", inputs=("a", "b"))),
+        FloatLayer(Linear(name="fc", input="add"), rng.standard_normal((4, 16)), None),
+    ]
+    network = FloatNetwork("sums", rng.standard_normal((5, 16)), layers)
+    trace = requantized(network, {"a": ("int8", "int8"), "b": ("mx6", "mx6"), "fc": ("int8", "int8")})
+    assert written(trace)["add"] == "int8"
+    assert int(trace.output_factors("add")[2]) == 0
+    report = simulate(mixed, trace, verify=True)
+    assert all(layer.verified == 0 for layer in report.layers)
+
+
 def test_one_conversion_serves_all_who_want_it(requantizer):
     trace = requantizer.trace(every("mx6", conv1=("int8", "int8"), fc=("int8", "int8")))
     made = [layer for layer in trace.layers if layer.name == "add.to_mx6"]

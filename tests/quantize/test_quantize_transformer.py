@@ -251,6 +251,18 @@ def test_gelu_of_large_numbers_is_refused_with_the_way_out():
     encoder_trace(params, images(), heads=2, rules=VectorRules(gelu="lookup")).build()
 
 
+def test_a_gamma_of_zero_becomes_the_smallest_code():
+    """I-BERT divides beta by gamma; a channel that the float network ignores keeps its beta, nearly."""
+    gamma, beta = np.array([1.0, 0.0, -1e-9, 0.5]), np.array([0.1, 0.25, 0.0, -0.2])
+    layers = [
+        FloatLayer(Linear(name="fc"), np.eye(4)),
+        FloatLayer(LayerNorm(name="norm"), gamma, beta),
+    ]
+    network = FloatNetwork("dead", np.random.default_rng(2).normal(size=(5, 4)), layers)
+    trace = quantize_network(network, weights="int8", activations="int8", output="int16")
+    assert trace.tensor("norm.1").codes.tolist() == [32767, 1, -1, 16384]
+
+
 def test_layers_of_the_vector_unit_in_any_network():
     """Not only encoders: tanh after a linear layer, a scaled sum, a mean over two axes, a slice."""
     rng = np.random.default_rng(1)

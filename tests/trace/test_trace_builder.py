@@ -498,3 +498,33 @@ def test_accepted(call):
     net = TraceBuilder("accepted")
     call(net)
     assert len(net.build().layers) == 1
+
+
+def fixed_point_output(**options):
+    builder = TraceBuilder("fixed")
+    x = builder.input("x", formats.get("int8").quantize(np.ones((2, 4))))
+    builder.linear("fc", x, formats.get("int8").quantize(np.ones((3, 4))), **options)
+    trace = builder.build()
+    return trace.output_factors(trace.layers[0])
+
+
+def test_a_fixed_point_output_has_its_own_scale():
+    assert float(fixed_point_output(output="q1.7")[1]) == 2.0**-7
+    assert float(fixed_point_output(output="q1.7", scale=2.0**-7)[1]) == 2.0**-7
+    assert float(fixed_point_output(output="dfp8", scale=0.25)[1]) == 0.25
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (
+            {"output": "q1.7", "scale": 0.05},
+            r"output: q1.7: scale is 0.05, but the format's is 2\*\*-7 = 0.0078125; leave",
+        ),
+        ({"output": "dfp8", "scale": 0.05}, "output: dfp8: scale is 0.05, but has to be a power of two"),
+        ({"output": "dfp8"}, "say the output's number format and scale"),
+    ],
+)
+def test_other_scales_of_fixed_point_are_refused_at_once(options, words):
+    with pytest.raises(TraceError, match=f"layer 'fc': {words}"):
+        fixed_point_output(**options)
