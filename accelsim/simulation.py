@@ -92,6 +92,7 @@ def simulate(
     engine: Literal["auto", "fast", "stepped"] = "auto",
     *,
     watch: bool = True,
+    extremes: bool = True,
     verify: bool = False,
     progress: ProgressCallback | None = None,
     inspect: InspectCallback | None = None,
@@ -107,6 +108,8 @@ def simulate(
         "fast". All give the same numbers
     watch : watch every addition; False lets the fast engine prove overflow impossible where it can, in which case the
         report gives the bound instead of the peak
+    extremes : look for the largest sums that registers of unlimited width would have held; False lets the fast engine
+        give a bound instead, also where registers overflow, which it counts in any case: twice as fast there
     verify : also compute every layer with an independent, slow integer reference, and count differing codes
     progress, inspect, layer_done, timeline_done : callbacks, see their types
     keep_outputs : whose output codes stay in the report: "all" layers', the "last" (those that make the network's
@@ -123,7 +126,8 @@ def simulate(
     kept, remark = _kept_layers(trace, keep_outputs)
     table = configured_table(config)
     memory = _memory_of(config, trace, timeline_done)
-    run = _Run(config, trace, get_engine(engine), table, memory, watch=watch, verify=verify, inspect=inspect)
+    options = {"watch": watch, "extremes": extremes, "verify": verify}
+    run = _Run(config, trace, get_engine(engine), table, memory, **options, inspect=inspect)
     reports = []
     for index, layer in enumerate(trace.layers):
         if progress is not None:
@@ -175,11 +179,12 @@ class _Run:
         memory: NetworkTime | None,
         *,
         watch: bool,
+        extremes: bool,
         verify: bool,
         inspect: InspectCallback | None,
     ) -> None:
         self.config, self.trace, self.engine, self.table, self.memory = config, trace, engine, table, memory
-        self.watch, self.verify, self.inspect = watch, verify, inspect
+        self.watch, self.extremes, self.verify, self.inspect = watch, extremes, verify, inspect
         self.tensors: dict[str, QTensor] = {}
         self.fake: dict[str, Float32] = {}
         self.accuracy: NetworkAccuracy | None = None
@@ -199,7 +204,7 @@ class _Run:
         self.exponent_spans = max(a_span, a_widest), max(w_span, w_widest)
         if self.inspect is not None:
             self.inspect(layer.name, lowered.operands, plan)
-        computed = self.engine.run(lowered.operands, plan, watch=self.watch)
+        computed = self.engine.run(lowered.operands, plan, watch=self.watch, extremes=self.extremes)
         corrected = apply_zero_points(
             computed.acc,
             w_zero_point=lowered.zero_points.w,

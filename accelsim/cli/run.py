@@ -51,6 +51,10 @@ def run(
     watch: Annotated[
         bool, typer.Option(help="Watch every addition; --no-watch proves overflow impossible where it can (faster).")
     ] = True,
+    extremes: Annotated[
+        bool,
+        typer.Option(help="Give the largest sums; --no-extremes gives bounds, and still counts overflows (faster)."),
+    ] = True,
     inputs: Annotated[
         int | None, typer.Option(min=1, metavar="N", help="Run only the first N inputs of the batch.")
     ] = None,
@@ -118,6 +122,7 @@ def run(
                 network,
                 engine.value,
                 watch=watch,
+                extremes=extremes,
                 verify=verify,
                 progress=progress,
                 inspect=waveforms if vcd is not None else None,

@@ -36,7 +36,8 @@ class RegisterWatch:
     low, high : smallest and largest value that a register of unlimited width would have held after any addition (0
         included: registers start empty; for the accumulator the bias preload counts). Of float32 registers: what they
         did hold, as floats
-    exact : False where `low` and `high` are only proved bounds (the fast engine with ``watch=False``)
+    exact : False where `low` and `high` are only proved bounds (the fast engine with ``watch=False``, where nothing
+        overflows, or with ``extremes=False``)
     """
 
     overflows: int
@@ -94,6 +95,12 @@ class Engine(Protocol):
     @property
     def name(self) -> str: ...
 
-    def run(self, operands: GemmOperands, plan: LayerPlan, *, watch: bool = True) -> ComputeResult:
-        """Compute; with ``watch=False`` an engine may prove overflow impossible instead of watching every addition."""
+    def run(
+        self, operands: GemmOperands, plan: LayerPlan, *, watch: bool = True, extremes: bool = True
+    ) -> ComputeResult:
+        """Compute; with ``watch=False`` an engine may prove overflow impossible instead of watching every addition.
+
+        With ``extremes=False`` it may do so too, and where registers overflow it counts that, but may give bounds of
+        what registers of unlimited width would have held.
+        """
         ...

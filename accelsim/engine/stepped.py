@@ -330,8 +330,10 @@ class SteppedEngine:
 
     name = "stepped"
 
-    def run(self, operands: GemmOperands, plan: LayerPlan, *, watch: bool = True) -> ComputeResult:
-        """Compute a layer cycle by cycle; every addition is watched, whatever `watch` says.
+    def run(
+        self, operands: GemmOperands, plan: LayerPlan, *, watch: bool = True, extremes: bool = True
+    ) -> ComputeResult:
+        """Compute a layer cycle by cycle; every addition is watched, whatever `watch` and `extremes` say.
 
         Raises ShapeError where operands and plan do not fit, UnsupportedLayerError where sums could leave int64.
         """
