@@ -125,6 +125,7 @@ class _Deal:
         self.shares: list[list[Share]] = [[] for _ in layers]
         self.notes: list[str] = []
         self.merged: set[int] = set()
+        self.planned: dict[tuple[object, ...], list[LayerTiling]] = {}  # shares of equal size have equal tiles
         count, split = config.cores.count, config.cores.split
         self.limit = min(MAX_TILES, max(MIN_TILES, MAX_RUN_TILES // (len(layers) * count)))
         self.limited = any(getattr(config.buffers, name).width_bits is not None for name in OPERANDS)
@@ -158,7 +159,7 @@ class _Deal:
     def _run(self, work: list[tuple[int, int, LayerNeeds]]) -> None:
         """Run layers one after another on one core, outputs that stay on chip included."""
         made: dict[str, list[int]] = {}
-        tilings = tile_network([needs for _, _, needs in work], self.config)
+        tilings = self._tiled([needs for _, _, needs in work])
         for (core, index, needs), tiling in zip(work, tilings, strict=True):
             self._add(core, index, needs, tiling, made)
             made[needs.output.name] = [len(self.stages) - 1]
@@ -173,9 +174,15 @@ class _Deal:
             for core in range(count):
                 share = share_of(needs, self.config, split, core, count, self.images)
                 if share is not None:
-                    self._add(core, index, share, tile_layer(share, self.config), made)
+                    self._add(core, index, share, self._tiled([share], fuse=False)[0], made)
                     mine.append(len(self.stages) - 1)
             made[needs.output.name] = mine
+
+    def _tiled(self, layers: list[LayerNeeds], *, fuse: bool = True) -> list[LayerTiling]:
+        key = (fuse, *map(_signature, layers))
+        if key not in self.planned:
+            self.planned[key] = tile_network(layers, self.config) if fuse else [tile_layer(layers[0], self.config)]
+        return self.planned[key]
 
     def _pipeline(self, count: int) -> None:
         """Each core has consecutive layers of its own; pieces of the batch go from core to core."""
@@ -191,7 +198,7 @@ class _Deal:
                 work = [(i, needs) for i, needs in enumerate(mine) if owner[i] == core and needs is not None]
                 elsewhere = {t.name for i, n in enumerate(mine) if n and owner[i] != core for t in n.inputs}
                 given = [replace(n, output_leaves=n.output_leaves or n.output.name in elsewhere) for _, n in work]
-                tilings = tile_network(given, self.config)
+                tilings = self._tiled(given)
                 stays = sum(tiling.weight_bits.sum() for tiling in tilings) <= weight_bits
                 for (index, _), needs, tiling in zip(work, given, tilings, strict=True):
                     if piece and stays and (needs.weight is not None or needs.plan is None):
@@ -223,6 +230,21 @@ class _Deal:
                 array_bits=_array_bits(needs, simulated) if self.limited else {},
             )
         )
+
+
+def _signature(needs: LayerNeeds) -> tuple[object, ...]:
+    """Return all of a share that tells it from other shares of its layer."""
+    tensors = (*needs.inputs, needs.output, needs.weight)
+    return (
+        needs.name,
+        None if needs.plan is None else needs.plan.shape,
+        needs.vector_cycles,
+        needs.parameter_bits,
+        needs.windows,
+        needs.shared,
+        needs.output_leaves,
+        *(None if tensor is None else tensor.bits for tensor in tensors),
+    )
 
 
 def _own_cycles(needs: LayerNeeds) -> int:
