@@ -122,7 +122,7 @@ def _layer(
         time = memory.timeline.layers[index]
         cycles, core_cycles = time.cycles, time.core_cycles
         own += array_actions(memory.shares[index]) + tile_traffic(memory.shares[index], config)
-        own += upkeep_actions(config, *upkeep_cycles(time))
+        own += upkeep_actions(config, *upkeep_cycles(time), cores=config.cores.count)
     output, vector = tensors[layer.output], isinstance(layer, VectorMeta)
     first = layer.inputs[0] if isinstance(layer, VectorMeta) else layer.input
     second = (layer.inputs[1:2] or (None,))[0] if isinstance(layer, VectorMeta) else weight_name(layer)

@@ -142,8 +142,8 @@ class _Deal:
             self.notes.append(f"cores: {idle} of {count} have nothing to do (split: {split})")
         if self.merged:
             self.notes.append(
-                f"time: {len(self.merged)} layers have more than {self.limit:,} tiles on a core; neighbouring tiles are "
-                f"simulated as one"
+                f"time: {len(self.merged)} layers have more than {self.limit:,} tiles on a core; neighbouring tiles "
+                f"are simulated as one"
             )
 
     def _whole(self) -> None:
