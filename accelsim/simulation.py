@@ -7,7 +7,7 @@ keeps (`KEPT_OUTPUTS_BYTES`, unless the caller asks for all).
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any, Literal, get_args
@@ -31,13 +31,12 @@ from accelsim.mapping.contract import CycleCounts, GemmOperands, GemmShape, Laye
 from accelsim.mapping.direct import direct_accumulators
 from accelsim.mapping.lower import LoweredLayer, lower
 from accelsim.mapping.plan import plan_operands
-from accelsim.mapping.traffic import lookup_actions, traffic_actions
-from accelsim.mapping.vector import operand_of, vector_cycles, vector_traffic
+from accelsim.mapping.vector import operand_of, vector_cycles
 from accelsim.memory.contract import Timeline
 from accelsim.memory.costs import array_actions, upkeep_cycles
 from accelsim.memory.costs import traffic_actions as tile_traffic
 from accelsim.memory.needs import network_needs
-from accelsim.memory.network import NetworkTime, has_memory, network_time
+from accelsim.memory.network import NetworkTime, Share, has_memory, network_shares, network_time
 from accelsim.operators.registry import get as get_operator
 from accelsim.operators.spec import Blocked, TensorSpec
 from accelsim.ppu.padding import subtract_padding
@@ -69,12 +68,10 @@ KEPT_OUTPUTS_BYTES = 256 << 20
 Float32 = NDArray[np.float32]
 Bias = NDArray[np.int64] | Float32
 
-SHIFT_BITS = 6  # a requantization shift as accelerators store it: 0..63
-
 ASSUMPTIONS = (
     "cycles: stall-free array and buffers, layers one after another (docs/timing.md)",
-    "memory: each tensor of a layer crosses DRAM once; an operand is read from its buffer for every pass that uses it; "
-    "a buffer's capacity sets the price of a bit, and nothing is tiled to fit it",
+    "memory: tiles that fit the buffers, planned for little traffic (docs/memory.md); an operand is read from its "
+    "buffer for every pass that uses it; a buffer's capacity sets the price of a bit",
     "energy: modelled, counted actions times the prices of the named table (docs/energy.md)",
 )
 MEMORY_ASSUMPTIONS = (
@@ -188,7 +185,8 @@ class _Run:
         self.tensors: dict[str, QTensor] = {}
         self.fake: dict[str, Float32] = {}
         self.accuracy: NetworkAccuracy | None = None
-        self.remarks: list[str] = []
+        self.shares = network_shares(network_needs(trace, config), config) if memory is None else memory.shares
+        self.remarks = _remarks(self.shares, config)
         self.exponent_spans = (0, 0)  # the largest of any layer: what the machine is built for
         self.final_layer = next(layer.name for layer in trace.layers if layer.output == trace.outputs[-1])
         self.last_use = {name: i for i, layer in enumerate(trace.layers) for name in _reads(layer)}
@@ -221,21 +219,8 @@ class _Run:
             processed = post_process(lowered.assemble(corrected.acc), stage, config.ppu, plan.acc_bits)
         output = trace.output_tensor(layer, processed.codes, processed.block_scales)
         verified = self._verify(layer, x, weight, bias, stage, output) if self.verify else None
-        actions = corrected.actions + processed.actions
-        if self.memory is None:
-            actions += computed.actions + lookup_actions(plan)
-            actions += traffic_actions(
-                plan,
-                config,
-                activation_bits=x.size_bits,
-                weight_bits=weight.size_bits,
-                output_bits=output.size_bits,
-                parameter_bits=_parameter_bits(bias, stage, config),
-            )
-            actions += upkeep_actions(config, plan.cycles.total, plan.cycles.array)
-            self._remark_on_capacity(layer, plan)
-        else:
-            actions += array_actions(self.memory.shares[index]) + self._around(index)
+        actions = corrected.actions + processed.actions + self._around(index, plan.cycles)
+        actions += computed.actions if self.memory is None else array_actions(self.shares[index])
         cycles, core_cycles = self._time(index, computed.cycles)
         with _naming(layer):
             energy = energy_account(actions, self.table)
@@ -296,14 +281,7 @@ class _Run:
             verified = _differing(output, trace.output_tensor(layer, *again))
         work = operator.work(inputs, spec, attributes)
         cycles, core_cycles = self._time(index, CycleCounts(vector=vector_cycles(work, config)))
-        actions = work.actions
-        if self.memory is None:
-            actions += vector_traffic(
-                work, config, input_bits=[tensor.size_bits for tensor in tensors], output_bits=output.size_bits
-            )
-            actions += upkeep_actions(config, cycles.total, cycles.array)
-        else:
-            actions += self._around(index)
+        actions = work.actions + self._around(index, cycles)
         with _naming(layer):
             energy = energy_account(actions, self.table)
         expected, reference = trace.expected(layer.output), trace.reference(layer.output)
@@ -348,13 +326,13 @@ class _Run:
         time = self.memory.timeline.layers[index]
         return time.cycles, time.core_cycles
 
-    def _around(self, index: int) -> Actions:
+    def _around(self, index: int, own: CycleCounts) -> Actions:
         """Return the traffic of a layer's tiles, and what the machine costs while the layer runs."""
-        assert self.memory is not None
-        upkeep = upkeep_actions(
-            self.config, *upkeep_cycles(self.memory.timeline.layers[index]), cores=self.config.cores.count
-        )
-        return tile_traffic(self.memory.shares[index], self.config) + upkeep
+        traffic = tile_traffic(self.shares[index], self.config)
+        if self.memory is None:
+            return traffic + upkeep_actions(self.config, own.total, own.array)
+        spent = upkeep_cycles(self.memory.timeline.layers[index])
+        return traffic + upkeep_actions(self.config, *spent, cores=self.config.cores.count)
 
     def _tensor(self, name: str) -> QTensor:
         if name not in self.tensors:
@@ -399,17 +377,6 @@ class _Run:
             None if psum is None else psum.array_cycle,
             None if accumulator is None else accumulator.array_cycle,
         )
-
-    def _remark_on_capacity(self, layer: Layer, plan: LayerPlan) -> None:
-        """Say where the accumulators that are alive at once exceed their buffer."""
-        rows = {"os": plan.rows, "ws": plan.shape.m, "is": plan.shape.n}[plan.dataflow]
-        live_bytes = rows * int(plan.passes.cols.max()) * plan.acc_bits // 8
-        capacity_bytes = self.config.buffers.accumulator.size_bytes
-        if live_bytes > capacity_bytes:
-            self.remarks.append(
-                f"memory: layer {layer.name} keeps {live_bytes:,} bytes of accumulators, more than the buffer's "
-                f"{capacity_bytes:,}; a real controller would tile it"
-            )
 
     def _verify(
         self,
@@ -474,17 +441,19 @@ def _naming(layer: Step) -> Iterator[None]:
         raise type(error)(f"layer {layer.name!r}: {error}") from None
 
 
-def _parameter_bits(bias: Bias | None, stage: OutputStage, config: HardwareConfig) -> int:
-    """Return the stored bits of what a layer has besides its tensors: biases, requantization multipliers and shifts,
-    thresholds.
-    """
-    bits = 0 if bias is None else bias.size * config.accumulator.bits
-    factors = stage.scale if stage.scale is not None else stage.multiplier
-    if factors is not None:
-        bits += factors.size * (config.ppu.multiplier_bits + SHIFT_BITS)
-    if stage.thresholds is not None:
-        bits += stage.thresholds.size * config.accumulator.bits
-    return bits
+def _remarks(shares: Sequence[Sequence[Share]], config: HardwareConfig) -> list[str]:
+    """Say which layers' unfinished sums travel to DRAM and back."""
+    remedy = "; memory.passes: split would keep them on chip" if config.memory.passes == "whole" else ""
+    remarks = []
+    for of_layer in shares:
+        spilled_bits = sum(int(share.tiling.spill_bits.sum()) for share in of_layer)
+        if spilled_bits:
+            remarks.append(
+                f"memory: layer {of_layer[0].needs.name} moves {spilled_bits // 8:,} bytes of unfinished sums to DRAM "
+                "and back, which the accumulator buffer's "
+                f"{config.buffers.accumulator.size_bytes:,} cannot keep{remedy}"
+            )
+    return remarks
 
 
 def _idle_report(watch: RegisterWatch, register: Register) -> RegisterReport:

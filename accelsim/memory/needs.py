@@ -172,6 +172,7 @@ def _vector_needs(layer: VectorMeta, shapes: NetworkShapes, config: HardwareConf
         parameter_bits=0,
         output=_tensor(layer.output, shapes.meta.tensors),
         vector_cycles=vector_cycles(work, config),
+        vector_passes=work.passes,
         output_leaves=leaves,
     )
 

@@ -68,12 +68,17 @@ class NetworkTime:
 
 
 def has_memory(config: HardwareConfig) -> bool:
-    """Return whether anything of the configuration makes a difference to the arrays' own cycles, or to the traffic of
-    tensors that cross DRAM once.
+    """Return whether anything of the configuration makes a difference to the arrays' own cycles, or lets several tiles
+    and layers share what they load.
     """
     buffers = [getattr(config.buffers, name) for name in OPERANDS]
     ideal = resolve_dram(config).ideal and all(buffer.width_bits is None for buffer in buffers)
     return not (ideal and config.cores.count == 1 and config.memory == Memory() and not config.dma.setup_cycles)
+
+
+def network_shares(layers: Sequence[LayerNeeds], config: HardwareConfig) -> tuple[tuple[Share, ...], ...]:
+    """Return the tiles of layers that run one after another on one core."""
+    return tuple((Share(0, *each),) for each in zip(layers, tile_network(layers, config), strict=True))
 
 
 def network_time(

@@ -13,7 +13,10 @@ from accelsim.energy.table import MARKS, load_table
 from accelsim.energy.upkeep import upkeep_actions
 from accelsim.mapping.contract import GemmOperands
 from accelsim.mapping.plan import plan_operands
-from accelsim.mapping.traffic import traffic_actions
+from accelsim.memory.contract import LayerNeeds, TensorNeed
+from accelsim.memory.costs import traffic_actions
+from accelsim.memory.network import Share
+from accelsim.memory.tiling import tile_layer
 
 # "With a pocket calculator", counted by hand: M = 4, K = 8, N = 4 in one pass of a 4 x 4 output-stationary array.
 BY_HAND = {
@@ -98,7 +101,9 @@ def test_the_program_counts_what_was_counted_by_hand():
     plan = plan_operands(operands, config)
     causes = {cause: cycles for cause, cycles in plan.cycles.by_cause().items() if cycles}
     assert causes == {"fill": 6, "compute": 8, "drain": 4, "ppu": 4}
-    traffic = traffic_actions(plan, config, activation_bits=256, weight_bits=256, output_bits=128)
+    tensors = TensorNeed("x", 256), TensorNeed("w", 256), TensorNeed("y", 128)
+    needs = LayerNeeds("example", plan, tensors[:1], tensors[1], 0, tensors[2])
+    traffic = traffic_actions([Share(0, needs, tile_layer(needs, config))], config)
     assert plan.actions + traffic == Actions(BY_HAND)
     assert upkeep_actions(config, plan.cycles.total, plan.cycles.array) == Actions(UPKEEP)
 
