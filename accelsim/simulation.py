@@ -155,7 +155,7 @@ def simulate(
         batch=trace.tensor_meta(trace.inputs[0]).shape[0],
         accuracy=run.accuracy,
         network=next(layer.accuracy for layer in reports if layer.name == run.final_layer),
-        timeline=None if memory is None else _summary(memory),
+        timeline=None if memory is None else TimelineSummary.of(memory),
         assumptions=(
             *(ASSUMPTIONS if memory is None else MEMORY_ASSUMPTIONS + memory.notes),
             *table_notes(config),
@@ -419,21 +419,6 @@ def _memory_of(config: HardwareConfig, trace: Trace, timeline_done: TimelineCall
     if timeline_done is not None:
         timeline_done(memory.timeline)
     return memory if has_memory(config) else None
-
-
-def _summary(memory: NetworkTime) -> TimelineSummary:
-    timeline = memory.timeline
-    return TimelineSummary(
-        makespan_cycles=timeline.makespan_cycles,
-        cores=timeline.cores,
-        tiles=memory.tiles,
-        transfers=timeline.transfers,
-        dram_read_bits=timeline.dram_read_bits,
-        dram_write_bits=timeline.dram_write_bits,
-        dram_busy_cycles=timeline.dram_busy_cycles,
-        peak_bytes_per_cycle=memory.peak_bytes_per_cycle,
-        saved_bits=memory.saved_bits,
-    )
 
 
 def _kept_layers(trace: Trace, keep: KeepOutputs) -> tuple[set[str], tuple[str, ...]]:

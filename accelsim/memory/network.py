@@ -23,6 +23,8 @@ from accelsim.memory.timeline import run_timeline
 OPERANDS: tuple[Operand, ...] = ("weight", "activation", "output", "accumulator")
 MAX_TILES = 5_000
 """Tiles of a layer on a core that are simulated apart; of more, neighbours are taken together."""
+MAX_RUN_TILES, MIN_TILES = 200_000, 200
+"""The same for a whole run: networks of hundreds of layers get fewer tiles a layer, but not fewer than `MIN_TILES`."""
 MAX_PIECES = 32
 """Pieces into which layer-pipelined cores cut the batch."""
 
@@ -130,6 +132,7 @@ class _Deal:
         self.merged: set[int] = set()
         self.planned: dict[tuple[object, ...], list[LayerTiling]] = {}  # shares of equal size have equal tiles
         count, split = config.cores.count, config.cores.split
+        self.limit = min(MAX_TILES, max(MIN_TILES, MAX_RUN_TILES // (len(layers) * count)))
         self.limited = any(getattr(config.buffers, name).width_bits is not None for name in OPERANDS)
         if count == 1:
             self._whole()
@@ -144,8 +147,8 @@ class _Deal:
             self.notes.append(f"cores: {idle} of {count} have nothing to do (split: {split})")
         if self.merged:
             self.notes.append(
-                f"time: {len(self.merged)} layers have more than {MAX_TILES:,} tiles on a core; neighbouring tiles are "
-                f"simulated as one"
+                f"time: {len(self.merged)} layers have more than {self.limit:,} tiles on a core; neighbouring tiles "
+                f"are simulated as one"
             )
 
     def _whole(self) -> None:
@@ -212,7 +215,7 @@ class _Deal:
         self, core: int, index: int, needs: LayerNeeds, tiling: LayerTiling, made: Mapping[str, list[int]]
     ) -> None:
         self.shares[index].append(Share(core, needs, tiling))
-        simulated = coarse(tiling, MAX_TILES)
+        simulated = coarse(tiling, self.limit)
         if simulated is not tiling:
             self.merged.add(index)
         streamed = needs.inputs if needs.plan is None else needs.inputs[:1]
