@@ -111,7 +111,7 @@ def simulate(
         give a bound instead, also where registers overflow, which it counts in any case: twice as fast there
     verify : also compute every layer with an independent, slow integer reference, and count differing codes
     activity : also measure what the data do: zero operands, toggles of registers (``layer.activity``), and what the
-        work costs then (``layer.data_aware_energy_pj``, beside ``layer.energy_pj``); takes several times as long
+        work costs then (``layer.data_aware_energy_pj``, beside ``layer.energy_pj``); takes about a third longer
     progress, inspect, layer_done, timeline_done : callbacks, see their types
     keep_outputs : whose output codes stay in the report: "all" layers', the "last" (those that make the network's
         outputs), "none"; "auto": all up to 256 MiB together, beyond that the last ones, and the report's assumptions
