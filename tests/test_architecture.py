@@ -37,6 +37,7 @@ ORDER = [
     "html",
     "simulation",
     "estimation",
+    "search",
     "sweeps",
     "cli",
     "__main__",
@@ -48,6 +49,7 @@ HEAVY = {
     "scipy",
     "pandas",
     "simpy",
+    "optuna",
 }  # loaded by the functions that need them
 
 
