@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from accelsim.config.model import HardwareConfig
@@ -155,6 +156,44 @@ class Search:
             self._found("found", choice.widths, choice)
             for choice in self.problem.front(cost, points)  # type: ignore[arg-type]
         ]
+
+    def blackbox(
+        self, trials: int, cost: str, limits: Mapping[str, Limit], storage: str | Path | None = None, *, seed: int = 0
+    ) -> list[Found]:
+        """Return the front of accuracy and a cost by runs of the whole network (accelsim.search.blackbox), which begins
+        with the integer program's front. Accuracy is that of the calibration inputs in the search, and of the others in
+        what is returned.
+
+        Raises SearchError as it does, and where no trial is within the limits.
+        """
+        from accelsim.search.blackbox import search_blackbox
+
+        first = Requantizer(self._first, ranges=self._ranges, references=False)
+        start = [choice.widths for choice in self.problem.front(cost, 8)]  # type: ignore[arg-type]
+        frame = search_blackbox(
+            first,
+            self.config,
+            trials=trials,
+            costs=[cost],
+            limits=self._absolute(limits),
+            weight_bits=self.weight_bits,
+            activation_bits=self.activation_bits,
+            ties=self._ties,
+            fixed=self._fixed,
+            start=start,
+            storage=storage,
+            seed=seed,
+            progress=self._progress,
+        )
+        best = frame[frame["on_front"]].sort_values("energy_pj")
+        if best.empty:
+            raise SearchError(f"none of {len(frame)} trials is within the limits; try more, or wider limits")
+        names = [layer.name for layer in self.network.array_layers]
+        found = []
+        for _, row in best.iterrows():
+            widths = {name: Widths(*map(int, row[name].split("/"))) for name in names}
+            found.append(self._found("found", widths, None))
+        return found
 
     def uniform(self, weight_bits: int, activation_bits: int | None = None) -> Found:
         """Return the network with one width everywhere, verified."""

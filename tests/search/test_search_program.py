@@ -117,9 +117,8 @@ SHARED = ((4, 6), (9, 11), (14, 16))  # its downsampling layers share the main s
 def test_the_published_resnet18(cost, share):
     """Against all 2^16 choices of 4 or 8 bits, with the limits that the paper sets between the two extremes."""
     losses = np.stack([np.multiply(TRACE, DELTA4), np.multiply(TRACE, DELTA8)], axis=1)
-    narrow, wide = (
-        (np.array(PARAMETERS) * 0.5, np.array(PARAMETERS)) if cost == "size" else (np.array(LATENCY4), np.array(LATENCY8))
-    )  # fmt: skip
+    published = {"size": (np.multiply(PARAMETERS, 0.5), PARAMETERS), "latency": (LATENCY4, LATENCY8)}
+    narrow, wide = (np.array(column) for column in published[cost])
     costs = np.stack([narrow, wide], axis=1)
     limit = narrow.sum() + share * (wide.sum() - narrow.sum())
     choices = (np.arange(2**19)[:, None] >> np.arange(19)) & 1
