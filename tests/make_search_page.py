@@ -19,7 +19,7 @@ from tests import search_example as example  # noqa: E402
 from tests.shared_data import shared  # noqa: E402
 
 PAGE, PICTURE = PROJECT / "docs" / "search.md", PROJECT / "docs" / "images" / "search_front.png"
-POINTS = 9
+POINTS = 7
 
 
 def measure(network):
@@ -124,6 +124,7 @@ def draw(fronts, uniforms):
         for x, y, bits in points:
             ax.annotate(f"{bits} bits", (x, y), textcoords="offset points", xytext=(5, -11), fontsize=8)
         ax.set(xlabel="energy per inference [µJ]", title=f"{name}: {example.machine(name).name}")
+        ax.set_ylim(30, 95)
         ax.grid(alpha=0.3)
         ax.legend(loc="lower right")
     axes[0].set_ylabel("accuracy, 400 held-out inputs [%]")
