@@ -38,6 +38,7 @@ ORDER = [
     "html",
     "simulation",
     "estimation",
+    "search",
     "sweeps",
     "cli",
     "__main__",
@@ -50,6 +51,7 @@ HEAVY = {
     "scipy",
     "pandas",
     "simpy",
+    "optuna",
 }  # loaded by the functions that need them
 
 

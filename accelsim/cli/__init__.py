@@ -22,6 +22,8 @@ from accelsim.cli import energy  # noqa: F401
 from accelsim.cli import plot  # noqa: F401
 from accelsim.cli import estimate  # noqa: F401
 from accelsim.cli import sweep  # noqa: F401
+from accelsim.cli import costs  # noqa: F401
+from accelsim.cli import search  # noqa: F401
 
 # isort: on
 from accelsim.cli.app import app

@@ -1,0 +1,164 @@
+"""A search by costs and sensitivities that add up: fed with tables, solved exactly, in milliseconds."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from accelsim.errors import SearchError, did_you_mean
+from accelsim.search.candidate import Widths
+from accelsim.search.costs import Cost, CostTable
+from accelsim.search.pareto import front as pareto_front
+from accelsim.search.program import Program, Tie, smallest, solve
+from accelsim.search.sensitivity import Sensitivities
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+ADDITIVE: tuple[Cost, ...] = ("latency", "energy", "size", "bops")
+UNITS = {"latency": "µs", "energy": "pJ", "size": "bytes", "bops": "BOPs"}
+Limit = float | str
+"""In the cost's unit; or relative to the network with the widest widths everywhere: "70%"."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Choice:
+    """Widths for every layer, as the tables see them.
+
+    loss : sum of the layers' sensitivities
+    costs : latency µs, energy pJ, size bytes, bops: sums over the layers of the table
+    """
+
+    widths: Mapping[str, Widths]
+    loss: float
+    costs: Mapping[str, float]
+
+    def row(self) -> dict[str, Any]:
+        """Return one flat row: loss, costs, then ``<layer>`` as weight/activation bits."""
+        return {"loss": self.loss, **self.costs, **{name: str(widths) for name, widths in self.widths.items()}}
+
+
+class Problem:
+    """What a search chooses among.
+
+    table : what widths cost (accelsim.search.costs)
+    sensitivities : what they do to the network (accelsim.search.sensitivity)
+    ties : layers that share widths (accelsim.search.ties)
+    fixed : layers whose widths are given, e.g. {"conv1": (8, 8)}
+
+    Raises SearchError where the table lacks a width, or sensitivities a layer.
+    """
+
+    def __init__(
+        self,
+        table: CostTable,
+        sensitivities: Sensitivities,
+        *,
+        ties: Iterable[Tie] = (),
+        fixed: Mapping[str, tuple[int, int]] | None = None,
+    ) -> None:
+        self.table = table
+        losses = sensitivities.array(table.layers, table.weight_bits, table.activation_bits)
+        self._program = Program(
+            losses=losses,
+            costs={cost: table.array(cost) for cost in ADDITIVE},
+            constant={cost: float(sum(cell.value(cost) for cell in table.fixed)) for cost in ADDITIVE},
+            ties=tuple(ties),
+            allowed=self._allowed(fixed or {}),
+        )
+
+    @property
+    def widest(self) -> Choice:
+        """The greatest widths everywhere, which relative limits refer to."""
+        last = [len(self.table.weight_bits) - 1, len(self.table.activation_bits) - 1]
+        return self._choice(np.array([last] * len(self.table.layers)))
+
+    def smallest(self, cost: Cost) -> Choice:
+        """Return the widths that cost least. Raises SearchError for a cost that does not add up."""
+        return self._choice(smallest(self._program, _additive(cost)))
+
+    def solve(self, limits: Mapping[str, Limit]) -> Choice:
+        """Return the widths of least loss within all limits, exactly.
+
+        limits : by cost ("latency" in µs, "energy" in pJ, "size" in bytes, "bops"), the most that the network may
+            take: a number, or a text like "70%": of what the widest widths take
+
+        Raises SearchError where that cannot be reached, and says what can.
+        """
+        if not limits:
+            raise SearchError(f"no limit: without one, the widest widths are best; limit {' or '.join(ADDITIVE)}")
+        return self._choice(solve(self._program, {_additive(name): self.limit(name, limits[name]) for name in limits}))
+
+    def front(self, cost: Cost, points: int = 20) -> list[Choice]:
+        """Return choices from the cheapest to the widest, none worse in both loss and cost than another: the program
+        is solved for so many limits between the two, evenly spaced.
+        """
+        if points < 2:
+            raise SearchError(f"points={points}: a front has 2 or more")
+        low, high = self.smallest(cost).costs[cost], self.widest.costs[cost]
+        found = [self.solve({cost: limit}) for limit in np.linspace(low, high, points)]
+        kept = pareto_front([[choice.loss, choice.costs[cost]] for choice in found])
+        return [choice for choice, keep in zip(found, kept, strict=True) if keep]
+
+    def front_frame(self, cost: Cost, points: int = 20) -> pd.DataFrame:
+        """Return :meth:`front` as a data frame, a row a choice."""
+        import pandas as pd
+
+        return pd.DataFrame([choice.row() for choice in self.front(cost, points)])
+
+    def limit(self, cost: str, limit: Limit) -> float:
+        """Return a limit as a number in the cost's unit. Raises SearchError for what is neither number nor share."""
+        if isinstance(limit, str):
+            share = re.fullmatch(r"\s*(\d+(?:\.\d*)?)\s*%\s*", limit)
+            if share:
+                return float(share[1]) / 100 * self.widest.costs[_additive(cost)]
+            try:
+                limit = float(limit)
+            except ValueError:
+                limit = float("nan")
+        if not 0 <= limit < float("inf"):
+            raise SearchError(f"{cost}: limit is no number; give {UNITS[_additive(cost)]}, or a share such as 70%")
+        return float(limit)
+
+    def _choice(self, pick: NDArray[np.int64]) -> Choice:
+        table = self.table
+        widths = {
+            name: Widths(table.weight_bits[w], table.activation_bits[a])
+            for name, (w, a) in zip(table.layers, pick.tolist(), strict=True)
+        }
+        return Choice(
+            widths=widths,
+            loss=self._program.loss(pick),
+            costs={cost: self._program.total(cost, pick) for cost in ADDITIVE},
+        )
+
+    def _allowed(self, fixed: Mapping[str, tuple[int, int]]) -> NDArray[np.bool_]:
+        table = self.table
+        allowed = np.ones((len(table.layers), len(table.weight_bits), len(table.activation_bits)), bool)
+        for name, (w, a) in fixed.items():
+            if name not in table.layers:
+                raise SearchError(f"fixed: {name!r} is no layer with widths{did_you_mean(name, table.layers)}")
+            if w not in table.weight_bits or a not in table.activation_bits:
+                raise SearchError(f"fixed: {name} has {w}/{a} bits, which the table of costs lacks")
+            place = table.layers.index(name)
+            allowed[place] = False
+            allowed[place, table.weight_bits.index(w), table.activation_bits.index(a)] = True
+        return allowed
+
+
+def _additive(cost: str) -> Cost:
+    if cost not in ADDITIVE:
+        why = " (the product of two sums is no sum: limit both)" if cost == "edp" else ""
+        raise SearchError(f"{cost!r} is no cost that adds up over layers{why}; use {', '.join(ADDITIVE)}")
+    return cost
+
+
+def names_of(widths: Mapping[str, Sequence[int]]) -> str:
+    """Return widths as `--formats` takes them: ``conv1:int8, conv2:int4/int6``."""
+    words = {name: f"int{w}" if w == a else f"int{w}/int{a}" for name, (w, a) in widths.items()}
+    return ", ".join(f"{name}:{form}" for name, form in words.items())
