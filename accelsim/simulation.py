@@ -19,6 +19,7 @@ from accelsim.actions import Actions
 from accelsim.config.model import HardwareConfig, Register
 from accelsim.energy.account import energy_account
 from accelsim.energy.area import area_report
+from accelsim.energy.data_aware import data_aware_account
 from accelsim.energy.scaling import configured_table, table_notes
 from accelsim.energy.table import EnergyTable
 from accelsim.energy.upkeep import upkeep_actions
@@ -90,6 +91,7 @@ def simulate(
     watch: bool = True,
     extremes: bool = True,
     verify: bool = False,
+    activity: bool = False,
     progress: ProgressCallback | bool | None = None,
     inspect: InspectCallback | None = None,
     keep_outputs: KeepOutputs = "auto",
@@ -107,6 +109,8 @@ def simulate(
     extremes : look for the largest sums that registers of unlimited width would have held; False lets the fast engine
         give a bound instead, also where registers overflow, which it counts in any case: twice as fast there
     verify : also compute every layer with an independent, slow integer reference, and count differing codes
+    activity : also measure what the data do: zero operands, toggles of registers (``layer.activity``), and what the
+        work costs then (``layer.data_aware_energy_pj``, beside ``layer.energy_pj``); takes several times as long
     progress : True: a bar with the layer that runs now, on a terminal or in a notebook; elsewhere a line every ten
         seconds, on stderr. Or a callback, see its type
     inspect, layer_done, timeline_done : callbacks, see their types
@@ -131,7 +135,7 @@ def simulate(
     kept, remark = _kept_layers(trace, keep_outputs)
     table = configured_table(config)
     memory = _memory_of(config, trace, timeline_done)
-    options = {"watch": watch, "extremes": extremes, "verify": verify}
+    options = {"watch": watch, "extremes": extremes, "verify": verify, "activity": activity}
     run = _Run(config, trace, get_engine(engine), table, memory, **options, inspect=inspect)
     reports = []
     with layer_progress(progress) as tell:
@@ -159,10 +163,11 @@ def simulate(
         batch=trace.tensor_meta(trace.inputs[0]).shape[0],
         accuracy=run.accuracy,
         network=next(layer.accuracy for layer in reports if layer.name == run.final_layer),
-        timeline=None if memory is None else _summary(memory),
+        timeline=None if memory is None else TimelineSummary.of(memory),
         assumptions=(
             *(ASSUMPTIONS if memory is None else MEMORY_ASSUMPTIONS + memory.notes),
             *table_notes(config),
+            *_unmeasured(run.unmeasured),
             *area.notes,
             *run.remarks,
             *remark,
@@ -186,14 +191,17 @@ class _Run:
         watch: bool,
         extremes: bool,
         verify: bool,
+        activity: bool,
         inspect: InspectCallback | None,
     ) -> None:
         self.config, self.trace, self.engine, self.table, self.memory = config, trace, engine, table, memory
-        self.watch, self.extremes, self.verify, self.inspect = watch, extremes, verify, inspect
+        self.watch, self.extremes, self.verify, self.activity = watch, extremes, verify, activity
+        self.inspect = inspect
         self.tensors: dict[str, QTensor] = {}
         self.fake: dict[str, Float32] = {}
         self.accuracy: NetworkAccuracy | None = None
         self.shares = network_shares(network_needs(trace, config), config) if memory is None else memory.shares
+        self.unmeasured: list[str] = []  # layers whose psum toggles no engine counted
         self.remarks = _remarks(self.shares, config)
         self.exponent_spans = (0, 0)  # the largest of any layer: what the machine is built for
         self.final_layer = next(layer.name for layer in trace.layers if layer.output == trace.outputs[-1])
@@ -210,7 +218,9 @@ class _Run:
         self.exponent_spans = max(a_span, a_widest), max(w_span, w_widest)
         if self.inspect is not None:
             self.inspect(layer.name, lowered.operands, plan)
-        computed = self.engine.run(lowered.operands, plan, watch=self.watch, extremes=self.extremes)
+        computed = self.engine.run(
+            lowered.operands, plan, watch=self.watch, extremes=self.extremes, activity=self.activity
+        )
         corrected = apply_zero_points(
             computed.acc,
             w_zero_point=lowered.zero_points.w,
@@ -232,6 +242,11 @@ class _Run:
         cycles, core_cycles = self._time(index, computed.cycles)
         with _naming(layer):
             energy = energy_account(actions, self.table)
+            by_data = None
+            if computed.activity is not None:
+                by_data = data_aware_account(actions, computed.activity, plan, self.table)
+        if computed.activity is not None and computed.activity.psum_toggles is None:
+            self.unmeasured.append(layer.name)
         psum_cycle, accumulator_cycle = self._earliest_cycles(computed, lowered.operands, plan)
         expected, reference = trace.expected(layer.output), trace.reference(layer.output)
         fake = self._fake(layer, x, weight, bias, output)
@@ -250,6 +265,8 @@ class _Run:
             clock_mhz=config.clock_mhz,
             actions=actions,
             energy=energy,
+            activity=computed.activity,
+            data_aware_energy=by_data,
             overflow=OverflowReport(
                 psum=_register_report(layer, lowered, computed.psum, config.array.psum, psum_cycle),
                 accumulator=_register_report(
@@ -412,21 +429,6 @@ def _memory_of(config: HardwareConfig, trace: Trace, timeline_done: TimelineCall
     return memory if has_memory(config) else None
 
 
-def _summary(memory: NetworkTime) -> TimelineSummary:
-    timeline = memory.timeline
-    return TimelineSummary(
-        makespan_cycles=timeline.makespan_cycles,
-        cores=timeline.cores,
-        tiles=memory.tiles,
-        transfers=timeline.transfers,
-        dram_read_bits=timeline.dram_read_bits,
-        dram_write_bits=timeline.dram_write_bits,
-        dram_busy_cycles=timeline.dram_busy_cycles,
-        peak_bytes_per_cycle=memory.peak_bytes_per_cycle,
-        saved_bits=memory.saved_bits,
-    )
-
-
 def _kept_layers(trace: Trace, keep: KeepOutputs) -> tuple[set[str], tuple[str, ...]]:
     """Return the layers whose output codes the report keeps, and a remark where it keeps fewer than one may expect."""
     everything = {layer.name for layer in trace.layers}
@@ -442,6 +444,16 @@ def _kept_layers(trace: Trace, keep: KeepOutputs) -> tuple[set[str], tuple[str, 
         f'keeps those of the network\'s outputs (keep_outputs="all" keeps all, --out writes all)'
     )
     return last, (remark,)
+
+
+def _unmeasured(layers: list[str]) -> tuple[str, ...]:
+    """Return what a data-aware report says of psums that no engine measured."""
+    if not layers:
+        return ()
+    return (
+        f"energy: psum toggles of {', '.join(layers)} are not measured (the stepped engine does); by data, every other "
+        f"bit of these psums is taken to change",
+    )
 
 
 def _check_arguments(config: object, trace: object, keep_outputs: object) -> None:

@@ -38,6 +38,7 @@ ORDER = [
     "plots",
     "html",
     "simulation",
+    "estimation",
     "sweeps",
     "cli",
     "__main__",

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
 
+from accelsim.report.estimates import EstimateReport
 from accelsim.report.units import UNITS_US, amount, count_or_dash, decibel, energy_units, unit_for
 from accelsim.report.values import LayerReport, RunReport
 
@@ -89,6 +90,45 @@ def run_html(report: RunReport) -> str:
         "",
     ]
     return Fragment(f"{report.config_name}: {report.trace_name}", _sentences(report), titles, rows, sums).html()
+
+
+def estimate_html(report: EstimateReport) -> str:
+    """Return an estimate as HTML for a notebook: what was estimated, time, energy, traffic, and a row a layer."""
+    time_name, time = unit_for([report.latency_us], UNITS_US)
+    energy_name, energy = unit_for([report.total_energy_pj], energy_units(report.energy_unit))
+    titles = ["layer", "operator", "input · weight → output", "MACs", "cycles", "util. %", time_name, energy_name]
+    titles.append("DRAM kB")
+    rows = [
+        [
+            layer.name,
+            layer.op,
+            f"{layer.input_format} · {layer.weight_format} → {layer.output_format}",
+            f"{layer.macs:,}",
+            f"{layer.total_cycles:,}",
+            f"{100 * layer.utilization:.1f}",
+            amount(layer.latency_us / time),
+            amount(layer.total_energy_pj / energy),
+            amount((layer.dram_read_bits + layer.dram_write_bits) / 8000),
+        ]
+        for layer in report.layers
+    ]
+    sums = [
+        "total",
+        "",
+        "",
+        f"{report.macs:,}",
+        f"{report.total_cycles:,}",
+        f"{100 * report.utilization:.1f}",
+        amount(report.latency_us / time),
+        amount(report.total_energy_pj / energy),
+        amount(report.dram_bits / 8000),
+    ]
+    sentence = (
+        f"Estimated from shapes, batch of {report.batch}: {report.latency_us / time:,.2f} {time_name} at "
+        f"{report.clock_mhz:g} MHz, {report.total_energy_pj / energy:,.2f} {energy_name} "
+        f"(modelled, {report.energy_table})."
+    )
+    return Fragment(f"{report.config_name}: {report.network_name}", [sentence], titles, rows, sums).html()
 
 
 def _overflows(layer: LayerReport) -> int:

@@ -108,6 +108,17 @@ def test_the_program_counts_what_was_counted_by_hand():
     assert upkeep_actions(config, plan.cycles.total, plan.cycles.array) == Actions(UPKEEP)
 
 
+def test_the_data_aware_example_adds_up(page):
+    found = {row[0]: row for row in rows(page, "What the data do") if len(row) in (3, 4)}
+    energies = {name: float(row[-1]) for name, row in found.items() if re.fullmatch(r"[0-9.]+", row[-1])}
+    parts = [energies[name] for name in ("products", "additions", "clocked bits", "changed bits")]
+    assert sum(parts) == pytest.approx(energies["by data"])
+    assert energies["products"] == pytest.approx(2 * 0.2 * 0.802)
+    assert energies["clocked bits"] == pytest.approx(192 * 0.0015)
+    assert energies["changed bits"] == pytest.approx(24 * 0.003)
+    assert energies["by operation"] == pytest.approx(4 * 0.3 + 192 * 0.003)
+
+
 def test_the_page_lists_every_entry_with_its_mark(page):
     table = load_table("horowitz45")
     listed = {}

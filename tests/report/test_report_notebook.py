@@ -8,6 +8,8 @@ from html.parser import HTMLParser
 import pytest
 from report_example import make_report
 
+import accelsim
+from accelsim.report.estimate_page import print_estimate
 from accelsim.report.notebook import MAX_ROWS
 
 
@@ -102,3 +104,30 @@ def test_what_was_not_measured_is_a_dash():
     bare = replace(report.layers[0], mismatches=None, accuracy=None)
     row = read(replace(report, layers=(bare,), accuracy=None)._repr_html_()).rows[1]
     assert row[-2:] == ["-", "-"]
+
+
+@pytest.mark.parametrize("unit", ["pJ", "relative"])
+def test_an_estimate_has_the_same_table_with_its_traffic(project_root, unit):
+    config = accelsim.load_config(project_root / "configs" / "int8_ws.yaml")
+    found = accelsim.estimate(config, accelsim.load_trace(project_root / "traces" / "digits_cnn_int8.npz").head(2))
+    found = replace(found, energy_unit=unit, network_name="<b>digits")
+    shown = found._repr_html_()
+    titles, *rows, totals = read(shown).rows
+    by_title = [dict(zip(titles, row, strict=True)) for row in (*rows, totals)]
+    assert [row["layer"] for row in by_title] == [*(layer.name for layer in found.layers), "total"]
+    assert [row["cycles"] for row in by_title[:-1]] == [f"{layer.total_cycles:,}" for layer in found.layers]
+    assert by_title[-1]["DRAM kB"] == f"{found.dram_bits / 8000:,.2f}"
+    assert "&lt;b&gt;digits" in shown
+    assert (unit == "relative") == ("relative" in shown)
+    assert (unit == "relative") != bool({"pJ", "nJ", "µJ"} & set(titles))
+
+
+def test_relative_estimates_are_not_called_joules_on_a_terminal_either(project_root, capsys):
+    config = accelsim.load_config(project_root / "configs" / "int8_ws.yaml")
+    config = config.model_copy(update={"energy": config.energy.model_copy(update={"table": "eyeriss65"})})
+    found = accelsim.estimate(config, accelsim.load_trace(project_root / "traces" / "digits_cnn_int8.npz").head(1))
+    assert found.energy_unit == "relative"
+    print_estimate(found)
+    text = capsys.readouterr().out
+    assert "relative" in text
+    assert "mJ" not in text
