@@ -110,7 +110,7 @@ def simulate(
         give a bound instead, also where registers overflow, which it counts in any case: twice as fast there
     verify : also compute every layer with an independent, slow integer reference, and count differing codes
     activity : also measure what the data do: zero operands, toggles of registers (``layer.activity``), and what the
-        work costs then (``layer.data_aware_energy_pj``, beside ``layer.energy_pj``); takes several times as long
+        work costs then (``layer.data_aware_energy_pj``, beside ``layer.energy_pj``); takes about a third longer
     progress : True: a bar with the layer that runs now, on a terminal or in a notebook; elsewhere a line every ten
         seconds, on stderr. Or a callback, see its type
     inspect, layer_done, timeline_done : callbacks, see their types
