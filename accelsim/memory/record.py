@@ -37,7 +37,8 @@ def _slices(schedule: Schedule, spells: tuple[tuple[Spell, ...], ...], names: tu
         return names[program.stage_list[program.stages[number]].layer]
 
     for core, mine in enumerate(spells):
-        following = ""  # while a core waits, it waits for its next tile
+        # While a core waits, it waits for its next tile; in the end for what its last one has made.
+        following = next((layer_of(spell.tile) for spell in reversed(mine) if spell.tile is not None), "")
         waits: list[Slice] = []
         for spell in reversed(mine):
             if spell.tile is not None:

@@ -23,7 +23,8 @@ class RoofPoint:
     """One layer under the roof. A multiplication and an addition are two operations.
 
     intensity : operations for each byte of DRAM traffic; infinite where a layer has none (all of it stays on chip)
-    attained, peak : operations a second, the peak being that of the array in the layer's formats
+    attained, peak : operations a second of all cores together, the peak being that of the arrays in the layer's
+        formats
     roof : what the layer could attain at most, the lower of peak and intensity * bandwidth
     bound : "compute" or "memory", whichever is the lower
     """
@@ -39,14 +40,15 @@ class RoofPoint:
 def roof_points(report: RunReport) -> list[RoofPoint]:
     """Return a point for every layer that multiplies on the array."""
     bandwidth = bandwidth_bytes_per_s(report)
+    cores = 1 if report.timeline is None else len(report.timeline.cores)
     points = []
     for layer in report.layers:
         if layer.macs and layer.total_cycles:
             traffic = dram_bytes(layer)
             intensity = 2 * layer.macs / traffic if traffic else math.inf
-            peak = 2 * layer.peak_macs_per_cycle * report.clock_mhz * 1e6
+            peak = 2 * layer.peak_macs_per_cycle * cores * report.clock_mhz * 1e6
             slope = math.inf if math.isinf(intensity) else intensity * bandwidth
-            attained = 2 * layer.macs / (layer.latency_us * 1e-6)
+            attained = 2 * layer.macs * cores / layer.core_cycles * report.clock_mhz * 1e6
             points.append(
                 RoofPoint(
                     layer.name, intensity, attained, peak, min(peak, slope), "memory" if slope < peak else "compute"
@@ -57,7 +59,8 @@ def roof_points(report: RunReport) -> list[RoofPoint]:
 
 def dram_bytes(layer: LayerReport) -> float:
     """Return the bytes that a layer moves between DRAM and chip, both ways."""
-    return sum(count for action, count in layer.actions.items() if action.component == "dram") / 8
+    moves = ("dram_read", "dram_write")  # not the cycles in which it only stands by
+    return sum(count for action, count in layer.actions.items() if action.operation.startswith(moves)) / 8
 
 
 def bandwidth_bytes_per_s(report: RunReport) -> float:

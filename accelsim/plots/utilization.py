@@ -21,7 +21,8 @@ ON_THE_ARRAY = ("conv2d", "linear", "matmul")
 
 
 def pe_utilization(report: RunReport, layer: str | None = None) -> NDArray[np.float64]:
-    """Return float64 [rows, cols]: in what part of all cycles each PE has operands of the problem in it.
+    """Return float64 [rows, cols]: in what part of all cycles each PE has operands of the problem in it; of several
+    cores the mean, each taken to have the whole array's passes.
 
     layer : its name; None: all layers, the cycles of the vector unit and all stalls included in the whole
 
@@ -34,7 +35,7 @@ def pe_utilization(report: RunReport, layer: str | None = None) -> NDArray[np.fl
     for each in chosen:
         if each.op in ON_THE_ARRAY:
             busy += _busy_cycles(each, config)
-    total = sum(each.total_cycles for each in chosen)
+    total = sum(each.core_cycles for each in chosen)
     return busy / total if total else busy
 
 
