@@ -5,7 +5,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test lint bench clean
+.PHONY: demo test lint bench notebooks clean
 
 demo: $(VENV)/.installed
 	$(BIN)/accelsim run configs/int8_ws.yaml traces/digits_cnn_int8.npz
@@ -17,6 +17,10 @@ lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+# runs the notebooks and stores what they show; NOTEBOOKS names some, else all of them
+notebooks: $(VENV)/.installed-test
+	$(BIN)/python notebooks/make_notebooks.py $(NOTEBOOKS)
 
 # CASES names some; else all of them, which takes about half an hour with SCALE-Sim's own run
 bench: $(VENV)/.installed-bench

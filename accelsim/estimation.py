@@ -70,6 +70,7 @@ def estimate(config: HardwareConfig, network: Trace | NetworkShapes) -> Estimate
         network_name=shapes.meta.name,
         clock_mhz=config.clock_mhz,
         energy_table=table.name,
+        energy_unit=table.unit,
         batch=images,
         layers=tuple(layers),
         timeline=None if memory is None else TimelineSummary.of(memory),

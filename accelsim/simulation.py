@@ -44,6 +44,7 @@ from accelsim.ppu.padding import subtract_padding
 from accelsim.ppu.pipeline import OutputStage, post_process, rule_in_force
 from accelsim.ppu.reference import post_process_reference
 from accelsim.ppu.zero_point import Corrected, apply_zero_points
+from accelsim.progress import ProgressCallback, layer_progress
 from accelsim.report.accuracy import compare, count_mismatches, fake_quant_distance, network_accuracy
 from accelsim.report.fake_quant import fake_layer, on_grid
 from accelsim.report.findings import NetworkAccuracy, OverflowPlace, OverflowReport, RegisterReport
@@ -52,8 +53,6 @@ from accelsim.report.values import LayerReport, RunReport
 from accelsim.trace.reader import Trace
 from accelsim.trace.schema import Conv2dMeta, Layer, MatmulMeta, Step, VectorMeta
 
-ProgressCallback = Callable[[int, int, str], None]
-"""Called with (layers done, layers in all, name of the layer that runs now, or an empty string at the end)."""
 InspectCallback = Callable[[str, GemmOperands, LayerPlan], None]
 """Called with (layer name, operands, plan) before a layer runs: for waveforms."""
 
@@ -93,7 +92,7 @@ def simulate(
     extremes: bool = True,
     verify: bool = False,
     activity: bool = False,
-    progress: ProgressCallback | None = None,
+    progress: ProgressCallback | bool | None = None,
     inspect: InspectCallback | None = None,
     keep_outputs: KeepOutputs = "auto",
     layer_done: LayerCallback | None = None,
@@ -112,7 +111,9 @@ def simulate(
     verify : also compute every layer with an independent, slow integer reference, and count differing codes
     activity : also measure what the data do: zero operands, toggles of registers (``layer.activity``), and what the
         work costs then (``layer.data_aware_energy_pj``, beside ``layer.energy_pj``); takes about a third longer
-    progress, inspect, layer_done, timeline_done : callbacks, see their types
+    progress : True: a bar with the layer that runs now, on a terminal or in a notebook; elsewhere a line every ten
+        seconds, on stderr. Or a callback, see its type
+    inspect, layer_done, timeline_done : callbacks, see their types
     keep_outputs : whose output codes stay in the report: "all" layers', the "last" (those that make the network's
         outputs), "none"; "auto": all up to 256 MiB together, beyond that the last ones, and the report's assumptions
         say so. Digests, counts and distances are of all codes in any case
@@ -122,6 +123,13 @@ def simulate(
 
     Raises UnsupportedLayerError (the hardware lacks what a layer needs; the message names both sides), TraceError (an
     array of the trace is damaged), EnergyTableError (an action has no price); all are AccelsimError.
+
+    >>> import accelsim
+    >>> config = accelsim.load_config("configs/int8_ws.yaml")
+    >>> trace = accelsim.load_trace("traces/digits_cnn_int8.npz").head(8)
+    >>> report = accelsim.simulate(config, trace)
+    >>> [(layer.name, layer.cycles.total, layer.mismatches) for layer in report.layers]
+    [('conv1', 178, 0), ('conv2', 2864, 0), ('fc1', 4884, 0), ('fc2', 172, 0)]
     """
     _check_arguments(config, trace, keep_outputs)
     kept, remark = _kept_layers(trace, keep_outputs)
@@ -130,15 +138,15 @@ def simulate(
     options = {"watch": watch, "extremes": extremes, "verify": verify, "activity": activity}
     run = _Run(config, trace, get_engine(engine), table, memory, **options, inspect=inspect)
     reports = []
-    for index, layer in enumerate(trace.layers):
-        if progress is not None:
-            progress(index, len(trace.layers), layer.name)
-        report = run.vector(index, layer) if isinstance(layer, VectorMeta) else run.layer(index, layer)
-        if layer_done is not None:
-            layer_done(report)
-        reports.append(report if layer.name in kept else replace(report, output_codes=None, output_block_scales=None))
-    if progress is not None:
-        progress(len(trace.layers), len(trace.layers), "")
+    with layer_progress(progress) as tell:
+        for index, layer in enumerate(trace.layers):
+            tell(index, len(trace.layers), layer.name)
+            report = run.vector(index, layer) if isinstance(layer, VectorMeta) else run.layer(index, layer)
+            if layer_done is not None:
+                layer_done(report)
+            kept_report = report if layer.name in kept else replace(report, output_codes=None, output_block_scales=None)
+            reports.append(kept_report)
+        tell(len(trace.layers), len(trace.layers), "")
     array, area = config.array, area_report(config, exponent_spans=run.exponent_spans)
     return RunReport(
         config_name=config.name,

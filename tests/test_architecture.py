@@ -18,6 +18,7 @@ PACKAGE = Path(__file__).resolve().parent.parent / "accelsim"
 ORDER = [
     "_version",
     "errors",
+    "progress",
     "_jit",
     "_lanes",
     "actions",

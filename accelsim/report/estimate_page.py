@@ -24,20 +24,21 @@ def print_estimate(report: EstimateReport, file: IO[str] | None = None) -> None:
     table = Table(box=SIMPLE_HEAD, pad_edge=False)
     for title in ("layer", "B x M x K x N"):
         table.add_column(title, no_wrap=True)
-    for title in ("times", "MACs", "cycles", "stalls", "util. %", "ms", "mJ", "DRAM MB"):
+    unit, size = ("relative", 1.0) if report.energy_unit == "relative" else ("mJ", 1e9)
+    for title in ("times", "MACs", "cycles", "stalls", "util. %", "ms", unit, "DRAM MB"):
         table.add_column(title, justify="right", no_wrap=True)
     groups = list(_groups(report))
     for name, layers in groups[:MAX_ROWS]:
-        _add(table, name, layers)
+        _add(table, name, layers, size)
     table.add_section()
-    _add(table, "total", list(report.layers), total=True)
+    _add(table, "total", list(report.layers), size, total=True)
     console.print(f"{report.config_name}: {report.network_name}, estimated; batch {report.batch}")
     console.print(table)
     if len(groups) > MAX_ROWS:
         console.print(f"{len(groups) - MAX_ROWS} more rows are in --json")
     seconds = report.latency_us * 1e-6
     console.print(
-        f"{report.latency_us / 1e3:,.4g} ms and {report.total_energy_pj * 1e-9:,.4g} mJ for the batch of "
+        f"{report.latency_us / 1e3:,.4g} ms and {report.total_energy_pj / size:,.4g} {unit} for the batch of "
         f"{report.batch}; {2 * report.macs / seconds / 1e9 if seconds else 0:,.4g} GOP/s"
     )
     for note in report.assumptions:
@@ -58,7 +59,7 @@ def _groups(report: EstimateReport) -> Iterator[tuple[str, list[LayerEstimate]]]
         yield str(found[0]), list(layers)
 
 
-def _add(table: Table, name: str, layers: list[LayerEstimate], *, total: bool = False) -> None:
+def _add(table: Table, name: str, layers: list[LayerEstimate], unit_pj: float, *, total: bool = False) -> None:
     cycles = sum(layer.total_cycles for layer in layers)
     waiting = sum(layer.cycles[cause] for layer in layers for cause in ("dram", "dma", "buffer", "sync"))
     shape = layers[0].shape
@@ -74,6 +75,6 @@ def _add(table: Table, name: str, layers: list[LayerEstimate], *, total: bool = 
         f"{waiting:,}",
         f"{100 * macs / possible if possible else 0:.1f}",
         f"{sum(layer.latency_us for layer in layers) / 1e3:,.3f}",
-        f"{sum(layer.total_energy_pj for layer in layers) * 1e-9:,.3f}",
+        f"{sum(layer.total_energy_pj for layer in layers) / unit_pj:,.3f}",
         f"{bits / 8e6:,.2f}",
     )

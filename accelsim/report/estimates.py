@@ -59,6 +59,7 @@ class LayerEstimate:
 class EstimateReport:
     """A whole network, layer by layer; `batch` inferences together.
 
+    energy_unit : "pJ"; or "relative": whatever is called pJ is in the unit of a table of relative prices
     timeline : None where memory never makes the arrays wait
     assumptions : the models behind the numbers, one sentence each
     """
@@ -72,6 +73,7 @@ class EstimateReport:
     layers: tuple[LayerEstimate, ...]
     timeline: TimelineSummary | None
     assumptions: tuple[str, ...]
+    energy_unit: str = "pJ"
 
     @property
     def total_cycles(self) -> int:
@@ -107,6 +109,12 @@ class EstimateReport:
         """Return one flat row a layer for ``pandas.DataFrame(estimate.to_rows())``; units are in the keys."""
         return [_row(layer) for layer in self.layers]
 
+    def _repr_html_(self) -> str:
+        """Return what Jupyter shows: a summary, and a table with a row a layer."""
+        from accelsim.report.notebook import estimate_html
+
+        return estimate_html(self)
+
     def to_json(self, indent: int | None = None) -> str:
         """Return the estimate as one JSON document."""
         document = {
@@ -118,6 +126,7 @@ class EstimateReport:
             "network_name": self.network_name,
             "clock_mhz": self.clock_mhz,
             "energy_table": self.energy_table,
+            "energy_unit": self.energy_unit,
             "batch": self.batch,
             "total_cycles": self.total_cycles,
             "latency_us": self.latency_us,

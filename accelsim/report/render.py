@@ -15,6 +15,7 @@ from accelsim.report.activity_table import activity_columns, is_measured
 from accelsim.report.findings import OverflowPlace, RegisterReport
 from accelsim.report.page import Column, Page
 from accelsim.report.timing import TimelineSummary
+from accelsim.report.units import UNITS_US, amount, count_or_dash, decibel, energy_units, unit_for
 from accelsim.report.values import LayerReport, RunReport, Totals
 
 _TITLES = {
@@ -33,8 +34,6 @@ _TITLES = {
 _CAUSES = {"ppu": "PPU", "dram": "DRAM", "dma": "DMA"}
 NARROWEST = 40  # columns
 SHORT_FORMATS = 24  # characters of three format names that fit beside the other columns
-_UNITS_PJ = {"pJ": 1.0, "nJ": 1e3, "µJ": 1e6, "mJ": 1e9, "J": 1e12}
-_UNITS_US = {"ns": 1e-3, "µs": 1.0, "ms": 1e3, "s": 1e6}
 
 
 def print_report(report: RunReport, file: IO[str] | None = None) -> None:
@@ -78,8 +77,8 @@ def render(report: RunReport, console: Console) -> None:
     _time_table(report, totals, page)
     _energy_table(report, totals, page)
     if is_measured(report):
-        unit, size = _unit([totals.total_energy_pj], _energy_units(report))
-        columns = activity_columns(report, size, _amount)
+        unit, size = unit_for([totals.total_energy_pj], energy_units(report.energy_unit))
+        columns = activity_columns(report, size, amount)
         page.table(
             f"Energy by data, in {unit} (zero operands gated, registers by the bits that change)",
             columns,
@@ -123,7 +122,7 @@ def _formats(layer: LayerReport) -> str:
 
 
 def _time_table(report: RunReport, totals: Totals, page: Page) -> None:
-    unit, size = _unit([totals.latency_us], _UNITS_US)
+    unit, size = unit_for([totals.latency_us], UNITS_US)
     columns = [
         Column(
             _CAUSES.get(cause, cause),
@@ -136,26 +135,24 @@ def _time_table(report: RunReport, totals: Totals, page: Page) -> None:
     columns += [
         Column("cycles", lambda layer: f"{layer.total_cycles:,}", lambda t: f"{t.total_cycles:,}"),
         Column("util. %", lambda layer: f"{100 * layer.utilization:.1f}", lambda t: f"{100 * t.utilization:.1f}"),
-        Column(unit, lambda layer: _amount(layer.latency_us / size), lambda t: _amount(t.latency_us / size)),
+        Column(unit, lambda layer: amount(layer.latency_us / size), lambda t: amount(t.latency_us / size)),
     ]
     page.table(f"Time (cycles by cause; latency in {unit})", columns, report.layers, totals)
 
 
 def _energy_table(report: RunReport, totals: Totals, page: Page) -> None:
-    unit, size = _unit([totals.total_energy_pj], _energy_units(report))
+    unit, size = unit_for([totals.total_energy_pj], energy_units(report.energy_unit))
     shown = [name for name in COMPONENTS if totals.energy_pj[name]]
     columns = [
         Column(
             _TITLES[name],
-            lambda layer, name=name: _amount(layer.energy_pj[name] / size),  # type: ignore[misc]
-            lambda t, name=name: _amount(t.energy_pj[name] / size),  # type: ignore[misc]
+            lambda layer, name=name: amount(layer.energy_pj[name] / size),  # type: ignore[misc]
+            lambda t, name=name: amount(t.energy_pj[name] / size),  # type: ignore[misc]
         )
         for name in shown
     ]
     columns.append(
-        Column(
-            "total", lambda layer: _amount(layer.total_energy_pj / size), lambda t: _amount(t.total_energy_pj / size)
-        )
+        Column("total", lambda layer: amount(layer.total_energy_pj / size), lambda t: amount(t.total_energy_pj / size))
     )
     page.table(f"Energy in {unit} ({report.energy_table})", columns, report.layers, totals)
     absent = [_TITLES[name] for name in COMPONENTS if name not in shown]
@@ -174,13 +171,23 @@ def _numbers_table(report: RunReport, totals: Totals, page: Page) -> None:
         Column(
             "clamped\noutputs", lambda layer: f"{layer.overflow.output_clamp:,}", lambda t: f"{t.clamped_outputs:,}"
         ),
-        Column("mis-\nmatches", lambda layer: _count(layer.mismatches), lambda t: _count(t.mismatches), _wrong_codes),
+        Column(
+            "mis-\nmatches",
+            lambda layer: count_or_dash(layer.mismatches),
+            lambda t: count_or_dash(t.mismatches),
+            _wrong_codes,
+        ),
     ]
     if totals.verified is not None:
         columns.append(
-            Column("oracle\nmism.", lambda layer: _count(layer.verified), lambda t: _count(t.verified), _wrong_values)
+            Column(
+                "oracle\nmism.",
+                lambda layer: count_or_dash(layer.verified),
+                lambda t: count_or_dash(t.verified),
+                _wrong_values,
+            )
         )
-    columns.append(Column("SQNR\ndB", lambda layer: _decibel(layer.sqnr_db), _no_total))
+    columns.append(Column("SQNR\ndB", lambda layer: decibel(layer.sqnr_db), _no_total))
     if any(layer.fake_quant is not None for layer in layers):
         columns.append(Column("fake q.\nsteps", _fake_steps, _no_total))
     page.table("Numbers (register bits: needed/there)", columns, layers, totals)
@@ -225,39 +232,11 @@ def _alarm(count: int | None) -> str:
 # -- cells ------------------------------------------------------------------------------------------------------------
 
 
-def _energy_units(report: RunReport) -> dict[str, float]:
-    """Return the units that the report's energies may be shown in."""
-    return {"relative": 1.0, "10^6 relative": 1e6} if report.energy_unit == "relative" else _UNITS_PJ
-
-
 def _energy_delay(report: RunReport, totals: Totals) -> str:
     """Return the product of energy and latency of one inference in words."""
     if report.energy_unit == "relative":
         return f"energy-delay product {totals.energy_delay_pj_us:,.4g} relative µs"
     return f"energy-delay product {totals.energy_delay_pj_us * 1e-18:,.4g} J s"
-
-
-def _unit(values: Iterable[float], units: dict[str, float]) -> tuple[str, float]:
-    """Return the unit in which the largest value has up to four digits before the point, and its size."""
-    largest = max(values, default=0.0)
-    for name, size in units.items():
-        if largest < 10_000 * size:
-            return name, size
-    return list(units.items())[-1]
-
-
-def _amount(value: float) -> str:
-    return "<0.01" if 0 < value < 0.005 else f"{value:,.2f}"
-
-
-def _count(count: int | None) -> str:
-    return "-" if count is None else f"{count:,}"
-
-
-def _decibel(sqnr_db: float | None) -> str:
-    if sqnr_db is None:
-        return "-"
-    return f"{sqnr_db:.1f}" if math.isfinite(sqnr_db) else str(sqnr_db)
 
 
 def _fake_steps(layer: LayerReport) -> str:
@@ -275,8 +254,8 @@ def _bits(register: RegisterReport) -> str:
 
 def _summary(report: RunReport, totals: Totals) -> Iterable[tuple[str, str]]:
     energy, latency = totals.energy_per_inference_pj, totals.latency_per_inference_us
-    energy_unit, energy_size = _unit([energy], _energy_units(report))
-    time_unit, time_size = _unit([latency], _UNITS_US)
+    energy_unit, energy_size = unit_for([energy], energy_units(report.energy_unit))
+    time_unit, time_size = unit_for([latency], UNITS_US)
     power = "" if totals.average_power_mw is None else f"; average power {totals.average_power_mw:,.2f} mW"
     yield (
         f"Per inference (batch of {report.batch}): {latency / time_size:,.2f} {time_unit}, "
@@ -331,7 +310,7 @@ def _network(report: RunReport) -> Iterable[tuple[str, str]]:
     if report.network is not None:
         network = report.network
         yield (
-            f"Network output against float: SQNR {_decibel(network.sqnr_db)} dB, MSE {network.mse:.3g}, largest "
+            f"Network output against float: SQNR {decibel(network.sqnr_db)} dB, MSE {network.mse:.3g}, largest "
             f"error {network.max_error:.3g}, cosine {network.cosine:.6f}.",
             "",
         )

@@ -370,6 +370,12 @@ class RunReport:
             f"{totals.total_cycles:,} cycles, {totals.latency_us:.6g} us, {totals.total_energy_pj / 1e6:.6g} uJ)"
         )
 
+    def _repr_html_(self) -> str:
+        """Return what Jupyter shows: a summary, and a table with a row a layer."""
+        from accelsim.report.notebook import run_html
+
+        return run_html(self)
+
 
 def _sum_known(counts: list[int | None]) -> int | None:
     known = [count for count in counts if count is not None]

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from accelsim.errors import SweepError
+from accelsim.progress import Ticker
 from accelsim.sweeps.journal import Journal
 from accelsim.sweeps.points import Point, axis_names, expand, numerics_version
-from accelsim.sweeps.progress import Ticker
 from accelsim.sweeps.runners import connected, cores, run_distributed, run_here, run_local
 from accelsim.sweeps.spec import SweepSpec, load_spec
 from accelsim.sweeps.table import check_target, need_pandas, read_meta, table, write_table

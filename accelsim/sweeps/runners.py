@@ -7,10 +7,12 @@ was yielded is kept by the caller, so a runner that is stopped at any time has l
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterator, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
+from types import ModuleType
 from typing import Any
 
 from accelsim.errors import SweepError
@@ -59,7 +61,8 @@ def _until_a_process_dies(todo: dict[str, Mapping[str, Any]], workers: int) -> A
         running: dict[Future[Result], str] = {}
         while True:
             for key, job in waiting:  # few at once: what dies with a process is known
-                running[pool.submit(run_job, job)] = key
+                with _main_left_alone():  # a process begins here
+                    running[pool.submit(run_job, job)] = key
                 if len(running) >= workers:
                     break
             if not running:
@@ -76,6 +79,20 @@ def _until_a_process_dies(todo: dict[str, Mapping[str, Any]], workers: int) -> A
             except GeneratorExit:
                 pool.shutdown(wait=False, cancel_futures=True)
                 raise
+
+
+@contextmanager
+def _main_left_alone() -> Iterator[None]:
+    """Processes that begin inside do not run the caller's script, as spawned ones do to find functions there.
+
+    They need none, and a script without ``if __name__ == "__main__":`` would begin its sweep in each of them.
+    """
+    main = sys.modules["__main__"]
+    sys.modules["__main__"] = ModuleType("__main__")
+    try:
+        yield
+    finally:
+        sys.modules["__main__"] = main
 
 
 @contextmanager

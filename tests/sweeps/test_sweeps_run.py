@@ -420,3 +420,17 @@ def test_a_format_that_does_not_exist_is_that_points_error():
 def test_a_network_that_cannot_run_is_one_message(changes, message):
     with pytest.raises(SweepError, match=message):
         sweep({**NETWORK, **changes, "grid": {"array.rows": [8]}})
+
+
+def test_a_script_without_a_main_guard_can_sweep_in_processes(tmp_path):
+    """Spawned processes run the script that began them, unless they are kept from it; each would begin the sweep."""
+    script, out = tmp_path / "study.py", tmp_path / "results.parquet"
+    spec = {**BASE, "batch": 1, "grid": {"array.rows": [2, 3, 4]}}
+    script.write_text(
+        f"import accelsim\nprint('begun')\nframe = accelsim.sweep({spec!r}, {str(out)!r}, jobs=2, progress=False)\n"
+    )
+    done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, timeout=600, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "begun\n", "")
+    frame = pd.read_parquet(out)
+    assert frame["point"].nunique() == 3
+    assert frame["error"].isna().all()
