@@ -54,6 +54,10 @@ class SweepError(AccelsimError):
     """A sweep's specification or results file is wrong, or what should run it cannot be reached."""
 
 
+class SearchError(AccelsimError):
+    """A table of costs or a search is asked for what does not exist, or cannot be reached."""
+
+
 def did_you_mean(word: str, accepted: Iterable[str]) -> str:
     """Return ``"; did you mean 'x'?"`` for the accepted word nearest to `word`, or an empty string."""
     near = difflib.get_close_matches(word, list(accepted), n=1, cutoff=0.6)

@@ -37,6 +37,7 @@ ORDER = [
     "html",
     "simulation",
     "estimation",
+    "search",
     "sweeps",
     "cli",
     "__main__",
