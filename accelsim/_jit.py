@@ -1,7 +1,7 @@
 """The only import of numba: one set of compile options, and where compiled kernels are kept.
 
 The cache folder's name holds a digest of every kernel's source, so that arithmetic compiled from another version of a
-kernel can never be run: a changed file means another folder. Only `*_kernels.py` modules import this one.
+kernel can never be run: a changed file means another folder. Only `*_kernels.py` modules import this one, and `_lanes`.
 """
 
 from __future__ import annotations
@@ -11,16 +11,22 @@ import os
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import TypeVar, cast
+from typing import Any, TypeVar, cast
 
 import numba
+import numba.extending
+from numba import types
 
+__all__ = ["intrinsic", "njit", "types"]
+
+intrinsic: Any = numba.extending.intrinsic
 F = TypeVar("F", bound=Callable[..., object])
 
 
 def _kernel_digest() -> str:
     digest = hashlib.sha256()
-    for path in sorted(Path(__file__).parent.rglob("*_kernels.py")):
+    package = Path(__file__).parent
+    for path in [Path(__file__), package / "_lanes.py", *sorted(package.rglob("*_kernels.py"))]:
         digest.update(path.name.encode())
         digest.update(path.read_bytes())
     return digest.hexdigest()[:16]

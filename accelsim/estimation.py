@@ -7,6 +7,7 @@ factors are powers of two, which cost an addition and no multiplication.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -20,13 +21,10 @@ from accelsim.energy.table import EnergyTable
 from accelsim.energy.upkeep import upkeep_actions
 from accelsim.errors import AccelsimError
 from accelsim.mapping.contract import CycleCounts, GemmShape, LayerPlan
-from accelsim.mapping.traffic import lookup_actions, traffic_actions
-from accelsim.mapping.vector import vector_traffic
-from accelsim.memory.contract import LayerNeeds
-from accelsim.memory.costs import array_actions, upkeep_cycles
-from accelsim.memory.costs import traffic_actions as tile_traffic
+from accelsim.memory.contract import LayerNeeds, LayerTime
+from accelsim.memory.costs import array_actions, traffic_actions, upkeep_cycles
 from accelsim.memory.needs import NetworkShapes, network_needs, vector_work
-from accelsim.memory.network import NetworkTime, has_memory, network_time
+from accelsim.memory.network import Share, has_memory, network_shares, network_time
 from accelsim.ppu.pipeline import OutputStage, stage_actions
 from accelsim.report.estimates import EstimateReport, LayerEstimate
 from accelsim.report.timing import TimelineSummary
@@ -61,9 +59,10 @@ def estimate(config: HardwareConfig, network: Trace | NetworkShapes) -> Estimate
     needs = network_needs(shapes, config)
     images = shapes.meta.tensors[shapes.meta.inputs[0]].shape[0]
     memory = network_time(needs, config, images=images) if has_memory(config) else None
+    shares = network_shares(needs, config) if memory is None else memory.shares
     layers = [
-        _layer(index, layer, need, shapes, config, table, memory)
-        for index, (layer, need) in enumerate(zip(shapes.meta.layers, needs, strict=True))
+        _layer(layer, need, share, shapes, config, table, None if memory is None else memory.timeline.layers[index])
+        for index, (layer, need, share) in enumerate(zip(shapes.meta.layers, needs, shares, strict=True))
     ]
     return EstimateReport(
         config_name=config.name,
@@ -101,13 +100,13 @@ def network_shapes(path: str | Path, *, weights: str = "int8", activations: str 
 
 
 def _layer(
-    index: int,
     layer: Layer | VectorMeta,
     need: LayerNeeds,
+    shares: Sequence[Share],
     shapes: NetworkShapes,
     config: HardwareConfig,
     table: EnergyTable,
-    memory: NetworkTime | None,
+    time: LayerTime | None,
 ) -> LayerEstimate:
     tensors = shapes.meta.tensors
     if isinstance(layer, VectorMeta):
@@ -115,14 +114,10 @@ def _layer(
     else:
         assert need.plan is not None
         own, cycles = _ppu(layer, need.plan, shapes, config), need.plan.cycles
-    core_cycles = cycles.total
-    if memory is None:
-        own += _alone(layer, need, shapes, config) + upkeep_actions(config, cycles.total, cycles.array)
-    else:
-        time = memory.timeline.layers[index]
-        cycles, core_cycles = time.cycles, time.core_cycles
-        own += array_actions(memory.shares[index]) + tile_traffic(memory.shares[index], config)
-        own += upkeep_actions(config, *upkeep_cycles(time))
+    core_cycles, spent, cores = cycles.total, (cycles.total, cycles.array), 1
+    if time is not None:
+        cycles, core_cycles, spent, cores = time.cycles, time.core_cycles, upkeep_cycles(time), config.cores.count
+    own += array_actions(shares) + traffic_actions(shares, config) + upkeep_actions(config, *spent, cores=cores)
     output, vector = tensors[layer.output], isinstance(layer, VectorMeta)
     first = layer.inputs[0] if isinstance(layer, VectorMeta) else layer.input
     second = (layer.inputs[1:2] or (None,))[0] if isinstance(layer, VectorMeta) else weight_name(layer)
@@ -153,23 +148,6 @@ def _layer(
 
 def _bits(actions: Actions, operation: str) -> int:
     return sum(count for action, count in actions.items() if action.operation.startswith(operation))
-
-
-def _alone(layer: Layer | VectorMeta, need: LayerNeeds, shapes: NetworkShapes, config: HardwareConfig) -> Actions:
-    """Return the array's work and the traffic where nothing around the array is modelled."""
-    inputs = [tensor.bits for tensor in need.inputs]
-    if isinstance(layer, VectorMeta):
-        return vector_traffic(vector_work(layer, shapes), config, input_bits=inputs, output_bits=need.output.bits)
-    assert need.plan is not None
-    moved = traffic_actions(
-        need.plan,
-        config,
-        activation_bits=inputs[0],
-        weight_bits=inputs[1] if need.weight is None else need.weight.bits,
-        output_bits=need.output.bits,
-        parameter_bits=need.parameter_bits,
-    )
-    return need.plan.actions + lookup_actions(need.plan) + moved
 
 
 def _ppu(layer: Layer, plan: LayerPlan, shapes: NetworkShapes, config: HardwareConfig) -> Actions:

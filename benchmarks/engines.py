@@ -11,9 +11,9 @@ from accelsim.mapping.contract import GemmOperands, LayerPlan
 Work = Callable[[], Any]
 
 
-def fast(operands: GemmOperands, plan: LayerPlan, *, watch: bool) -> Work:
+def fast(operands: GemmOperands, plan: LayerPlan, *, watch: bool, extremes: bool = True) -> Work:
     """Return the fast engine's work."""
-    return lambda: ENGINES["fast"].run(operands, plan, watch=watch)
+    return lambda: ENGINES["fast"].run(operands, plan, watch=watch, extremes=extremes)
 
 
 def stepped(operands: GemmOperands, plan: LayerPlan) -> Work:

@@ -47,9 +47,16 @@ def run(
         ),
     ] = None,
     verify: Annotated[bool, typer.Option(help="Compare with an independent, slow integer reference.")] = False,
+    activity: Annotated[
+        bool, typer.Option("--activity", help="Measure zero operands and toggles; energy with and without (slower).")
+    ] = False,
     strict: Annotated[bool, typer.Option(help="Exit with 3 on overflow or a mismatch.")] = False,
     watch: Annotated[
         bool, typer.Option(help="Watch every addition; --no-watch proves overflow impossible where it can (faster).")
+    ] = True,
+    extremes: Annotated[
+        bool,
+        typer.Option(help="Give the largest sums; --no-extremes gives bounds, and still counts overflows (faster)."),
     ] = True,
     inputs: Annotated[
         int | None, typer.Option(min=1, metavar="N", help="Run only the first N inputs of the batch.")
@@ -118,7 +125,9 @@ def run(
                 network,
                 engine.value,
                 watch=watch,
+                extremes=extremes,
                 verify=verify,
+                activity=activity,
                 progress=progress,
                 inspect=waveforms if vcd is not None else None,
                 keep_outputs="none",  # a terminal shows none: the memory is the largest layer's

@@ -1,8 +1,11 @@
 """The fast engine: closed-form cycles and actions, and values by the cheapest way that is exact.
 
-1. ``watch=False`` and a bound shows that nothing can overflow: exact float matrix products over pieces of K.
-2. Else the exact trajectory of every register, with its extremes. Within the registers' limits nothing overflowed.
-3. Else also registers of limited width, in the order of additions that the plan defines.
+1. ``watch=False`` or ``extremes=False``, and a bound shows that nothing can overflow: exact float matrix products over
+   pieces of K.
+2. ``extremes=False``, and much is seen to overflow: registers of limited width, in the order of additions that the
+   plan defines; of what they would have held with unlimited width only bounds.
+3. Else the exact trajectory of every register, with its extremes. Within the registers' limits nothing overflowed.
+4. Else also registers of limited width.
 
 Float32 registers round, and so are always followed addition by addition (accelsim.engine.fast_float). Binary products
 are popcounts of packed words where nothing overflows (accelsim.engine.fast_xnor).
@@ -11,15 +14,16 @@ are popcounts of packed words where nothing overflows (accelsim.engine.fast_xnor
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
 
+from accelsim.engine.activity import layer_activity
 from accelsim.engine.checks import (
     check_bound,
     check_operands,
     check_shapes,
-    exact_bound,
     largest_magnitude,
     register_limits,
 )
@@ -42,18 +46,35 @@ class FastEngine:
 
     name = "fast"
 
-    def run(self, operands: GemmOperands, plan: LayerPlan, *, watch: bool = True) -> ComputeResult:
-        """Compute a layer; see the module's docstring for `watch`.
+    def run(
+        self,
+        operands: GemmOperands,
+        plan: LayerPlan,
+        *,
+        watch: bool = True,
+        extremes: bool = True,
+        activity: bool = False,
+    ) -> ComputeResult:
+        """Compute a layer; see the module's docstring for `watch` and `extremes`.
+
+        activity : also count toggles and zeros: operands in closed form, psums and accumulators where the watched
+            engine can take the layer (accelsim.engine.activity)
 
         Raises ShapeError where operands and plan do not fit, UnsupportedLayerError where sums could leave int64.
         """
+        result = self._run(operands, plan, watch=watch, extremes=extremes)
+        return replace(result, activity=layer_activity(operands, plan)) if activity else result
+
+    def _run(self, operands: GemmOperands, plan: LayerPlan, *, watch: bool, extremes: bool) -> ComputeResult:
         kind = operands.summation.kind
-        if not watch and kind == "integer":
+        if not (watch and extremes) and kind == "integer":
             proved = _proved(operands, plan)
             if proved is not None:
                 return proved
-        check_operands(operands, plan)
-        return float_result(operands, plan) if kind == "float32" else _watched(operands, plan)
+        bound = check_operands(operands, plan)
+        if kind == "float32":
+            return float_result(operands, plan, bound)
+        return _watched(operands, plan, bound, count_only=not extremes)
 
 
 def _proved(operands: GemmOperands, plan: LayerPlan) -> ComputeResult | None:
@@ -73,6 +94,8 @@ def _proved(operands: GemmOperands, plan: LayerPlan) -> ComputeResult | None:
             for b, gemm in enumerate(gemms):
                 gemm.products(bias[b], acc[b])
             return ComputeResult(acc, plan.cycles, plan.actions, *watches)
+    if _overflow_bounds(operands, plan):
+        return None
     products = exact_products(operands, plan)
     if products is not None:
         check_bound(operands, plan, products.peak * operands.shape.k)
@@ -89,6 +112,19 @@ def _proof(
     psum = RegisterWatch(0, None, -psum_bound, psum_bound, exact=False)
     accumulator = RegisterWatch(0, None, bias_low - sum_bound, bias_high + sum_bound, exact=False)
     return (psum, accumulator) if _fits(psum, plan.psum_bits) and _fits(accumulator, plan.acc_bits) else None
+
+
+def _overflow_bounds(operands: GemmOperands, plan: LayerPlan) -> bool:
+    """Return whether bounds of a few rows and columns alone are beyond a register: there is nothing to prove then."""
+    some = operands.a[:1, :8], operands.w[:1, :, :8]
+    fold, length = plan.group * plan.groups_per_fold, operands.shape.k
+    if 0 in (some[0].size, some[1].size):
+        return False
+    starts = np.arange(0, length, fold)
+    sums = np.add.reduceat(np.abs(some[0][0].astype(np.int64)), starts, axis=1)
+    peaks = np.maximum.reduceat(np.abs(some[1][0].astype(np.int64)).max(axis=1), starts)
+    bounds = [int(row) * int(peak) for row, peak in zip(sums.max(axis=0), peaks, strict=True)]
+    return max(bounds) > register_limits(plan.psum_bits)[1] or sum(bounds) > register_limits(plan.acc_bits)[1]
 
 
 def _proved_blocks(operands: GemmOperands, plan: LayerPlan) -> ComputeResult | None:
@@ -156,7 +192,8 @@ def exact_matmul(a: NDArray[np.signedinteger], w: NDArray[np.signedinteger]) -> 
     return total
 
 
-def _watched(operands: GemmOperands, plan: LayerPlan) -> ComputeResult:
+def _watched(operands: GemmOperands, plan: LayerPlan, bound: int, *, count_only: bool) -> ComputeResult:
+    """Follow every register; count_only : where much overflows, bounds will do for the extremes."""
     shape, bias_in = operands.shape, preload(operands, plan)
     bias = operands.bias.astype(np.int64)
     acc = np.empty((shape.batch, shape.m, shape.n), np.int64)
@@ -166,15 +203,15 @@ def _watched(operands: GemmOperands, plan: LayerPlan) -> ComputeResult:
     if may_pack(operands):
         gemms = packed_gemms(operands, plan, plan.group)
     if gemms is None:
-        bound = exact_bound(operands, plan)
         gemms = [kind(operands, plan, b, bound) for b in range(shape.batch)]
+    count_only = count_only and all(gemm.overflows_much() for gemm in gemms)
     for b, gemm in enumerate(gemms):
-        extremes[b] = gemm.exact(acc[b])
+        extremes[b] = gemm.bounds() if count_only else gemm.exact(acc[b])
     psum_low, psum_high = int(extremes[:, 0].min(initial=0)), int(extremes[:, 1].max(initial=0))
     acc_low, acc_high = accumulator_extremes(bias, extremes[:, 2], extremes[:, 3])
     psum = RegisterWatch(0, None, psum_low, psum_high)
     accumulator = RegisterWatch(0, None, acc_low, acc_high)
-    if _fits(psum, plan.psum_bits) and _fits(accumulator, plan.acc_bits):
+    if not count_only and _fits(psum, plan.psum_bits) and _fits(accumulator, plan.acc_bits):
         acc += bias[:, None, :]  # exact sums are what the registers held
         return ComputeResult(acc, plan.cycles, plan.actions, psum, accumulator)
     psum_overflows, acc_overflows = 0, bias_in.overflows
@@ -183,8 +220,8 @@ def _watched(operands: GemmOperands, plan: LayerPlan) -> ComputeResult:
         counts, firsts = gemm.limited(bias_in.held[b], acc[b])
         psum_overflows, acc_overflows = psum_overflows + counts[0], acc_overflows + counts[1]
         psum_first, acc_first = earlier(psum_first, firsts[0]), earlier(acc_first, firsts[1])
-    psum = RegisterWatch(psum_overflows, psum_first, psum_low, psum_high)
-    accumulator = RegisterWatch(acc_overflows, acc_first, acc_low, acc_high)
+    psum = RegisterWatch(psum_overflows, psum_first, psum_low, psum_high, exact=not count_only)
+    accumulator = RegisterWatch(acc_overflows, acc_first, acc_low, acc_high, exact=not count_only)
     low, high = register_limits(plan.acc_bits)
     assert acc.size == 0 or (low <= int(acc.min()) and int(acc.max()) <= high)
     return ComputeResult(acc, plan.cycles, plan.actions, psum, accumulator)

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from accelsim.engine.block_values import FLOAT64_EXACT, BlockValues
-from accelsim.engine.checks import SHIFTED_LIMIT, exact_bound, shifted_bound
+from accelsim.engine.checks import SHIFTED_LIMIT, shifted_bound
 from accelsim.engine.contract import ComputeResult, OverflowEvent, RegisterWatch
 from accelsim.engine.fast_integers import integer_event
 from accelsim.engine.preload import earlier
@@ -44,6 +44,15 @@ class FixedGemm:
             kernels.exact_parts(self._parts(start, stop), self.plan.groups_per_fold, extremes, out[start:stop])
         return extremes
 
+    def overflows_much(self) -> bool:
+        """Return whether limited registers are quicker to follow than to be looked for: they are not."""
+        return False
+
+    def bounds(self) -> Int64:
+        """Return what the trajectories' extremes cannot exceed, int64 [4, N]."""
+        most = np.full(self.values.columns, self.shifted * self.values.count, np.int64)
+        return np.stack([-most, most, -most, most])
+
     def limited(
         self, held: Int64, out: Int64
     ) -> tuple[tuple[int, int], tuple[OverflowEvent | None, OverflowEvent | None]]:
@@ -74,15 +83,14 @@ class FixedGemm:
         return parts
 
 
-def float_result(operands: GemmOperands, plan: LayerPlan) -> ComputeResult:
-    """Compute a layer of float32 summation; psums and accumulators are watched in any case."""
+def float_result(operands: GemmOperands, plan: LayerPlan, bound: int) -> ComputeResult:
+    """Compute a layer of float32 summation; psums and accumulators are watched in any case. bound : `exact_bound`."""
     shape = operands.shape
     acc = np.empty((shape.batch, shape.m, shape.n), np.float32)
     bias = operands.bias.astype(np.float32) + np.float32(0)  # a register holds no negative zero
     extremes = np.zeros((4, shape.n), np.float32)
     overflows = np.zeros(2, np.int64)
     firsts: list[OverflowEvent | None] = [None, None]
-    bound = exact_bound(operands, plan)
     for b in range(shape.batch):
         places, events = np.full((2, 3), -1, np.int64), np.zeros((2, 3), np.float64)
         overflows += _float_gemm(operands, plan, b, bound, bias[b], extremes, places, events, acc[b])

@@ -53,63 +53,72 @@ class LimitedGemm:
     acc_first: FirstOverflow | None
 
 
-def fits_narrow(a: NDArray[np.signedinteger], w: NDArray[np.signedinteger], registers: Registers) -> bool:
-    """Return whether `limited_gemm` can take operands a [M, K], w [K, N]: sums stay in int32 lanes."""
+def fits_narrow(
+    a: NDArray[np.signedinteger], w: NDArray[np.signedinteger], registers: Registers, product: int | None = None
+) -> bool:
+    """Return whether `limited_gemm` can take operands a [M, K], w [K, N]: sums stay in int32 lanes.
+
+    product : the largest |a| times the largest |w|, where that is known
+    """
     if registers.psum_bits > 32 or registers.acc_bits > ACCUMULATOR_BITS:
         return False
-    product = largest_magnitude(a) * largest_magnitude(w)
+    if product is None:
+        product = largest_magnitude(a) * largest_magnitude(w)
     held = min(1 << (registers.psum_bits - 1), product * a.shape[1])
     return bool(held + product * min(registers.group, max(1, a.shape[1])) < 1 << 31)
 
 
-def limited_gemm(a: Int32, w: Int32, held: Int64, registers: Registers, *, threads: int = 1) -> LimitedGemm:
+def limited_gemm(
+    a: Int32, w: Int32, held: Int64, registers: Registers, *, threads: int = 1, product: int | None = None,
+    out: Int64 | None = None,
+) -> LimitedGemm:  # fmt: skip
     """Add a [M, K] times w [K, N] in registers of limited width, in order; `fits_narrow` must hold.
 
     held : int64 [N], what the accumulators hold before the first fold
     threads : how many to use; the result does not depend on it
+    product : of `fits_narrow`
+    out : int64 [M, N], contiguous; where to put the accumulators
     """
     from accelsim.engine import ordered_kernels as kernels
 
-    rows, columns = a.shape[0], w.shape[1]
+    if product is None:
+        product = largest_magnitude(a) * largest_magnitude(w)
+    (rows, length), columns = a.shape, w.shape[1]
+    dtype, mode = _lanes(registers, product)
+    unused = (16 if dtype is np.int16 else 32) - registers.psum_bits
+    shifted = a << unused if mode == kernels.WRAP_LANE else a
+    stream: NDArray[Any] = np.ascontiguousarray(shifted, dtype)
+    blocks = _blocks(w, dtype)
+    acc = np.empty((rows, columns), np.int64) if out is None else out
+    held = np.ascontiguousarray(held)
     psum_low, psum_high = register_limits(registers.psum_bits)
     acc_low, acc_high = register_limits(registers.acc_bits)
-    acc_saturates = registers.acc_overflow == "saturate"
-    acc_policy = acc_low, acc_high, 64 - registers.acc_bits
-    saturates = registers.psum_overflow == "saturate"
-    product = largest_magnitude(a) * largest_magnitude(w)
-    full = registers.psum_bits == 16
-    # int16 lanes hold an exact sum of fewer bits and a product, or saturate just where 16 bits do.
-    fits_lanes = product < 1 << 15 if full else psum_high + product < 1 << 15
-    narrow = saturates and registers.group == 1 and fits_lanes and _peak(a, w) < 1 << 15
-    lane = np.int16 if narrow else np.int32
-    stream: NDArray[Any] = np.ascontiguousarray(a, lane)
-    blocks = _blocks(w, lane)
-    acc = _blocks(np.broadcast_to(held, (rows, columns)), np.int64)
+    fold = registers.group * registers.groups_per_fold
+    total = -(-length // fold) * min(-psum_low, fold * product)  # what psums add up to at most
+    acc_exact = bool(total < 1 << 31 and largest_magnitude(held) + total <= acc_high)
+    policy: tuple[Any, ...] = (
+        psum_low,
+        psum_high,
+        unused,
+        acc_low,
+        acc_high,
+        64 - registers.acc_bits,
+        registers.acc_overflow == "saturate",
+        acc_exact,
+    )
     bounds = [2 * (rows * i // (2 * threads)) for i in range(threads)] + [rows]
     shares = [(first, last) for first, last in itertools.pairwise(bounds) if first < last]
     firsts = np.full((len(shares), 2, 2), -1, np.int64)
 
     def share(i: int) -> tuple[int, int]:
-        if narrow:
-            fold = registers.groups_per_fold
-            return kernels.limited_rows16(
-                stream,
-                blocks,
-                *shares[i],
-                fold,
-                full,
-                psum_low,
-                psum_high,
-                *acc_policy,
-                acc_saturates,
-                acc,
-                firsts[i, 0],
-                firsts[i, 1],
-            )
-        return kernels.limited_rows(
-            stream, blocks, *shares[i], registers.group, registers.groups_per_fold, psum_low, psum_high,
-            32 - registers.psum_bits, saturates, *acc_policy, acc_saturates, acc, firsts[i, 0], firsts[i, 1],
-        )  # fmt: skip
+        first, last = shares[i]
+        rest: tuple[Any, ...] = (*policy, held, acc, firsts[i, 0], firsts[i, 1])
+        if registers.group == 1:
+            state: NDArray[Any] = np.zeros((2, 2 * kernels.COLUMNS), dtype)
+            return kernels.limited_rows(stream, blocks, first, last, registers.groups_per_fold, state, mode, *rest)
+        saturates = registers.psum_overflow == "saturate"
+        order = registers.group, registers.groups_per_fold
+        return kernels.limited_groups(stream, blocks, first, last, *order, saturates, *rest)
 
     if len(shares) > 1:
         with ThreadPoolExecutor(len(shares)) as pool:
@@ -120,9 +129,8 @@ def limited_gemm(a: Int32, w: Int32, held: Int64, registers: Registers, *, threa
     for register in range(2):  # shares are in the order of rows
         first = next(((int(m), int(n)) for m, n in firsts[:, register] if m >= 0), None)
         found.append(None if first is None else _replay(a, w, held, registers, first, register))
-    width = kernels.COLUMNS
     return LimitedGemm(
-        acc=acc.reshape(-1, rows, width).swapaxes(0, 1).reshape(rows, -1)[:, :columns],
+        acc=acc,
         psum_overflows=sum(psum for psum, _ in counts),
         acc_overflows=sum(accumulator for _, accumulator in counts),
         psum_first=found[0],
@@ -130,19 +138,39 @@ def limited_gemm(a: Int32, w: Int32, held: Int64, registers: Registers, *, threa
     )
 
 
-def _peak(a: Int32, w: Int32) -> int:
-    return max(largest_magnitude(a), largest_magnitude(w))
+def narrow_lanes(registers: Registers, product: int) -> bool:
+    """Return whether lanes of 16 bits hold the psums; product : of `fits_narrow`."""
+    return _lanes(registers, product)[0] is np.int16
 
 
-def _blocks(array: NDArray[Any], dtype: type[np.generic]) -> NDArray[Any]:
+def _lanes(registers: Registers, product: int) -> tuple[type[np.int16] | type[np.int32], int]:
+    """Return the dtype of a lane that holds a psum, and what happens to a sum that does not fit (ordered_kernels).
+
+    product : what no product exceeds in magnitude
+    """
+    from accelsim.engine.ordered_kernels import SATURATE, SATURATE_LANE, WRAP, WRAP_LANE
+
+    bits, high = registers.psum_bits, register_limits(registers.psum_bits)[1]
+    saturates = registers.psum_overflow == "saturate"
+    if registers.group == 1 and product <= (32767 if saturates else high):
+        if bits == 16 and saturates:
+            return np.int16, SATURATE_LANE
+        if not saturates:
+            return (np.int16 if bits <= 16 else np.int32), WRAP_LANE
+        if high + product <= 32767:
+            return np.int16, SATURATE
+    return np.int32, SATURATE if saturates else WRAP
+
+
+def _blocks(w: NDArray[Any], dtype: type[np.generic]) -> NDArray[Any]:
     """Return [K, N] as blocks of 64 columns [Q, K * 64], completed with zeros."""
     from accelsim.engine.ordered_kernels import COLUMNS
 
-    rows, columns = array.shape
+    rows, columns = w.shape
     blocks = -(-columns // COLUMNS)
     packed = np.zeros((blocks, rows, COLUMNS), dtype)
     for q in range(blocks):
-        part = array[:, q * COLUMNS : (q + 1) * COLUMNS]
+        part = w[:, q * COLUMNS : (q + 1) * COLUMNS]
         packed[q, :, : part.shape[1]] = part
     return packed.reshape(blocks, -1)
 

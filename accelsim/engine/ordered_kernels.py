@@ -1,27 +1,36 @@
 """Sums in registers of limited width, in the order of additions, overflows counted: two rows of outputs at a time.
 
-The columns are the SIMD axis, in blocks of 64 that each lie in one piece, completed with zeros; eight elements of K
-stay in SIMD registers. Lanes are int32, which the caller knows to hold a register's content plus an addend; or, of
-registers of 16 bits or fewer that saturate, int16.
+The columns are the SIMD axis, in blocks of 64 that each lie in one piece, completed with zeros. Lanes are int32, which
+the caller knows to hold a register's content plus an addend; or int16.
+
+A register that wraps is kept shifted left where products fit it, such that its last bit is that of the lane: the lane
+wraps as the register does, and signs tell where it did.
 
 Indices are np.uintp: one that could be negative would be counted from the end, which keeps loops out of SIMD.
 """
 
-# mypy: disable-error-code="arg-type, assignment, no-any-return, return-value"
+# mypy: disable-error-code="arg-type, assignment, no-any-return, return-value, no-untyped-call"
 # To Numba a NumPy scalar and a Python int are one thing; to a type checker they are not.
 
 from __future__ import annotations
+
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from accelsim._jit import njit
+from accelsim._lanes import dots, saturating, saturating_lanes, wrapping, wrapping_lanes
 
-I16 = NDArray[np.int16]
 I32 = NDArray[np.int32]
 I64 = NDArray[np.int64]
+Lanes = NDArray[Any]
 COLUMNS = 64
-UNROLLED = 8
+# What happens to a sum that does not fit: a register saturates at its limits; or at those of its lane, without further
+# ado; a register that is kept shifted left wraps with its lane; or one wraps whose products may not fit it.
+SATURATE, SATURATE_LANE, WRAP_LANE, WRAP = 0, 1, 2, 3
+# Additions that an int16 count can hold.
+COUNTED = 32_000
 
 
 @njit
@@ -38,71 +47,25 @@ def wrapped(x: int, unused: int) -> int:
 
 
 @njit
-def saturating_tile(
-    x: I32, y: I32, start: int, w: I32, psums: I32, counts: I32, low: int, high: int
+def add_elements(
+    a: Lanes, m: int, other: int, start: int, stop: int, w: Lanes, state: Lanes, mode: int, low: int, high: int,
+    unused: int,
 ) -> None:  # fmt: skip
-    """Add eight elements from `start` on to two rows of psums [128], one after another; x, y [K] : the rows."""
-    k, at = np.uintp(start), np.uintp(start * COLUMNS)
-    for j in range(np.uintp(COLUMNS)):
-        one, two = psums[j], psums[np.uintp(COLUMNS) + j]
-        one_count, two_count = counts[j], counts[np.uintp(COLUMNS) + j]
-        for u in range(UNROLLED):
-            weight = w[at + np.uintp(u * COLUMNS) + j]
-            exact = np.int32(one + np.int32(x[k + np.uintp(u)] * weight))
-            one = clamped(exact, low, high)
-            one_count = np.int32(one_count + np.int32(exact != one))
-            exact = np.int32(two + np.int32(y[k + np.uintp(u)] * weight))
-            two = clamped(exact, low, high)
-            two_count = np.int32(two_count + np.int32(exact != two))
-        psums[j], psums[np.uintp(COLUMNS) + j] = one, two
-        counts[j], counts[np.uintp(COLUMNS) + j] = one_count, two_count
-
-
-@njit
-def wrapping_tile(x: I32, y: I32, start: int, w: I32, psums: I32, counts: I32, unused: int) -> None:
-    """The same for registers that wrap."""
-    k, at = np.uintp(start), np.uintp(start * COLUMNS)
-    for j in range(np.uintp(COLUMNS)):
-        one, two = psums[j], psums[np.uintp(COLUMNS) + j]
-        one_count, two_count = counts[j], counts[np.uintp(COLUMNS) + j]
-        for u in range(UNROLLED):
-            weight = w[at + np.uintp(u * COLUMNS) + j]
-            exact = np.int32(one + np.int32(x[k + np.uintp(u)] * weight))
-            one = wrapped(exact, unused)
-            one_count = np.int32(one_count + np.int32(exact != one))
-            exact = np.int32(two + np.int32(y[k + np.uintp(u)] * weight))
-            two = wrapped(exact, unused)
-            two_count = np.int32(two_count + np.int32(exact != two))
-        psums[j], psums[np.uintp(COLUMNS) + j] = one, two
-        counts[j], counts[np.uintp(COLUMNS) + j] = one_count, two_count
-
-
-@njit
-def dot_tile(x: I32, y: I32, start: int, w: I32, parts: I32) -> None:
-    """Add eight products to two rows of exact sums."""
-    k, at = np.uintp(start), np.uintp(start * COLUMNS)
-    for j in range(np.uintp(COLUMNS)):
-        one, two = parts[j], parts[np.uintp(COLUMNS) + j]
-        for u in range(UNROLLED):
-            weight = w[at + np.uintp(u * COLUMNS) + j]
-            one = np.int32(one + np.int32(x[k + np.uintp(u)] * weight))
-            two = np.int32(two + np.int32(y[k + np.uintp(u)] * weight))
-        parts[j], parts[np.uintp(COLUMNS) + j] = one, two
-
-
-@njit
-def dot_step(x: int, y: int, start: int, w: I32, parts: I32) -> None:
-    """Add one product to two rows of exact sums."""
-    at = np.uintp(start * COLUMNS)
-    for j in range(np.uintp(COLUMNS)):
-        weight = w[at + j]
-        parts[j] += np.int32(x * weight)
-        parts[np.uintp(COLUMNS) + j] += np.int32(y * weight)
+    """Add elements start .. stop - 1, one after another, to psums of rows m and other; state [2, 128] : and counts."""
+    if mode == SATURATE:
+        saturating(a, m, other, start, stop, w, state, low, high)
+    elif mode == SATURATE_LANE:
+        saturating_lanes(a, m, other, start, stop, w, state)
+    elif mode == WRAP_LANE:
+        wrapping_lanes(a, m, other, start, stop, w, state)
+    else:
+        wrapping(a, m, other, start, stop, w, state, unused)
 
 
 @njit
 def add_parts(parts: I32, psums: I32, counts: I32, low: int, high: int, unused: int, saturates: bool) -> None:
     """Add exact sums to two rows of psums, and clear them."""
+    low, high, unused = np.int32(low), np.int32(high), np.int32(unused)
     for j in range(np.uintp(2 * COLUMNS)):
         exact = np.int32(psums[j] + parts[j])
         held = clamped(exact, low, high) if saturates else wrapped(exact, unused)
@@ -112,218 +75,169 @@ def add_parts(parts: I32, psums: I32, counts: I32, low: int, high: int, unused: 
 
 
 @njit
-def add_fold(
-    x: I32, y: I32, start: int, stop: int, group: int, w: I32, parts: I32, psums: I32, counts: I32, low: int, high: int,
-    unused: int, saturates: bool,
+def add_groups(
+    a: I32, m: int, other: int, start: int, stop: int, group: int, w: I32, state: I32, parts: I32, saturates: bool,
+    low: int, high: int, unused: int,
 ) -> None:  # fmt: skip
-    """Add the groups of elements start .. stop - 1 to two rows of psums."""
-    k = start
-    if group == 1:
-        while k + UNROLLED <= stop:
-            if saturates:
-                saturating_tile(x, y, k, w, psums, counts, low, high)
-            else:
-                wrapping_tile(x, y, k, w, psums, counts, unused)
-            k += UNROLLED
-    while k < stop:
-        end = min(k + group, stop)
-        while k + UNROLLED <= end:
-            dot_tile(x, y, k, w, parts)
-            k += UNROLLED
-        while k < end:
-            dot_step(x[k], y[k], k, w, parts)
-            k += 1
-        add_parts(parts, psums, counts, low, high, unused, saturates)
+    """Add the groups of elements start .. stop - 1 to psums; parts [1, 128] : working memory, zero."""
+    for k in range(start, stop, group):
+        dots(a, m, other, k, min(k + group, stop), w, parts)
+        add_parts(parts[0], state[0], state[1], low, high, unused, saturates)
 
 
 @njit
 def accumulate(
-    psums: I32, row: int, acc: I64, counts: I32, low: int, high: int, unused: int, saturates: bool
+    psums: Lanes, unused: int, acc: I64, counts: I32, low: int, high: int, acc_unused: int, saturates: bool
 ) -> None:  # fmt: skip
-    """Add the first or second row of psums to accumulators [64]; counts [128]."""
-    mine = np.uintp(row * COLUMNS)
-    for j in range(np.uintp(COLUMNS)):
-        exact = acc[j] + np.int64(psums[mine + j])
-        held = clamped(exact, low, high) if saturates else (exact << unused) >> unused
-        counts[mine + j] += np.int32(exact != held)
+    """Add a row of psums, kept shifted left by `unused`, to accumulators [N]."""
+    for j in range(np.uintp(acc.size)):
+        exact = acc[j] + np.int64(psums[j] >> unused)
+        held = clamped(exact, low, high) if saturates else (exact << acc_unused) >> acc_unused
+        counts[j] += np.int32(exact != held)
         acc[j] = held
 
 
 @njit
-def close_row(counts: I32, row: int, m: int, column: int, first: I64) -> int:
+def add_up(psums: Lanes, unused: int, sums: I32) -> None:
+    """Add two rows of psums, kept shifted left by `unused`, to exact sums [128]; clear the psums."""
+    n = np.int32(unused) & np.int32(31)
+    for j in range(np.uintp(2 * COLUMNS)):
+        sums[j] = np.int32(sums[j] + np.int32(np.int32(psums[j]) >> n))
+        psums[j] = 0
+
+
+@njit
+def finish(held: I64, sums: I32, acc: I64) -> None:
+    """Put held + exact sums into a row of accumulators [N]."""
+    for j in range(np.uintp(acc.size)):
+        acc[j] = held[j] + np.int64(sums[j])
+
+
+@njit
+def close_row(counts: I32, m: int, column: int, first: I64) -> int:
     """Return a row's overflows, and clear them; keep in `first` (m, n) the first output that has any."""
-    total = 0
-    for j in range(row * COLUMNS, (row + 1) * COLUMNS):
+    total = np.int64(0)
+    for j in range(np.uintp(counts.size)):
         total += counts[j]
     if total > 0:
         n = 0
-        while counts[row * COLUMNS + n] == 0:
+        while counts[n] == 0:
             n += 1
         if first[0] < 0 or m < first[0] or (m == first[0] and column + n < first[1]):
             first[0], first[1] = m, column + n
-        for j in range(row * COLUMNS, (row + 1) * COLUMNS):
-            counts[j] = 0
+        counts[:] = 0
     return total
 
 
 @njit
-def limited_rows(
-    a: I32, w: I32, first_row: int, last_row: int, group: int, groups_per_fold: int, low: int, high: int, unused: int,
-    saturates: bool, acc_low: int, acc_high: int, acc_unused: int, acc_saturates: bool, acc: I64, psum_first: I64,
-    acc_first: I64,
-) -> tuple[int, int]:  # fmt: skip
-    """Compute rows first_row .. last_row - 1; return (psum overflows, accumulator overflows).
+def keep_counts(state: Lanes, counts: I32) -> None:
+    """Move the lanes' counts to [128] int32."""
+    for j in range(np.uintp(2 * COLUMNS)):
+        counts[j] += np.int32(state[1, j])
+        state[1, j] = 0
 
-    a [M, K], w [Q, K * 64] : blocks of columns
-    low, high, unused, saturates : the psum's limits, and 32 less its bits; acc_* : the accumulator's, and 64 less
-    acc [Q, M * 64] : accumulators, preloaded; updated
+
+@njit
+def limited_rows(
+    a: Lanes, w: Lanes, first_row: int, last_row: int, groups_per_fold: int, state: Lanes, mode: int, low: int,
+    high: int, unused: int, acc_low: int, acc_high: int, acc_unused: int, acc_saturates: bool, acc_exact: bool,
+    held: I64, acc: I64, psum_first: I64, acc_first: I64,
+) -> tuple[int, int]:  # fmt: skip
+    """Compute rows first_row .. last_row - 1, each element an addition; return (psum, accumulator overflows).
+
+    a [M, K], w [Q, K * 64] : int16 or int32; w in blocks of columns. With WRAP_LANE, `a` is shifted left by `unused`
+    state [2, 128] : of the same dtype, zeros: working memory
+    low, high, unused : the psum's limits, and the lane's bits less its own; acc_* : the accumulator's, and 64 less its;
+        acc_exact : it is known that no accumulator overflows, and that a row's psums add up to an int32
+    held [N], acc [M, N] : what the accumulators hold before, and after all folds; written
     psum_first, acc_first [2] : (m, n) of the first output that overflowed, kept; (-1, -1): none yet
     """
-    length = a.shape[1]
-    fold = group * groups_per_fold
-    low, high, unused = np.int32(low), np.int32(high), np.int32(unused)
-    parts, psums = np.zeros(2 * COLUMNS, np.int32), np.zeros(2 * COLUMNS, np.int32)
+    length, columns = a.shape[1], acc.shape[1]
+    behind = np.int32(unused if mode == WRAP_LANE else 0)
     counts, acc_counts = np.zeros(2 * COLUMNS, np.int32), np.zeros(2 * COLUMNS, np.int32)
+    sums = np.zeros(2 * COLUMNS, np.int32)
     psum_overflows, acc_overflows = 0, 0
     for q in range(w.shape[0]):
+        column = q * COLUMNS
+        many = min(COLUMNS, columns - column)
         for m in range(first_row, last_row, 2):
             other = min(m + 1, last_row - 1)  # an odd row out is computed beside itself
-            for start in range(0, length, fold):
-                psums[:] = 0
-                add_fold(
-                    a[m], a[other], start, min(start + fold, length), group, w[q], parts, psums, counts,
-                    low, high, unused, saturates,
-                )  # fmt: skip
+            if not acc_exact:
+                acc[m, column : column + many] = held[column : column + many]
+                acc[other, column : column + many] = held[column : column + many]
+            since = 0
+            for start in range(0, length, groups_per_fold):
+                stop = min(start + groups_per_fold, length)
+                k = start
+                while k < stop:
+                    pause = min(k + COUNTED, stop)
+                    if since + pause - k > COUNTED:
+                        keep_counts(state, counts)
+                        since = 0
+                    add_elements(a, m, other, k, pause, w[q], state, mode, low, high, unused)
+                    since += pause - k
+                    k = pause
+                if acc_exact:
+                    add_up(state[0], behind, sums)
+                    continue
                 for row in range(other - m + 1):
-                    at = (m + row) * COLUMNS
                     accumulate(
-                        psums, row, acc[q, at : at + COLUMNS], acc_counts, acc_low, acc_high, acc_unused, acc_saturates
-                    )
+                        state[0, row * COLUMNS : row * COLUMNS + many], behind, acc[m + row, column : column + many],
+                        acc_counts[row * COLUMNS : row * COLUMNS + many], acc_low, acc_high, acc_unused, acc_saturates,
+                    )  # fmt: skip
+                state[0] = 0
+            keep_counts(state, counts)
             for row in range(other - m + 1):
-                psum_overflows += close_row(counts, row, m + row, q * COLUMNS, psum_first)
-                acc_overflows += close_row(acc_counts, row, m + row, q * COLUMNS, acc_first)
+                mine = slice(row * COLUMNS, (row + 1) * COLUMNS)
+                if acc_exact:
+                    finish(held[column : column + many], sums[mine], acc[m + row, column : column + many])
+                psum_overflows += close_row(counts[mine], m + row, column, psum_first)
+                acc_overflows += close_row(acc_counts[mine], m + row, column, acc_first)
             counts[:] = 0
+            sums[:] = 0
     return psum_overflows, acc_overflows
 
 
-# ------------------------------------------------------------------------------------------- int16 lanes
-
-
 @njit
-def add16(held: int, addend: int) -> tuple[int, int]:
-    """Return (new content, 1 if the exact sum did not fit) of a register of 16 bits that saturates.
-
-    The compiler knows the first two lines as a saturating addition. It was exact if what it added, modulo 2^16, is the
-    addend: it falls short by less than 2^16.
-    """
-    wide = np.int32(np.int32(held) + np.int32(addend))
-    new = np.int16(min(max(wide, np.int32(-32768)), np.int32(32767)))
-    return new, np.int16(np.int16(new - held) != addend)
-
-
-@njit
-def add_fewer(held: int, addend: int, low: int, high: int) -> tuple[int, int]:
-    """The same of fewer bits, where the exact sum fits int16."""
-    exact = np.int16(held + addend)
-    new = clamped(exact, low, high)
-    return new, np.int16(exact != new)
-
-
-@njit
-def tile16(x: I16, y: I16, start: int, w: I16, psums: I16, counts: I16) -> None:
-    """Add eight elements to two rows of 16-bit psums, one after another; products fit int16."""
-    k, at = np.uintp(start), np.uintp(start * COLUMNS)
-    for j in range(np.uintp(COLUMNS)):
-        one, two = psums[j], psums[np.uintp(COLUMNS) + j]
-        one_count, two_count = counts[j], counts[np.uintp(COLUMNS) + j]
-        for u in range(UNROLLED):
-            weight = w[at + np.uintp(u * COLUMNS) + j]
-            one, misfit = add16(one, np.int16(x[k + np.uintp(u)] * weight))
-            one_count = np.int16(one_count + misfit)
-            two, misfit = add16(two, np.int16(y[k + np.uintp(u)] * weight))
-            two_count = np.int16(two_count + misfit)
-        psums[j], psums[np.uintp(COLUMNS) + j] = one, two
-        counts[j], counts[np.uintp(COLUMNS) + j] = one_count, two_count
-
-
-@njit
-def tile_of_fewer(x: I16, y: I16, start: int, w: I16, psums: I16, counts: I16, low: int, high: int) -> None:
-    """The same for psums of fewer bits."""
-    k, at = np.uintp(start), np.uintp(start * COLUMNS)
-    for j in range(np.uintp(COLUMNS)):
-        one, two = psums[j], psums[np.uintp(COLUMNS) + j]
-        one_count, two_count = counts[j], counts[np.uintp(COLUMNS) + j]
-        for u in range(UNROLLED):
-            weight = w[at + np.uintp(u * COLUMNS) + j]
-            one, misfit = add_fewer(one, np.int16(x[k + np.uintp(u)] * weight), low, high)
-            one_count = np.int16(one_count + misfit)
-            two, misfit = add_fewer(two, np.int16(y[k + np.uintp(u)] * weight), low, high)
-            two_count = np.int16(two_count + misfit)
-        psums[j], psums[np.uintp(COLUMNS) + j] = one, two
-        counts[j], counts[np.uintp(COLUMNS) + j] = one_count, two_count
-
-
-@njit
-def step16(x: int, y: int, start: int, w: I16, psums: I16, counts: I16, full: bool, low: int, high: int) -> None:
-    """The same for one element; full : psums have 16 bits."""
-    at = np.uintp(start * COLUMNS)
-    for row in range(2):
-        mine = np.uintp(row * COLUMNS)
-        factor = x if row == 0 else y
-        for j in range(np.uintp(COLUMNS)):
-            product = np.int16(factor * w[at + j])
-            if full:
-                psums[mine + j], misfit = add16(psums[mine + j], product)
-            else:
-                psums[mine + j], misfit = add_fewer(psums[mine + j], product, low, high)
-            counts[mine + j] += misfit
-
-
-@njit
-def limited_rows16(
-    a: I16, w: I16, first_row: int, last_row: int, fold: int, full: bool, low: int, high: int, acc_low: int,
-    acc_high: int, acc_unused: int, acc_saturates: bool, acc: I64, psum_first: I64, acc_first: I64,
+def limited_groups(
+    a: I32, w: I32, first_row: int, last_row: int, group: int, groups_per_fold: int, saturates: bool, low: int,
+    high: int, unused: int, acc_low: int, acc_high: int, acc_unused: int, acc_saturates: bool, acc_exact: bool,
+    held: I64, acc: I64, psum_first: I64, acc_first: I64,
 ) -> tuple[int, int]:  # fmt: skip
-    """The same as `limited_rows` for groups of one element and psums that saturate: of 16 bits (`full`), or fewer."""
-    length = a.shape[1]
-    low, high = np.int16(low), np.int16(high)
-    psums, wide, counts16 = (
-        np.zeros(2 * COLUMNS, np.int16), np.zeros(2 * COLUMNS, np.int32), np.zeros(2 * COLUMNS, np.int16),
-    )  # fmt: skip
-    counts, acc_counts = np.zeros(2 * COLUMNS, np.int32), np.zeros(2 * COLUMNS, np.int32)
+    """The same of groups of several elements, in int32 lanes."""
+    length, columns, fold = a.shape[1], acc.shape[1], group * groups_per_fold
+    state, parts = np.zeros((2, 2 * COLUMNS), np.int32), np.zeros((1, 2 * COLUMNS), np.int32)
+    acc_counts = np.zeros(2 * COLUMNS, np.int32)
+    sums = np.zeros(2 * COLUMNS, np.int32)
     psum_overflows, acc_overflows = 0, 0
     for q in range(w.shape[0]):
-        weights = w[q]
+        column = q * COLUMNS
+        many = min(COLUMNS, columns - column)
         for m in range(first_row, last_row, 2):
             other = min(m + 1, last_row - 1)
-            x, y = a[m], a[other]
+            if not acc_exact:
+                acc[m, column : column + many] = held[column : column + many]
+                acc[other, column : column + many] = held[column : column + many]
             for start in range(0, length, fold):
-                stop = min(start + fold, length)
-                psums[:] = 0
-                k = start
-                while k < stop:
-                    pause = min(k + 4096, stop)  # before an int16 count can overflow
-                    while k + UNROLLED <= pause:
-                        if full:
-                            tile16(x, y, k, weights, psums, counts16)
-                        else:
-                            tile_of_fewer(x, y, k, weights, psums, counts16, low, high)
-                        k += UNROLLED
-                    while k < pause:
-                        step16(x[k], y[k], k, weights, psums, counts16, full, low, high)
-                        k += 1
-                    for j in range(np.uintp(2 * COLUMNS)):
-                        counts[j] += counts16[j]
-                        counts16[j] = 0
-                for j in range(np.uintp(2 * COLUMNS)):
-                    wide[j] = psums[j]
+                add_groups(
+                    a, m, other, start, min(start + fold, length), group, w[q], state, parts, saturates, low, high,
+                    unused,
+                )  # fmt: skip
+                if acc_exact:
+                    add_up(state[0], 0, sums)
+                    continue
                 for row in range(other - m + 1):
-                    at = (m + row) * COLUMNS
                     accumulate(
-                        wide, row, acc[q, at : at + COLUMNS], acc_counts, acc_low, acc_high, acc_unused, acc_saturates
-                    )
+                        state[0, row * COLUMNS : row * COLUMNS + many], 0, acc[m + row, column : column + many],
+                        acc_counts[row * COLUMNS : row * COLUMNS + many], acc_low, acc_high, acc_unused, acc_saturates,
+                    )  # fmt: skip
+                state[0] = 0
             for row in range(other - m + 1):
-                psum_overflows += close_row(counts, row, m + row, q * COLUMNS, psum_first)
-                acc_overflows += close_row(acc_counts, row, m + row, q * COLUMNS, acc_first)
-            counts[:] = 0
+                mine = slice(row * COLUMNS, (row + 1) * COLUMNS)
+                if acc_exact:
+                    finish(held[column : column + many], sums[mine], acc[m + row, column : column + many])
+                psum_overflows += close_row(state[1, mine], m + row, column, psum_first)
+                acc_overflows += close_row(acc_counts[mine], m + row, column, acc_first)
+            state[1] = 0
+            sums[:] = 0
     return psum_overflows, acc_overflows

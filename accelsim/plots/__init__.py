@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from accelsim.plots.breakdown import cycle_breakdown, energy_breakdown
 from accelsim.plots.common import new_figure, save_figure
+from accelsim.plots.prices import price_by_capacity, price_by_width, prices_figure
 from accelsim.plots.roofline import roof_points, roofline
 from accelsim.plots.utilization import pe_utilization, utilization_map
 from accelsim.plots.widths import energy_by_width
@@ -21,6 +22,9 @@ __all__ = [
     "energy_by_width",
     "new_figure",
     "pe_utilization",
+    "price_by_capacity",
+    "price_by_width",
+    "prices_figure",
     "roof_points",
     "roofline",
     "save_figure",

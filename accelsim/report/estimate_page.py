@@ -20,7 +20,7 @@ def print_estimate(report: EstimateReport, file: IO[str] | None = None) -> None:
     """Print an estimate; consecutive layers that are equal but for their names share a row."""
     console = Console(file=file or sys.stdout, highlight=False)
     if not console.is_terminal:
-        console = Console(file=file or sys.stdout, highlight=False, width=110)
+        console = Console(file=file or sys.stdout, highlight=False, width=140)
     table = Table(box=SIMPLE_HEAD, pad_edge=False)
     for title in ("layer", "B x M x K x N"):
         table.add_column(title, no_wrap=True)
@@ -37,8 +37,8 @@ def print_estimate(report: EstimateReport, file: IO[str] | None = None) -> None:
         console.print(f"{len(groups) - MAX_ROWS} more rows are in --json")
     seconds = report.latency_us * 1e-6
     console.print(
-        f"{report.latency_us / 1e3:,.4g} ms and {report.total_energy_pj * 1e-9:,.4g} mJ for the batch of {report.batch}; "
-        f"{2 * report.macs / seconds / 1e9 if seconds else 0:,.4g} GOP/s"
+        f"{report.latency_us / 1e3:,.4g} ms and {report.total_energy_pj * 1e-9:,.4g} mJ for the batch of "
+        f"{report.batch}; {2 * report.macs / seconds / 1e9 if seconds else 0:,.4g} GOP/s"
     )
     for note in report.assumptions:
         console.print(f"Model: {note}", style="dim")

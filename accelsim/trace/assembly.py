@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -11,42 +10,18 @@ from numpy.typing import ArrayLike, NDArray
 from pydantic import ValidationError
 
 from accelsim import formats
-from accelsim.errors import AccelsimError, FormatError, ShapeError, TraceError, did_you_mean
+from accelsim.errors import AccelsimError, ShapeError, TraceError, did_you_mean
 from accelsim.formats import Format, QTensor
-from accelsim.formats.fixed_point import scale_of_output
 from accelsim.formats.spec import FLOATING
 from accelsim.operators import registry as operators
 from accelsim.trace.factors import narrow_codes, plain_array, quantize_bias, real_bias
+from accelsim.trace.finish import Arrays, Finish, raw_output, requantization, requantized_output
 from accelsim.trace.geometry import input_dims, output_dims
 from accelsim.trace.metadata import MetaError, checked
 from accelsim.trace.pieces import check_input, check_layer
 from accelsim.trace.schema import Conv2dMeta, Layer, LinearMeta, MatmulMeta, Step, TensorMeta, TensorName, VectorMeta
 from accelsim.trace.shapes import Shape, channel_axis_of_weight, output_shape
 from accelsim.trace.slots import TensorPart, layer_array, tensor_array
-
-Arrays = dict[str, NDArray[Any]]
-RAW_FORMAT = "int32"
-
-
-@dataclass(frozen=True)
-class Finish:
-    """What happens to a layer's accumulators; TraceBuilder's docstring says what each field is."""
-
-    bias: ArrayLike | None
-    output: str | Format | None
-    scale: float | None
-    zero_point: int
-    output_name: str | None
-    rounding: str | None
-    activation: str
-    clamp: tuple[int, int] | None
-    requantization_scale: ArrayLike | None
-    multiplier: ArrayLike | None
-    shift: ArrayLike | None
-    expected: ArrayLike | QTensor | None
-    expected_block_scales: ArrayLike | None
-    reference: ArrayLike | None
-    thresholds: ArrayLike | None
 
 
 class Assembly:
@@ -189,7 +164,7 @@ class Assembly:
             names.append(constant)
         fields = {"name": name, "operator": operator, "inputs": names, "output": made_name, "attributes": attributes}
         layer = checked(lambda: VectorMeta.model_validate(fields), where, VectorMeta)
-        number_format, factor = _requantized_output(where, output, scale)
+        number_format, factor = requantized_output(where, output, scale)
         tensors = {**self.tensors, **new_tensors}
         try:
             known = operators.get(operator)
@@ -283,15 +258,15 @@ def _output(
             raise TraceError(f"{where}: activation 'threshold' needs thresholds, integers [channels, codes - 1]")
         if layer.rounding is not None:
             raise TraceError(f"{where}: thresholds make the codes; use rounding=None")
-        number_format, scale = _requantized_output(where, finish.output, finish.scale)
+        number_format, scale = requantized_output(where, finish.output, finish.scale)
         made[layer_array(layer.name, "thresholds")] = plain_array(finish.thresholds, f"{where}: thresholds")
     elif finish.thresholds is not None:
         raise TraceError(f"{where}: thresholds are given, but activation is {layer.activation!r}; use 'threshold'")
     elif layer.rounding is None:
-        number_format, scale = _raw_output(where, finish), acc_scale
+        number_format, scale = raw_output(where, finish), acc_scale
     else:
-        number_format, scale = _requantized_output(where, finish.output, finish.scale)
-        made.update(_requantization(layer, finish, acc_scale, scale))
+        number_format, scale = requantized_output(where, finish.output, finish.scale)
+        made.update(requantization(layer, finish, acc_scale, scale))
     channel_axis = len(shape) - 1 if scale.ndim else None
     last = len(shape) - 1 if number_format.blocks is not None else None
     meta = TensorMeta(
@@ -330,69 +305,6 @@ def _accumulator_scale(
             f"the weight's scales run along axis {w.channel_axis}; use axis {channel}, that of the output channels"
         )
     return np.asarray(x_scale.astype(np.float64) * w_scale)
-
-
-def _raw_output(where: str, finish: Finish) -> Format:
-    for what, value in (
-        ("scale", finish.scale),
-        ("zero_point", finish.zero_point or None),
-        ("requantization_scale", finish.requantization_scale),
-        ("multiplier", finish.multiplier),
-        ("shift", finish.shift),
-    ):
-        if value is not None:
-            raise TraceError(
-                f"{where}: {what} is given, but rounding=None lets raw accumulators leave, in units of "
-                f"s_input * s_weight; leave it out, or name a rounding rule"
-            )
-    return _format(RAW_FORMAT if finish.output is None else finish.output)
-
-
-def _requantized_output(
-    where: str, output: str | Format | None, factor: float | None
-) -> tuple[Format, NDArray[np.float64]]:
-    form = None if output is None else _format(output)
-    if form is not None and factor is None:
-        factor = scale_of_output(form, None)
-    if form is None or factor is None:
-        raise TraceError(
-            f"{where}: say the output's number format and scale, e.g. output='int8', scale=0.05; "
-            f"or rounding=None to let raw accumulators leave"
-        )
-    scale = plain_array(factor, f"{where}: scale").astype(np.float64)
-    if scale.shape != () or not (np.isfinite(scale) and scale > 0):
-        raise TraceError(f"{where}: scale={factor!r}; the output's scale is one finite number greater than 0")
-    try:
-        scale_of_output(form, float(scale))
-    except FormatError as error:
-        raise TraceError(f"{where}: output: {error}") from None
-    return form, scale
-
-
-def _requantization(layer: Layer, finish: Finish, acc_scale: NDArray[np.float64], scale: NDArray[np.float64]) -> Arrays:
-    where = f"layer {layer.name!r}"
-    made: Arrays = {}
-    if finish.multiplier is not None:
-        made[layer_array(layer.name, "multiplier")] = plain_array(finish.multiplier, f"{where}: multiplier")
-    if finish.shift is not None:
-        made[layer_array(layer.name, "shift")] = plain_array(finish.shift, f"{where}: shift")
-    if finish.requantization_scale is not None:
-        given = plain_array(finish.requantization_scale, f"{where}: requantization_scale")
-        made[layer_array(layer.name, "scale")] = given.astype(np.float64)
-    elif not made:
-        with np.errstate(over="ignore", under="ignore"):
-            factor = acc_scale / scale
-        if not np.all(np.isfinite(factor) & (factor > 0)):
-            raise TraceError(
-                f"{where}: s_input * s_weight / scale = {factor.flat[0]} is not a positive finite number; "
-                f"the scales are too far apart"
-            )
-        made[layer_array(layer.name, "scale")] = np.asarray(factor)
-    return made
-
-
-def _format(chosen: str | Format) -> Format:
-    return formats.get(chosen) if isinstance(chosen, str) else chosen
 
 
 def _factors(scale: NDArray[Any], zero_point: NDArray[Any]) -> dict[TensorPart, NDArray[Any]]:

@@ -19,8 +19,9 @@ from numpy.typing import ArrayLike
 from accelsim.errors import TraceError, did_you_mean
 from accelsim.formats import Format, QTensor
 from accelsim.trace.archive import META, MemorySource
-from accelsim.trace.assembly import Assembly, Finish
+from accelsim.trace.assembly import Assembly
 from accelsim.trace.factors import plain_array
+from accelsim.trace.finish import Finish
 from accelsim.trace.geometry import Padding, input_dims, padding_pairs, pair, weight_dims
 from accelsim.trace.metadata import checked
 from accelsim.trace.problems import trace_error

@@ -38,13 +38,14 @@ def against_blas(
     config: HardwareConfig,
     *,
     watch: bool,
+    extremes: bool = True,
     goal: float | None,
     note: str = "",
 ) -> Row:
     """Return how the fast engine compares with the plain float32 product of `gemm`."""
     plan = plan_operands(operands, config)
     timers = {
-        "ours": cpu_timer(engines.fast(operands, plan, watch=watch)),
+        "ours": cpu_timer(engines.fast(operands, plan, watch=watch, extremes=extremes)),
         "limit": cpu_timer(float32_product(gemm)),
     }
     samples = in_turns(timers, run.repeats)
@@ -88,20 +89,42 @@ def _integer_limit(run: Run) -> Row:
 
 def _ordered(run: Run) -> Iterator[Row]:
     policies = (("saturate", 20, 0.2), ("saturate", 16, 0.4), ("wrap", 20, 0.2), ("wrap", 16, 0.4))
+    counted = ", counted"
     for gemm in (LAYERS[0], LAYERS[3], LAYERS[5])[: 1 if run.quick else None]:
         for policy, bits, goal in policies[: 2 if run.quick else None]:
-            register = Register(bits=bits, overflow=policy)
-            config = machine(dataflow="os", psum=register)
+            config = machine(dataflow="os", psum=Register(bits=bits, overflow=policy))
+            for extremes in (False, True):
+                yield against_blas(
+                    run,
+                    "ordered",
+                    f"int8, {gemm.name}, psum {policy}s at {bits} bits, os{'' if extremes else counted}",
+                    gemm,
+                    integers(gemm),
+                    config,
+                    watch=True,
+                    extremes=extremes,
+                    goal=None if extremes else goal,
+                    note="with the extremes of registers of unlimited width" if extremes else "",
+                )
+    for gemm in (LAYERS[0], LAYERS[3], LAYERS[5])[: 0 if run.quick else None]:
+        for policy, bits in (("saturate", 16), ("wrap", 16), ("saturate", 12)):
+            config = machine(dataflow="ws", psum=Register(bits=bits, overflow=policy))
+            name = f"int8, {gemm.name}, psum {policy}s at {bits} bits, ws, {-(-gemm.k // 16)} folds{counted}"
             yield against_blas(
                 run,
                 "ordered",
-                f"int8, {gemm.name}, psum {policy}s at {bits} bits, os",
+                name,
                 gemm,
                 integers(gemm),
                 config,
                 watch=True,
-                goal=goal,
+                extremes=False,
+                goal=0.4 if bits == 16 else 0.2,
             )
+        for bits in (24, 32):
+            config = machine(dataflow="os", psum=Register(bits=bits, overflow="saturate"))
+            name = f"int8, {gemm.name}, psum saturates at {bits} bits, os{counted}"
+            yield against_blas(run, "ordered", name, gemm, integers(gemm), config, watch=True, extremes=False, goal=0.2)
 
 
 CASES = (
@@ -113,7 +136,7 @@ CASES = (
     ),
     Case(
         "ordered",
-        "accumulation in order at a narrow width, overflows counted",
+        "accumulation in order at a narrow width, overflows counted (--no-extremes), and with extremes besides",
         "20 % of the rate of the plain float32 product (any width up to 32), 40 % at 16 bits",
         _ordered,
     ),

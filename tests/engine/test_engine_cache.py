@@ -55,3 +55,23 @@ def test_an_edited_kernel_gives_its_new_result(tmp_path):
     shutil.rmtree(package / "engine" / "__pycache__", ignore_errors=True)
     assert run() == "[126]"
     assert len(list(tmp_path.glob("cache/accelsim/kernels-*"))) == 2  # a folder for each version of the kernels
+
+
+def test_what_kernels_are_built_from_is_part_of_the_digest(tmp_path):
+    package = tmp_path / "accelsim"
+    shutil.copytree(Path(accelsim.__file__).parent, package, ignore=shutil.ignore_patterns("__pycache__"))
+    environment = os.environ | {"PYTHONPATH": str(tmp_path)}
+
+    def digest():
+        command = [sys.executable, "-c", "from accelsim import _jit; print(_jit.__file__, _jit._kernel_digest())"]
+        done = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True, check=True)
+        where, _, found = done.stdout.strip().partition(" ")
+        assert Path(where) == package / "_jit.py"
+        return found
+
+    found = [digest()]
+    assert digest() == found[0]
+    for name in ("_jit.py", "_lanes.py", "engine/ordered_kernels.py"):
+        (package / name).write_text((package / name).read_text() + "# changed\n")
+        found.append(digest())
+    assert len(set(found)) == 4

@@ -63,6 +63,12 @@ def check(operands, config, parts):
             first = OverflowEvent((0, m, n), g * plan.group, value)
         assert (found.overflows, found.first) == (expected.counts[which], first)
         assert [found.low, found.high] == (expected.psum_range, expected.acc_range)[which]
+    counted = get_engine("fast").run(operands, plan, extremes=False)  # proved, or counted
+    np.testing.assert_array_equal(counted.acc, result.acc)
+    for found, true in ((counted.psum, result.psum), (counted.accumulator, result.accumulator)):
+        assert (found.overflows, found.first) == (true.overflows, true.first)
+        assert found.low <= true.low <= true.high <= found.high
+        assert not found.exact or (found.low, found.high) == (true.low, true.high)
     return result
 
 
@@ -102,7 +108,9 @@ def test_extremes_between_the_ends_of_chunks(kind, shape, dataflow):
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("policy", ["wrap", "saturate"])
-@pytest.mark.parametrize(("psum", "acc"), [(12, 48), (17, 48), (18, 48), (19, 19), (20, 48), (32, 16)])
+@pytest.mark.parametrize(
+    ("psum", "acc"), [(12, 48), (16, 48), (16, 20), (17, 48), (18, 48), (19, 19), (20, 48), (32, 16)]
+)
 def test_limited_registers_in_some_rows(kind, policy, psum, acc):
     # At 18 to 20 bits only some rows overflow: the others are not followed, and must be right all the same.
     rng = np.random.default_rng(2)
@@ -110,6 +118,18 @@ def test_limited_registers_in_some_rows(kind, policy, psum, acc):
     for dataflow in ("os", "ws"):
         config = machine(dataflow, 40, psum=(psum, policy), acc=(acc, policy))
         check(operands, config, products_of_groups(operands, 1))
+
+
+@pytest.mark.parametrize(("bits", "policy", "followed"), [(16, "wrap", False), (18, "wrap", False), (24, "wrap", True)])
+def test_extremes_are_followed_where_that_takes_no_longer(bits, policy, followed):
+    # 64 products of 127 * 127 are 1,032,256: as far as bounds go they may fill 21 bits, or 25 with 1,000 of them.
+    a, w = np.full((40, 1000), 127), np.full((1000, 70), 127)
+    a[:, ::2] *= -1
+    a[:, 1:400:2] = 0
+    operands = plain(a.tolist(), w.tolist())
+    plan = plan_operands(operands, machine(psum=(bits, policy), acc=WIDE))
+    assert get_engine("fast").run(operands, plan, extremes=False).psum.exact is followed
+    check(operands, machine(psum=(bits, policy), acc=WIDE), products_of_groups(operands, 1))
 
 
 def test_a_single_row_overflows():

@@ -237,6 +237,26 @@ def test_int16_activations(folder, bias):
     check(path, codes(rng, (3, 6, 6, 3), np.int16), config=WIDE)
 
 
+@pytest.mark.parametrize("kernel", ["CONV_2D", "DEPTHWISE_CONV_2D"])
+def test_convolutions_with_weights_of_4_bits(folder, kernel):
+    """Two to a byte in the file; an odd number of them, codes from -8 on."""
+    rng, net = drawn(8), Maker()
+    deep = kernel == "DEPTHWISE_CONV_2D"
+    outputs = 5
+    x = net.tensor((1, 6, 7, 5 if deep else 3), "INT8", 0.05, -9)
+    shape = (1, 3, 3, 5) if deep else (outputs, 3, 3, 3)
+    w_scale = scales(rng, outputs)
+    w = net.constant(rng.integers(-8, 8, shape).astype(np.int8), "INT4", w_scale, axis=3 if deep else 0)
+    b = net.constant(rng.integers(-300, 300, outputs).astype(np.int32), None, w_scale)
+    y = net.tensor((1, 6, 7, outputs), "INT8", 0.02, 3)
+    fields = {"padding": PADDING.SAME, "strideH": 1, "strideW": 1, **({"depthMultiplier": 1} if deep else {})}
+    options = "DepthwiseConv2DOptions" if deep else "Conv2DOptions"
+    net.op(kernel, [x, w, b], [y], options, version=6, **fields)
+    path = net.save(folder / "int4.tflite", [x], [y])
+    check(path, codes(rng, (3, 6, 7, 5 if deep else 3), np.int8))
+    assert open_model(path).rows[0].weight_format == "int4"
+
+
 # -- transposed convolutions --
 
 

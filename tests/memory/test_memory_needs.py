@@ -27,6 +27,10 @@ def assert_same(mine, theirs):
         if name == "passes":
             for part in ("batch", "row0", "rows", "col0", "cols"):
                 assert np.array_equal(getattr(mine.passes, part), getattr(theirs.passes, part)), part
+        elif name == "arguments":  # what a share of the layer is planned with
+            valid = [plan.arguments["k_valid"] for plan in (mine, theirs)]
+            assert np.array_equal(*valid)
+            assert mine.arguments | {"k_valid": None} == theirs.arguments | {"k_valid": None}
         else:
             assert getattr(mine, name) == getattr(theirs, name), name
 

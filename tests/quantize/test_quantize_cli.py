@@ -75,3 +75,23 @@ def test_a_trace_that_cannot_be_written_leaves_nothing(network, tmp_path):
         assert result.exit_code == 2
         assert words in result.stderr
     assert [path.name for path in tmp_path.iterdir()] == ["net.npz"]
+
+
+def test_an_encoder_by_rules(project_root, tmp_path):
+    """The bundled encoder: its trace as shipped, other rules, one layer's weights in another format."""
+    float_file, path = project_root / "traces" / "digits_encoder_float.npz", tmp_path / "out.npz"
+    assert invoke(float_file, "--preset", "int8", "--references", "outputs", "-o", path).exit_code == 0
+    shipped = load_trace(project_root / "traces" / "digits_encoder_int8.npz")
+    assert load_trace(path).digest == shipped.digest
+    options = ["--preset", "int8", "--rules", "tflite", "--layer", "block0.ff1=mx6/int8", "--batch", 2]
+    assert invoke(float_file, *options, "-o", path).exit_code == 0
+    trace = load_trace(path)
+    assert trace.tensor_meta("block0.ff1.weight").format == "mx6"
+    assert {layer.attributes["rule"] for layer in trace.layers if getattr(layer, "operator", "") == "softmax"} == {
+        "tflite"
+    }
+    assert all(trace.reference(layer.output) is not None for layer in trace.layers)
+    result = invoke(float_file, "--preset", "mx6", "-o", tmp_path / "none.npz")
+    assert result.exit_code == 2
+    assert "takes mx6, but the vector unit, which computes 'position', makes and takes plain integers" in result.stderr
+    assert not (tmp_path / "none.npz").exists()

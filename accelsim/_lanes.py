@@ -1,0 +1,212 @@
+"""Loops over K whose sums stay in SIMD registers from the first element to the last: what a compiler does not find.
+
+A loop takes two rows of an operand and a block of 64 columns of the other one, and walks K; what it carries from one
+element to the next (sums, and counts of overflows) is loaded before it and stored behind it. LLVM would store and load
+all of it at every element, for arrays may overlap. The loops are written in LLVM's own vectors, 512 bits wide, which it
+splits where registers are narrower: any processor runs them.
+
+They are called from kernels as functions (row, other, start, stop : integers)::
+
+    saturating(a, row, other, start, stop, w, state, low, high)
+
+a : [M, K], lanes contiguous along K; rows `row` and `other` are worked, elements start .. stop - 1
+w : [K * 64], a block of columns, an element's 64 lanes one after another; as many elements as `a` has
+state : [S, 128], of the lanes' dtype: row 0 the sums of both rows, row 1 (registers only) counts; updated
+Other arguments are integers, converted to the lanes' dtype.
+
+Only *_kernels.py modules import this one.
+"""
+
+# mypy: disable-error-code="no-untyped-call, no-untyped-def, misc, untyped-decorator"
+# LLVM's values have no static types.
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from llvmlite import ir
+
+from accelsim._jit import intrinsic, types
+
+ROWS, COLUMNS, VECTOR_BITS = 2, 64, 512
+Value = Any
+Step = Callable[[Any, list[Value], Value, Value, list[Value]], list[Value]]
+INDEX = ir.IntType(64)
+LLVM_NAMES = {"float": "f32", "double": "f64"}
+
+
+def _call(builder: Any, name: str, *operands: Value) -> Value:
+    """Call LLVM's function `name` for vectors of this type."""
+    kind = operands[0].type
+    element = LLVM_NAMES.get(str(kind.element), str(kind.element))
+    full = f"{name}.v{kind.count}{element}"
+    function = builder.module.globals.get(full) or ir.Function(
+        builder.module, ir.FunctionType(kind, [kind] * len(operands)), full
+    )
+    return builder.call(function, operands)
+
+
+def _splat(builder: Any, scalar: Value, lanes: int) -> Value:
+    """Return a vector of equal lanes."""
+    kind = ir.VectorType(scalar.type, lanes)
+    undefined, places = ir.Constant(kind, ir.Undefined), ir.VectorType(ir.IntType(32), lanes)
+    one = builder.insert_element(undefined, scalar, ir.Constant(ir.IntType(32), 0))
+    return builder.shuffle_vector(one, undefined, ir.Constant(places, [0] * lanes))
+
+
+def _loop(step: Step, states: int, context: Any, builder: Any, kinds: Any, values: Any) -> None:
+    """Write a loop that carries `states` rows of state through `step`."""
+    a, row, other, start, stop, w, state, *limits = values
+    dtype = kinds[0].dtype
+    lane = context.get_data_type(dtype)
+    lane_bytes = dtype.bitwidth // 8
+    lanes = VECTOR_BITS // dtype.bitwidth
+    vector = ir.VectorType(lane, lanes)
+    parts = COLUMNS // lanes
+
+    def array(i: int, value: Value) -> Any:
+        return context.make_array(kinds[i])(context, builder, value)
+
+    def at(pointer: Value, index: int) -> Value:
+        return builder.bitcast(builder.gep(pointer, [ir.Constant(INDEX, index)]), vector.as_pointer())
+
+    rows_of_a, pitch = array(0, a), builder.extract_value(array(0, a).strides, 0)
+    base = builder.ptrtoint(rows_of_a.data, INDEX)
+    rows = [
+        builder.inttoptr(builder.add(base, builder.mul(number, pitch)), lane.as_pointer()) for number in (row, other)
+    ]
+    weights, held = array(5, w).data, array(6, state).data
+    constants = [_splat(builder, builder.trunc(x, lane) if x.type != lane else x, lanes) for x in limits]
+    places = [at(held, i * lanes) for i in range(states * ROWS * parts)]
+    before = [builder.load(place, align=lane_bytes) for place in places]
+
+    entry = builder.block
+    head, body, done = (builder.append_basic_block(name) for name in ("lanes.head", "lanes.body", "lanes.done"))
+    builder.branch(head)
+    builder.position_at_end(head)
+    k = builder.phi(INDEX)
+    k.add_incoming(start, entry)
+    carried = [builder.phi(vector) for _ in places]
+    for phi, value in zip(carried, before, strict=True):
+        phi.add_incoming(value, entry)
+    builder.cbranch(builder.icmp_signed("<", k, stop), body, done)
+
+    builder.position_at_end(body)
+    element = builder.gep(weights, [builder.mul(k, ir.Constant(INDEX, COLUMNS))])
+    factors = [builder.load(at(element, p * lanes), align=lane_bytes) for p in range(parts)]
+    after = list(carried)
+    for r in range(ROWS):
+        x = _splat(builder, builder.load(builder.gep(rows[r], [k])), lanes)
+        for p in range(parts):
+            mine = [(s * ROWS + r) * parts + p for s in range(states)]
+            for i, new in zip(mine, step(builder, [carried[i] for i in mine], x, factors[p], constants), strict=True):
+                after[i] = new
+    k.add_incoming(builder.add(k, ir.Constant(INDEX, 1)), builder.block)
+    for phi, value in zip(carried, after, strict=True):
+        phi.add_incoming(value, builder.block)
+    builder.branch(head)
+
+    builder.position_at_end(done)
+    for place, phi in zip(places, carried, strict=True):
+        builder.store(phi, place, align=lane_bytes)
+
+
+def _signature(*arguments: Any) -> Any:
+    """Return the types of a loop: limits and numbers as int64."""
+    a, w, state = arguments[0], arguments[5], arguments[6]
+    numbers = [types.int64] * 4
+    return types.void(a, *numbers, w, state, *[types.int64] * (len(arguments) - 7))
+
+
+def _counted(builder: Any, count: Value, misfit: Value) -> Value:
+    """Return count + 1 where misfit (bits) is set."""
+    return builder.sub(count, builder.sext(misfit, count.type))
+
+
+def _saturate(builder: Any, held: list[Value], x: Value, y: Value, limits: list[Value]) -> list[Value]:
+    exact = builder.add(held[0], builder.mul(x, y))
+    new = _call(builder, "llvm.smin", _call(builder, "llvm.smax", exact, limits[0]), limits[1])
+    return [new, _counted(builder, held[1], builder.icmp_signed("!=", exact, new))]
+
+
+def _saturate_lane(builder: Any, held: list[Value], x: Value, y: Value, _: list[Value]) -> list[Value]:
+    product = builder.mul(x, y)
+    new = _call(builder, "llvm.sadd.sat", held[0], product)
+    return [new, _counted(builder, held[1], builder.icmp_signed("!=", builder.add(held[0], product), new))]
+
+
+def _wrap(builder: Any, held: list[Value], x: Value, y: Value, _: list[Value]) -> list[Value]:
+    product = builder.mul(x, y)
+    new = builder.add(held[0], product)
+    signs = builder.and_(builder.xor(new, held[0]), builder.xor(new, product))
+    last = ir.Constant(new.type, [new.type.element.width - 1] * new.type.count)
+    return [new, builder.add(held[1], builder.lshr(signs, last))]
+
+
+def _wrap_any(builder: Any, held: list[Value], x: Value, y: Value, limits: list[Value]) -> list[Value]:
+    exact = builder.add(held[0], builder.mul(x, y))
+    new = builder.ashr(builder.shl(exact, limits[0]), limits[0])
+    return [new, _counted(builder, held[1], builder.icmp_signed("!=", exact, new))]
+
+
+def _dot(builder: Any, held: list[Value], x: Value, y: Value, _: list[Value]) -> list[Value]:
+    if isinstance(x.type.element, ir.IntType):
+        return [builder.add(held[0], builder.mul(x, y))]
+    fused = ("contract",)  # one rounding or two: these sums are exact
+    return [builder.fadd(held[0], builder.fmul(x, y, flags=fused), flags=fused)]
+
+
+def _differ(builder: Any, held: list[Value], x: Value, y: Value, _: list[Value]) -> list[Value]:
+    return [builder.add(held[0], _call(builder, "llvm.ctpop", builder.xor(x, y)))]
+
+
+@intrinsic
+def saturating(typing, a, row, other, start, stop, w, state, low, high):
+    """Add products to registers that saturate at low and high; a lane holds an exact sum."""
+    return _signature(
+        a, row, other, start, stop, w, state, low, high
+    ), lambda context, builder, signature, values: _loop(_saturate, 2, context, builder, signature.args, values)
+
+
+@intrinsic
+def saturating_lanes(typing, a, row, other, start, stop, w, state):
+    """Add products to registers as wide as a lane that saturate; a lane holds a product."""
+    return _signature(a, row, other, start, stop, w, state), lambda context, builder, signature, values: _loop(
+        _saturate_lane, 2, context, builder, signature.args, values
+    )
+
+
+@intrinsic
+def wrapping_lanes(typing, a, row, other, start, stop, w, state):
+    """Add products to registers as wide as a lane that wrap; a lane holds a product.
+
+    A register of fewer bits is one that is kept shifted left, and so is `a`.
+    """
+    return _signature(a, row, other, start, stop, w, state), lambda context, builder, signature, values: _loop(
+        _wrap, 2, context, builder, signature.args, values
+    )
+
+
+@intrinsic
+def wrapping(typing, a, row, other, start, stop, w, state, unused):
+    """Add products to registers that wrap, `unused` bits narrower than a lane, which holds an exact sum."""
+    return _signature(a, row, other, start, stop, w, state, unused), lambda context, builder, signature, values: _loop(
+        _wrap_any, 2, context, builder, signature.args, values
+    )
+
+
+@intrinsic
+def dots(typing, a, row, other, start, stop, w, state):
+    """Add products, which is exact: of integers, or of floats that are proved to need no rounding."""
+    return _signature(a, row, other, start, stop, w, state), lambda context, builder, signature, values: _loop(
+        _dot, 1, context, builder, signature.args, values
+    )
+
+
+@intrinsic
+def differences(typing, a, row, other, start, stop, w, state):
+    """Add the numbers of bits in which words differ."""
+    return _signature(a, row, other, start, stop, w, state), lambda context, builder, signature, values: _loop(
+        _differ, 1, context, builder, signature.args, values
+    )
