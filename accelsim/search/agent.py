@@ -1,4 +1,4 @@
-"""A small agent for the environment of widths, and the random one that it has to beat (docs/rl.md).
+"""A small agent for the environment of widths, and one that acts at random (docs/rl.md).
 
 The agent is an example to start from, not a contribution to reinforcement learning: a linear policy whose parameters
 the cross-entropy method chooses (R. Y. Rubinstein, D. P. Kroese, "The Cross-Entropy Method", 2004). HAQ's own agent is

@@ -52,7 +52,7 @@ class QuantizationEnv(gymnasium.Env[NDArray[np.float32], NDArray[Any]]):
 
     network : float network; its inputs and labels measure the accuracy
     config : the machine; None where `table` and `evaluate` are both given
-    cost : what is limited: "latency" (us) or "energy" (pJ) of one inference, "size" (bytes of weights)
+    cost : what is limited: "latency" (µs) or "energy" (pJ) of one inference, "size" (bytes of weights)
     budget : the limit, as a fraction of the cost of the network with 8 bits everywhere
     bits : smallest and largest width, from 2 to 8
     actions : "continuous": two numbers in [0, 1] (weights, activations), by HAQ's rule; "discrete": two integers from

@@ -19,7 +19,7 @@ from accelsim.simulation import simulate
 from accelsim.trace.reader import Trace
 
 Cost = Literal["latency", "energy", "size"]
-UNITS: dict[str, str] = {"latency": "us", "energy": "pJ", "size": "bytes"}
+UNITS: dict[str, str] = {"latency": "µs", "energy": "pJ", "size": "bytes"}
 """What each cost is counted in; size is that of the weights."""
 
 

@@ -315,7 +315,7 @@ def test_an_episode_on_the_digits_network():
     env = QuantizationEnv(network, config, cost="latency", budget=0.3)
     int8 = accelsim.simulate(config, accelsim.load_trace("traces/digits_cnn_int8.npz").head(1))
     assert env.table[:, 7, 7].tolist() == [layer.latency_us for layer in int8.layers]  # a run's, not a model's
-    assert env.unit == "us"
+    assert env.unit == "µs"
     info = play(env, [[0.5, 0.5], [1, 0.3], [0.3, 0.3], [0, 0]])[4]
     assert info["widths"][[0, -1]].tolist() == [[8, 8], [8, 8]]
     trace = requantized(network, info["assignment"])
