@@ -13,8 +13,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from accelsim.engine.block_values import FLOAT32_EXACT, BlockValues
-from accelsim.engine.checks import register_limits
+from accelsim.engine.block_values import FLOAT32_EXACT, FLOAT64_EXACT, BlockValues
+from accelsim.engine.checks import SHIFTED_LIMIT, largest_magnitude, register_limits
+from accelsim.engine.ordered import column_blocks
 from accelsim.mapping.contract import LayerPlan
 
 Int32 = NDArray[np.int32]
@@ -55,14 +56,16 @@ class Parts:
 
 
 def scaled(values: BlockValues) -> tuple[NDArray[Any], NDArray[Any]]:
-    """Return both operands times their blocks' factors, float32 where `values.narrow`, else float64.
+    """Return both operands times their blocks' factors, float32 where `values.narrow`, else float64: [M, K], and w in
+    blocks of columns [Q, K * 64].
 
     A block's products remain multiples of one unit: what was exact stays so.
     """
     from accelsim.engine import tile_kernels as kernels
 
     dtype = np.float32 if values.narrow else np.float64
-    a, w = np.empty(values.a.shape, dtype), np.empty(values.w.shape, dtype)
+    length, columns = values.w.shape
+    a, w = np.empty(values.a.shape, dtype), np.zeros((-(-columns // kernels.COLUMNS), length * kernels.COLUMNS), dtype)
     a_factors, w_factors = values.factors(dtype)
     kernels.scaled_rows(np.ascontiguousarray(values.a), a_factors, values.size, a)
     kernels.scaled_columns(np.ascontiguousarray(values.w), w_factors, values.size, w)
@@ -79,18 +82,7 @@ def float_sums(
     """Write float32 accumulators; widen the registers' extremes [4, N]. No sum may overflow; `values.wide` holds."""
     from accelsim.engine import tile_kernels as kernels
 
-    parts = Parts(*scaled(values), values.size)
-    psums = np.zeros((parts.tile, parts.columns), np.float32)
-    working = np.empty(parts.columns, np.float64)
-    order = (blocks_per_fold, parts.count, extremes)
-    for start, stop in parts.tiles():
-        psum, acc = psums[: stop - start], out[start:stop]
-        acc[:] = bias
-        for v, sums in parts.sums(start, stop):
-            if values.narrow:
-                kernels.add_narrow(psum, acc, sums, v, *order)
-            else:
-                kernels.add_wide(psum, acc, sums, v, *order, working, working.view(np.int64))
+    kernels.float_rows(*scaled(values), 0, values.rows, values.size, blocks_per_fold, bias, extremes, out)
 
 
 def fixed_sums(values: BlockValues, plan: LayerPlan, limited: bool, extremes: Int64, out: Int64) -> None:
@@ -101,19 +93,10 @@ def fixed_sums(values: BlockValues, plan: LayerPlan, limited: bool, extremes: In
     from accelsim.engine import tile_kernels as kernels
     from accelsim.engine.fast_float import ROUNDINGS
 
-    parts = Parts(*scaled(values), values.size)
     per_group = plan.group // values.size
-    psums = np.zeros((parts.tile, parts.columns), np.float64)
-    accs, found = np.empty_like(psums), np.zeros((4, parts.columns))
-    whole = np.empty(parts.columns, np.float64)
-    order = (per_group, per_group * plan.groups_per_fold, parts.count, ROUNDINGS.index(plan.summation.rounding))
-    for start, stop in parts.tiles():
-        psum, acc = psums[: stop - start], accs[: stop - start]
-        acc[:] = 0
-        for v, sums in parts.sums(start, stop):
-            kernels.add_fixed(psum, acc, sums, v, *order, limited, whole, found)
-        out[start:stop] = acc
-    extremes[:] = found
+    order = values.size, per_group, per_group * plan.groups_per_fold, ROUNDINGS.index(plan.summation.rounding)
+    limit = float(SHIFTED_LIMIT if limited else FLOAT64_EXACT)
+    kernels.fixed_rows(*scaled(values), 0, values.rows, *order, limit, extremes, out)
 
 
 def scaled_sums(
@@ -122,19 +105,14 @@ def scaled_sums(
     """The same of integers with integer scales, whose products lose `shift` bits; all sums fit int32, dots float32."""
     from accelsim.engine import tile_kernels as kernels
 
-    parts = Parts(a.astype(np.float32), w.astype(np.float32), size)
+    bound = largest_magnitude(a) * largest_magnitude(w) * size
+    dtype: type[np.generic] = np.int16 if bound < 1 << 15 else np.float32
     per_group = plan.group // size
-    psums = np.zeros((parts.tile, parts.columns), np.int32)
-    accs, found = np.empty_like(psums), np.zeros((4, parts.columns), np.int32)
-    order = (per_group, per_group * plan.groups_per_fold, parts.count)
-    for start, stop in parts.tiles():
-        psum, acc = psums[: stop - start], accs[: stop - start]
-        acc[:] = 0
-        of_a = np.ascontiguousarray(scales[0][start:stop])
-        for v, sums in parts.sums(start, stop):
-            kernels.add_scaled(psum, acc, sums, v, *order, of_a, scales[1], shift, found)
-        out[start:stop] = acc
-    extremes[:] = found
+    order = size, per_group, per_group * plan.groups_per_fold
+    blocks = column_blocks(w, dtype), column_blocks(scales[1], np.int32)
+    kernels.scaled_sums(
+        np.ascontiguousarray(a, dtype), blocks[0], 0, a.shape[0], *order, scales[0], blocks[1], shift, extremes, out
+    )
 
 
 def plain_sums(a: Int32, w: Int32, plan: LayerPlan, extremes: Int64, out: Int64) -> NDArray[np.bool_]:
