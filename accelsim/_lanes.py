@@ -117,9 +117,13 @@ def _loop(step: Step, states: int, context: Any, builder: Any, kinds: Any, value
         builder.store(phi, place, align=lane_bytes)
 
 
-def _block_loop(step: Any, context: Any, builder: Any, kinds: Any, values: Any) -> None:
-    """Write a loop over blocks; step(builder, block, row, part, dots, psum) returns the new psum."""
-    a, row, other, start, stop, w, state, size, per_group = values[:9]
+def _block_loop(step: Any, context: Any, builder: Any, kinds: Any, values: Any, *, counts: bool = False) -> None:
+    """Write a loop over blocks; step(builder, block, row, part, dots, psum) returns the new psum.
+
+    counts : instead of extremes row 1 of the state holds counts of overflows; step returns (the new psum, a bit where
+        the exact sum did not fit)
+    """
+    a, row, other, start, stop, w, _, size, per_group = values[:9]
     dtype, held_dtype = kinds[0].dtype, kinds[6].dtype
     lane, held_lane = context.get_data_type(dtype), context.get_data_type(held_dtype)
     lanes = VECTOR_BITS // dtype.bitwidth
@@ -187,15 +191,20 @@ def _block_loop(step: Any, context: Any, builder: Any, kinds: Any, values: Any) 
         for r in range(ROWS)
         for p in range(parts)
     ]
-    lows, highs = carried[2 * parts : 3 * parts], carried[3 * parts :]
-    for i, new in enumerate(psums):
-        p = i % parts
-        lows[p] = builder.select(_compare(builder, "<", new, lows[p]), new, lows[p])
-        highs[p] = builder.select(_compare(builder, ">", new, highs[p]), new, highs[p])
-    extremes = [builder.select(watched, new, old) for new, old in zip(lows + highs, carried[2 * parts :], strict=True)]
+    if counts:
+        one_more = [builder.uitofp(misfit, held_vector) for _, misfit in psums]
+        rest = [builder.fadd(old, more) for old, more in zip(carried[2 * parts :], one_more, strict=True)]
+        psums = [psum for psum, _ in psums]
+    else:
+        lows, highs = carried[2 * parts : 3 * parts], carried[3 * parts :]
+        for i, new in enumerate(psums):
+            p = i % parts
+            lows[p] = builder.select(_compare(builder, "<", new, lows[p]), new, lows[p])
+            highs[p] = builder.select(_compare(builder, ">", new, highs[p]), new, highs[p])
+        rest = [builder.select(watched, new, old) for new, old in zip(lows + highs, carried[2 * parts :], strict=True)]
     first.add_incoming(end, builder.block)
     in_group.add_incoming(builder.select(complete, zero, counted), builder.block)
-    for phi, value in zip(carried, psums + extremes, strict=True):
+    for phi, value in zip(carried, psums + rest, strict=True):
         phi.add_incoming(value, builder.block)
     builder.branch(head)
 
@@ -311,6 +320,30 @@ def differences(typing, a, row, other, start, stop, w, state):
     )
 
 
+@intrinsic
+def sign_bits(typing, lanes, start, valid):
+    """Return 64 lanes [K] from `start` on as a word, bit i 1 for +1; and strays, a word that is not 0 unless lanes are
+    +1 or -1 where the word `valid` has a bit, and 0 elsewhere.
+    """
+
+    def write(context, builder, signature, values):
+        kind = signature.args[0]
+        vector = ir.VectorType(context.get_data_type(kind.dtype), 64)
+        place = builder.gep(context.make_array(kind)(context, builder, values[0]).data, [values[1]])
+        x = builder.load(builder.bitcast(place, vector.as_pointer()), align=kind.dtype.bitwidth // 8)
+
+        def equal(number):
+            return builder.bitcast(builder.icmp_signed("==", x, ir.Constant(vector, [number] * 64)), INDEX)
+
+        plus, minus, zero = equal(1), equal(-1), equal(0)
+        strays = builder.or_(
+            builder.xor(builder.or_(plus, minus), values[2]), builder.xor(builder.not_(zero), values[2])
+        )
+        return context.make_tuple(builder, signature.return_type, (plus, strays))
+
+    return types.UniTuple(types.uint64, 2)(lanes, types.int64, types.uint64), write
+
+
 # ------------------------------------------------------------------------------------------- loops over blocks
 
 
@@ -341,29 +374,58 @@ def _add_rounded(builder: Any, number: Value, r: int, p: int, y: Value, psum: Va
     return builder.fptrunc(builder.bitcast(settled, y.type), psum.type)
 
 
-def _add_whole(rounding: str) -> Any:
-    """Return what adds a sum, rounded to a whole number within +-limit."""
+def _whole(builder: Any, dots: Value, kind: Any, rounding: Value, limit: Value) -> Value:
+    """Return a sum, rounded to a whole number within +-limit; rounding : 0 down, 1 towards zero, 2 nearest."""
+    real = dots if dots.type == kind else builder.fpext(dots, kind)
+    down, toward_zero, nearest = (_call(builder, f"llvm.{name}", real) for name in ("floor", "trunc", "rint"))
+    whole = builder.select(builder.icmp_signed("==", rounding, ir.Constant(INDEX, 1)), toward_zero, nearest)
+    whole = builder.select(builder.icmp_signed("==", rounding, ir.Constant(INDEX, 0)), down, whole)
+    most = _splat(builder, limit, kind.count)
+    least = _splat(builder, builder.fsub(ir.Constant(limit.type, 0.0), limit), kind.count)
+    return _clamped(builder, whole, least, most)
 
-    def bind(context: Any, builder: Any, kinds: Any, values: Any) -> Any:
-        limit = values[9]
 
-        def step(builder: Any, number: Value, r: int, p: int, dots: Value, psum: Value) -> Value:
-            real = dots if dots.type == psum.type else builder.fpext(dots, psum.type)
-            whole = _call(builder, f"llvm.{rounding}", real)
-            most = _splat(builder, limit, psum.type.count)
-            least = _splat(builder, builder.fsub(ir.Constant(limit.type, 0.0), limit), psum.type.count)
-            whole = builder.select(builder.fcmp_ordered(">", whole, most), most, whole)
-            whole = builder.select(builder.fcmp_ordered("<", whole, least), least, whole)
-            return builder.fadd(psum, whole)
+def _clamped(builder: Any, x: Value, least: Value, most: Value) -> Value:
+    x = builder.select(builder.fcmp_ordered(">", x, most), most, x)
+    return builder.select(builder.fcmp_ordered("<", x, least), least, x)
 
-        return step
 
-    return bind
+def _add_whole(context: Any, builder: Any, kinds: Any, values: Any) -> Any:
+    """Return what adds a whole number."""
+    rounding, limit = values[9], values[10]
+
+    def step(builder: Any, number: Value, r: int, p: int, dots: Value, psum: Value) -> Value:
+        return builder.fadd(psum, _whole(builder, dots, psum.type, rounding, limit))
+
+    return step
+
+
+def _add_whole_limited(context: Any, builder: Any, kinds: Any, values: Any) -> Any:
+    """Return what adds a whole number to a register of limited width."""
+    rounding, limit, low, high, saturates = values[9:14]
+
+    def step(builder: Any, number: Value, r: int, p: int, dots: Value, psum: Value) -> Any:
+        kind = psum.type
+        exact = builder.fadd(psum, _whole(builder, dots, kind, rounding, limit))
+        least, most = (_splat(builder, x, kind.count) for x in (low, high))
+        # A wrapping register's values recur after a power of two, by which floats are divided exactly.
+        recurrence = builder.fadd(builder.fsub(high, low), ir.Constant(high.type, 1.0))
+        span = _splat(builder, recurrence, kind.count)
+        part = _splat(builder, builder.fdiv(ir.Constant(high.type, 1.0), recurrence), kind.count)
+        turns = _call(builder, "llvm.floor", builder.fmul(builder.fsub(exact, least), part))
+        wrapped = builder.fsub(exact, builder.fmul(turns, span))
+        held = builder.select(
+            builder.icmp_signed("!=", saturates, ir.Constant(INDEX, 0)), _clamped(builder, exact, least, most), wrapped
+        )
+        return held, builder.fcmp_ordered("!=", exact, held)
+
+    return step
 
 
 def _add_scaled(context: Any, builder: Any, kinds: Any, values: Any) -> Any:
     """Return what adds a sum times the rounded product of its blocks' scales."""
-    row, other, a_scales, w_scales, shift = values[1], values[2], *values[9:12]
+    row, other = values[1], values[2]
+    a_scales, w_scales, shift = values[9], values[10], values[11]
     of_a = context.make_array(kinds[9])(context, builder, a_scales)
     base, pitch = builder.ptrtoint(of_a.data, INDEX), builder.extract_value(of_a.strides, 0)
     word = ir.IntType(32)
@@ -400,26 +462,32 @@ def add_rounded(typing, a, row, other, start, stop, w, state, size, per_group):
 
 
 @intrinsic
-def add_floored(typing, a, row, other, start, stop, w, state, size, per_group, limit):
-    """Add sums of float products, rounded down to whole numbers within +-limit, to float64 registers, exactly."""
-    return _block_signature(a, row, other, start, stop, w, state, size, per_group, limit), lambda *code: _block_loop(
-        _add_whole("floor")(code[0], code[1], code[2].args, code[3]), code[0], code[1], code[2].args, code[3]
+def add_whole(typing, a, row, other, start, stop, w, state, size, per_group, rounding, limit):
+    """Add sums of float products, each rounded to a whole number within +-limit, to float64 registers, exactly.
+
+    rounding : 0 down, 1 towards zero, 2 nearest, ties to even
+    """
+    return _block_signature(
+        a, row, other, start, stop, w, state, size, per_group, rounding, limit
+    ), lambda *code: _block_loop(
+        _add_whole(code[0], code[1], code[2].args, code[3]), code[0], code[1], code[2].args, code[3]
     )
 
 
 @intrinsic
-def add_truncated(typing, a, row, other, start, stop, w, state, size, per_group, limit):
-    """The same, rounded towards zero."""
-    return _block_signature(a, row, other, start, stop, w, state, size, per_group, limit), lambda *code: _block_loop(
-        _add_whole("trunc")(code[0], code[1], code[2].args, code[3]), code[0], code[1], code[2].args, code[3]
-    )
-
-
-@intrinsic
-def add_nearest(typing, a, row, other, start, stop, w, state, size, per_group, limit):
-    """The same, rounded to nearest, ties to even."""
-    return _block_signature(a, row, other, start, stop, w, state, size, per_group, limit), lambda *code: _block_loop(
-        _add_whole("rint")(code[0], code[1], code[2].args, code[3]), code[0], code[1], code[2].args, code[3]
+def add_whole_limited(
+    typing, a, row, other, start, stop, w, state, size, per_group, rounding, limit, low, high, saturates
+):
+    """The same for registers from low to high, with overflows counted (row 1 of the state); a block is a group."""
+    return _block_signature(
+        a, row, other, start, stop, w, state, size, per_group, rounding, limit, low, high, saturates
+    ), lambda *code: _block_loop(
+        _add_whole_limited(code[0], code[1], code[2].args, code[3]),
+        code[0],
+        code[1],
+        code[2].args,
+        code[3],
+        counts=True,
     )
 
 
@@ -445,7 +513,9 @@ def close_fold(typing, state, held):
         lanes = VECTOR_BITS // dtype.bitwidth
         vector = ir.VectorType(context.get_data_type(dtype), lanes)
         parts = COLUMNS // lanes
-        psums, held = (context.make_array(kind)(context, builder, v).data for kind, v in zip(signature.args, values))
+        psums, held = (
+            context.make_array(kind)(context, builder, v).data for kind, v in zip(signature.args, values, strict=True)
+        )
 
         def at(pointer, index):
             place = builder.gep(pointer, [ir.Constant(INDEX, index * lanes)])

@@ -12,7 +12,7 @@ from accelsim.engine.checks import SHIFTED_LIMIT, shifted_bound
 from accelsim.engine.contract import ComputeResult, OverflowEvent, RegisterWatch
 from accelsim.engine.fast_integers import integer_event
 from accelsim.engine.preload import earlier
-from accelsim.engine.tiles import fixed_sums, float_sums
+from accelsim.engine.tiles import fixed_sums, float_sums, limited_fixed_sums
 from accelsim.mapping.contract import GemmOperands, LayerPlan
 
 Int64 = NDArray[np.int64]
@@ -64,12 +64,31 @@ class FixedGemm:
         widths = (plan.psum_bits, plan.psum_overflow == "saturate", plan.acc_bits, plan.acc_overflow == "saturate")
         order = (plan.group, plan.groups_per_fold)
         counts = [0, 0]
+        if self._whole():
+            *counts, row, acc_row = limited_fixed_sums(self.values, plan, self.shifted == SHIFTED_LIMIT, held, out)
+            for register, m in enumerate((row, acc_row)):
+                if m >= 0:  # the first of each register is looked for in its row
+                    found = np.full((2, 5), -1, np.int64)
+                    one = self._parts(m, m + 1)
+                    kernels.limited_parts(one, *order, m, held, *widths, found[0], found[1], np.empty_like(out[:1]))
+                    firsts[register] = found[register]
+            return (counts[0], counts[1]), (integer_event(firsts[0], self.index), integer_event(firsts[1], self.index))
         for start, stop in self.values.chunks():
-            found = kernels.limited_parts(
+            misfits = kernels.limited_parts(
                 self._parts(start, stop), *order, start, held, *widths, firsts[0], firsts[1], out[start:stop]
             )
-            counts = [counts[0] + found[0], counts[1] + found[1]]
+            counts = [counts[0] + misfits[0], counts[1] + misfits[1]]
         return (counts[0], counts[1]), (integer_event(firsts[0], self.index), integer_event(firsts[1], self.index))
+
+    def _whole(self) -> bool:
+        """Return whether limited registers, each block an addition, and all sums on the way are float64 numbers."""
+        psum, acc = 1 << (self.plan.psum_bits - 1), 1 << (self.plan.acc_bits - 1)
+        return (
+            self.values.wide
+            and self.values.align_bits is None
+            and self.blocks_per_group == 1
+            and max(psum + self.shifted, acc + psum) < FLOAT64_EXACT // 2
+        )
 
     def _parts(self, start: int, stop: int) -> Int64:
         from accelsim.engine import block_kernels as kernels

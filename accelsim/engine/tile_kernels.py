@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from accelsim._jit import njit
-from accelsim._lanes import add_floored, add_nearest, add_rounded, add_scaled, add_truncated
+from accelsim._lanes import add_rounded, add_scaled, add_whole, add_whole_limited
 from accelsim._lanes import close_fold as close_blocks
 
 F32 = NDArray[np.float32]
@@ -125,18 +125,79 @@ def fixed_rows(
             held[0] = 0
             for start in range(0, length, fold):
                 stop = min(start + fold, length)
-                if rounding == 0:
-                    add_floored(a, m, other, start, stop, w[q], state, size, per_group, limit)
-                elif rounding == 1:
-                    add_truncated(a, m, other, start, stop, w[q], state, size, per_group, limit)
-                else:
-                    add_nearest(a, m, other, start, stop, w[q], state, size, per_group, limit)
+                add_whole(a, m, other, start, stop, w[q], state, size, per_group, rounding, limit)
                 close_blocks(state, held)
             for j in range(many):
                 out[m, column + j] = np.int64(held[0, j])
                 out[other, column + j] = np.int64(held[0, COLUMNS + j])
         keep_extremes(state, column, many, extremes[0], extremes[1])
         keep_extremes(held, column, many, extremes[2], extremes[3])
+
+
+@njit
+def accumulate_whole(psums: F64, acc: F64, counts: F64, low: float, high: float, saturates: bool) -> None:
+    """Add psums [128] to accumulators of limited width, count what does not fit, and clear the psums."""
+    span = high - low + 1.0
+    part = 1.0 / span  # exactly: a power of two
+    for j in range(np.uintp(2 * COLUMNS)):
+        exact = acc[j] + psums[j]
+        held = exact
+        if saturates:
+            held = high if exact > high else held
+            held = low if exact < low else held
+        else:
+            held = exact - span * np.floor((exact - low) * part)
+        counts[j] += np.float64(exact != held)
+        acc[j] = held
+        psums[j] = 0
+
+
+@njit
+def count_row(counts: F64, m: int, first_row: int) -> tuple[int, int]:
+    """Return a row's overflows, and the first row that has any: this one, or what it was (-1: none)."""
+    total = 0.0
+    for j in range(counts.size):
+        total += counts[j]
+    return np.int64(total), m if total > 0 and (first_row < 0 or m < first_row) else first_row
+
+
+@njit
+def limited_fixed_rows(
+    a: Lanes, w: Lanes, first_row: int, last_row: int, size: int, blocks_per_fold: int, rounding: int, limit: float,
+    low: float, high: float, saturates: bool, acc_low: float, acc_high: float, acc_saturates: bool, bias: F64, out: I64,
+) -> tuple[int, int, int, int]:  # fmt: skip
+    """Add blocks' sums as in `fixed_rows`, each a group, in registers of limited width.
+
+    low, high, saturates : the psum's limits and policy; acc_* : the accumulator's
+    bias [N] : what accumulators hold before
+    Returns the overflows of psums and accumulators, and the first row with one of either, -1 if there is none.
+    """
+    length, fold = a.shape[1], size * blocks_per_fold
+    state, acc, acc_counts = np.zeros((2, 2 * COLUMNS)), np.zeros(2 * COLUMNS), np.zeros(2 * COLUMNS)
+    overflows, acc_overflows, row, acc_row = 0, 0, -1, -1
+    for q in range(w.shape[0]):
+        column = q * COLUMNS
+        many = min(COLUMNS, out.shape[1] - column)
+        for m in range(first_row, last_row, 2):
+            other = min(m + 1, last_row - 1)
+            acc[:many] = bias[column : column + many]
+            acc[COLUMNS : COLUMNS + many] = bias[column : column + many]
+            for start in range(0, length, fold):
+                stop = min(start + fold, length)
+                add_whole_limited(
+                    a, m, other, start, stop, w[q], state, size, 1, rounding, limit, low, high, np.int64(saturates)
+                )
+                accumulate_whole(state[0], acc, acc_counts, acc_low, acc_high, acc_saturates)
+            for r in range(other - m + 1):
+                mine = slice(r * COLUMNS, (r + 1) * COLUMNS)
+                found, row = count_row(state[1, mine], m + r, row)
+                acc_found, acc_row = count_row(acc_counts[mine], m + r, acc_row)
+                overflows, acc_overflows = overflows + found, acc_overflows + acc_found
+                for j in range(many):
+                    out[m + r, column + j] = np.int64(acc[r * COLUMNS + j])
+            state[1] = 0
+            acc_counts[:] = 0
+    return overflows, acc_overflows, row, acc_row
 
 
 @njit

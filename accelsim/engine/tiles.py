@@ -99,6 +99,26 @@ def fixed_sums(values: BlockValues, plan: LayerPlan, limited: bool, extremes: In
     kernels.fixed_rows(*scaled(values), 0, values.rows, *order, limit, extremes, out)
 
 
+def limited_fixed_sums(
+    values: BlockValues, plan: LayerPlan, limited: bool, held: Int64, out: Int64
+) -> tuple[int, int, int, int]:
+    """Write fixed-point accumulators of limited width; blocks are groups, and all sums below 2^53.
+
+    limited : of `fixed_sums`; held : int64 [N], what accumulators hold before
+    Returns the overflows of psums and accumulators, and the first row with one of either, -1 if there is none.
+    """
+    from accelsim.engine import tile_kernels as kernels
+    from accelsim.engine.fast_float import ROUNDINGS
+
+    registers: list[Any] = []
+    for bits, policy in ((plan.psum_bits, plan.psum_overflow), (plan.acc_bits, plan.acc_overflow)):
+        registers += [*map(float, register_limits(bits)), policy == "saturate"]
+    order = values.size, plan.groups_per_fold, ROUNDINGS.index(plan.summation.rounding)
+    limit = float(SHIFTED_LIMIT if limited else FLOAT64_EXACT)
+    rest = (*registers, held.astype(np.float64), out)
+    return kernels.limited_fixed_rows(*scaled(values), 0, values.rows, *order, limit, *rest)
+
+
 def scaled_sums(
     a: Int32, w: Int32, scales: tuple[Int32, Int32], size: int, shift: int, plan: LayerPlan, extremes: Int64, out: Int64
 ) -> None:
