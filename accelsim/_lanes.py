@@ -123,7 +123,8 @@ def _block_loop(step: Any, context: Any, builder: Any, kinds: Any, values: Any, 
     counts : instead of extremes row 1 of the state holds counts of overflows; step returns (the new psum, a bit where
         the exact sum did not fit)
     """
-    a, row, other, start, stop, w, _, size, per_group = values[:9]
+    row, other, start, stop = values[1:5]
+    size, per_group = values[7:9]
     dtype, held_dtype = kinds[0].dtype, kinds[6].dtype
     lane, held_lane = context.get_data_type(dtype), context.get_data_type(held_dtype)
     lanes = VECTOR_BITS // dtype.bitwidth

@@ -93,6 +93,7 @@ def simulate(
     *,
     watch: bool = True,
     extremes: bool = True,
+    threads: int = 1,
     verify: bool = False,
     progress: ProgressCallback | None = None,
     inspect: InspectCallback | None = None,
@@ -110,6 +111,8 @@ def simulate(
         report gives the bound instead of the peak
     extremes : look for the largest sums that registers of unlimited width would have held; False lets the fast engine
         give a bound instead, also where registers overflow, which it counts in any case: twice as fast there
+    threads : how many share a layer's rows in the fast engine; numbers do not depend on it. One by default: searches and
+        sweeps use a process for each core
     verify : also compute every layer with an independent, slow integer reference, and count differing codes
     progress, inspect, layer_done, timeline_done : callbacks, see their types
     keep_outputs : whose output codes stay in the report: "all" layers', the "last" (those that make the network's
@@ -127,7 +130,7 @@ def simulate(
     table = configured_table(config)
     memory = _memory_of(config, trace, timeline_done)
     options = {"watch": watch, "extremes": extremes, "verify": verify}
-    run = _Run(config, trace, get_engine(engine), table, memory, **options, inspect=inspect)
+    run = _Run(config, trace, get_engine(engine, threads), table, memory, **options, inspect=inspect)
     reports = []
     for index, layer in enumerate(trace.layers):
         if progress is not None:
