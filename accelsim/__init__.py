@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from accelsim.config.loader import load_config
     from accelsim.config.model import HardwareConfig
     from accelsim.errors import AccelsimError
+    from accelsim.estimation import estimate
     from accelsim.formats.spec import QTensor
     from accelsim.importers.api import import_model
     from accelsim.ppu.requantize import requantize
@@ -39,6 +40,7 @@ _HOME = {
     "RunReport": "accelsim.report.values",
     "Trace": "accelsim.trace.reader",
     "TraceBuilder": "accelsim.trace.builder",
+    "estimate": "accelsim.estimation",
     "formats": "accelsim.formats",
     "import_model": "accelsim.importers.api",
     "load_config": "accelsim.config.loader",
@@ -57,6 +59,7 @@ __all__ = [
     "Trace",
     "TraceBuilder",
     "__version__",
+    "estimate",
     "formats",
     "import_model",
     "load_config",

@@ -7,7 +7,7 @@ keeps (`KEPT_OUTPUTS_BYTES`, unless the caller asks for all).
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any, Literal, get_args
@@ -19,6 +19,7 @@ from accelsim.actions import Actions
 from accelsim.config.model import HardwareConfig, Register
 from accelsim.energy.account import energy_account
 from accelsim.energy.area import area_report
+from accelsim.energy.data_aware import data_aware_account
 from accelsim.energy.scaling import configured_table, table_notes
 from accelsim.energy.table import EnergyTable
 from accelsim.energy.upkeep import upkeep_actions
@@ -31,13 +32,12 @@ from accelsim.mapping.contract import CycleCounts, GemmOperands, GemmShape, Laye
 from accelsim.mapping.direct import direct_accumulators
 from accelsim.mapping.lower import LoweredLayer, lower
 from accelsim.mapping.plan import plan_operands
-from accelsim.mapping.traffic import lookup_actions, traffic_actions
-from accelsim.mapping.vector import operand_of, vector_cycles, vector_traffic
+from accelsim.mapping.vector import operand_of, vector_cycles
 from accelsim.memory.contract import Timeline
 from accelsim.memory.costs import array_actions, upkeep_cycles
 from accelsim.memory.costs import traffic_actions as tile_traffic
 from accelsim.memory.needs import network_needs
-from accelsim.memory.network import NetworkTime, has_memory, network_time
+from accelsim.memory.network import NetworkTime, Share, has_memory, network_shares, network_time
 from accelsim.operators.registry import get as get_operator
 from accelsim.operators.spec import Blocked, TensorSpec
 from accelsim.ppu.padding import subtract_padding
@@ -69,12 +69,10 @@ KEPT_OUTPUTS_BYTES = 256 << 20
 Float32 = NDArray[np.float32]
 Bias = NDArray[np.int64] | Float32
 
-SHIFT_BITS = 6  # a requantization shift as accelerators store it: 0..63
-
 ASSUMPTIONS = (
     "cycles: stall-free array and buffers, layers one after another (docs/timing.md)",
-    "memory: each tensor of a layer crosses DRAM once; an operand is read from its buffer for every pass that uses it; "
-    "a buffer's capacity sets the price of a bit, and nothing is tiled to fit it",
+    "memory: tiles that fit the buffers, planned for little traffic (docs/memory.md); an operand is read from its "
+    "buffer for every pass that uses it; a buffer's capacity sets the price of a bit",
     "energy: modelled, counted actions times the prices of the named table (docs/energy.md)",
 )
 MEMORY_ASSUMPTIONS = (
@@ -95,6 +93,7 @@ def simulate(
     extremes: bool = True,
     threads: int = 1,
     verify: bool = False,
+    activity: bool = False,
     progress: ProgressCallback | None = None,
     inspect: InspectCallback | None = None,
     keep_outputs: KeepOutputs = "auto",
@@ -111,9 +110,11 @@ def simulate(
         report gives the bound instead of the peak
     extremes : look for the largest sums that registers of unlimited width would have held; False lets the fast engine
         give a bound instead, also where registers overflow, which it counts in any case: twice as fast there
-    threads : how many share a layer's rows in the fast engine; numbers do not depend on it. One by default: searches and
-        sweeps use a process for each core
+    threads : how many share a layer's rows in the fast engine; numbers do not depend on it. One by default: searches
+        and sweeps use a process for each core
     verify : also compute every layer with an independent, slow integer reference, and count differing codes
+    activity : also measure what the data do: zero operands, toggles of registers (``layer.activity``), and what the
+        work costs then (``layer.data_aware_energy_pj``, beside ``layer.energy_pj``); takes about a third longer
     progress, inspect, layer_done, timeline_done : callbacks, see their types
     keep_outputs : whose output codes stay in the report: "all" layers', the "last" (those that make the network's
         outputs), "none"; "auto": all up to 256 MiB together, beyond that the last ones, and the report's assumptions
@@ -129,7 +130,7 @@ def simulate(
     kept, remark = _kept_layers(trace, keep_outputs)
     table = configured_table(config)
     memory = _memory_of(config, trace, timeline_done)
-    options = {"watch": watch, "extremes": extremes, "verify": verify}
+    options = {"watch": watch, "extremes": extremes, "verify": verify, "activity": activity}
     run = _Run(config, trace, get_engine(engine, threads), table, memory, **options, inspect=inspect)
     reports = []
     for index, layer in enumerate(trace.layers):
@@ -157,10 +158,11 @@ def simulate(
         batch=trace.tensor_meta(trace.inputs[0]).shape[0],
         accuracy=run.accuracy,
         network=next(layer.accuracy for layer in reports if layer.name == run.final_layer),
-        timeline=None if memory is None else _summary(memory),
+        timeline=None if memory is None else TimelineSummary.of(memory),
         assumptions=(
             *(ASSUMPTIONS if memory is None else MEMORY_ASSUMPTIONS + memory.notes),
             *table_notes(config),
+            *_unmeasured(run.unmeasured),
             *area.notes,
             *run.remarks,
             *remark,
@@ -184,14 +186,18 @@ class _Run:
         watch: bool,
         extremes: bool,
         verify: bool,
+        activity: bool,
         inspect: InspectCallback | None,
     ) -> None:
         self.config, self.trace, self.engine, self.table, self.memory = config, trace, engine, table, memory
-        self.watch, self.extremes, self.verify, self.inspect = watch, extremes, verify, inspect
+        self.watch, self.extremes, self.verify, self.activity = watch, extremes, verify, activity
+        self.inspect = inspect
         self.tensors: dict[str, QTensor] = {}
         self.fake: dict[str, Float32] = {}
         self.accuracy: NetworkAccuracy | None = None
-        self.remarks: list[str] = []
+        self.shares = network_shares(network_needs(trace, config), config) if memory is None else memory.shares
+        self.unmeasured: list[str] = []  # layers whose psum toggles no engine counted
+        self.remarks = _remarks(self.shares, config)
         self.exponent_spans = (0, 0)  # the largest of any layer: what the machine is built for
         self.final_layer = next(layer.name for layer in trace.layers if layer.output == trace.outputs[-1])
         self.last_use = {name: i for i, layer in enumerate(trace.layers) for name in _reads(layer)}
@@ -207,7 +213,9 @@ class _Run:
         self.exponent_spans = max(a_span, a_widest), max(w_span, w_widest)
         if self.inspect is not None:
             self.inspect(layer.name, lowered.operands, plan)
-        computed = self.engine.run(lowered.operands, plan, watch=self.watch, extremes=self.extremes)
+        computed = self.engine.run(
+            lowered.operands, plan, watch=self.watch, extremes=self.extremes, activity=self.activity
+        )
         corrected = apply_zero_points(
             computed.acc,
             w_zero_point=lowered.zero_points.w,
@@ -224,24 +232,16 @@ class _Run:
             processed = post_process(lowered.assemble(corrected.acc), stage, config.ppu, plan.acc_bits)
         output = trace.output_tensor(layer, processed.codes, processed.block_scales)
         verified = self._verify(layer, x, weight, bias, stage, output) if self.verify else None
-        actions = corrected.actions + processed.actions
-        if self.memory is None:
-            actions += computed.actions + lookup_actions(plan)
-            actions += traffic_actions(
-                plan,
-                config,
-                activation_bits=x.size_bits,
-                weight_bits=weight.size_bits,
-                output_bits=output.size_bits,
-                parameter_bits=_parameter_bits(bias, stage, config),
-            )
-            actions += upkeep_actions(config, plan.cycles.total, plan.cycles.array)
-            self._remark_on_capacity(layer, plan)
-        else:
-            actions += array_actions(self.memory.shares[index]) + self._around(index)
+        actions = corrected.actions + processed.actions + self._around(index, plan.cycles)
+        actions += computed.actions if self.memory is None else array_actions(self.shares[index])
         cycles, core_cycles = self._time(index, computed.cycles)
         with _naming(layer):
             energy = energy_account(actions, self.table)
+            by_data = None
+            if computed.activity is not None:
+                by_data = data_aware_account(actions, computed.activity, plan, self.table)
+        if computed.activity is not None and computed.activity.psum_toggles is None:
+            self.unmeasured.append(layer.name)
         psum_cycle, accumulator_cycle = self._earliest_cycles(computed, lowered.operands, plan)
         expected, reference = trace.expected(layer.output), trace.reference(layer.output)
         fake = self._fake(layer, x, weight, bias, output)
@@ -260,6 +260,8 @@ class _Run:
             clock_mhz=config.clock_mhz,
             actions=actions,
             energy=energy,
+            activity=computed.activity,
+            data_aware_energy=by_data,
             overflow=OverflowReport(
                 psum=_register_report(layer, lowered, computed.psum, config.array.psum, psum_cycle),
                 accumulator=_register_report(
@@ -299,14 +301,7 @@ class _Run:
             verified = _differing(output, trace.output_tensor(layer, *again))
         work = operator.work(inputs, spec, attributes)
         cycles, core_cycles = self._time(index, CycleCounts(vector=vector_cycles(work, config)))
-        actions = work.actions
-        if self.memory is None:
-            actions += vector_traffic(
-                work, config, input_bits=[tensor.size_bits for tensor in tensors], output_bits=output.size_bits
-            )
-            actions += upkeep_actions(config, cycles.total, cycles.array)
-        else:
-            actions += self._around(index)
+        actions = work.actions + self._around(index, cycles)
         with _naming(layer):
             energy = energy_account(actions, self.table)
         expected, reference = trace.expected(layer.output), trace.reference(layer.output)
@@ -351,13 +346,13 @@ class _Run:
         time = self.memory.timeline.layers[index]
         return time.cycles, time.core_cycles
 
-    def _around(self, index: int) -> Actions:
+    def _around(self, index: int, own: CycleCounts) -> Actions:
         """Return the traffic of a layer's tiles, and what the machine costs while the layer runs."""
-        assert self.memory is not None
-        upkeep = upkeep_actions(
-            self.config, *upkeep_cycles(self.memory.timeline.layers[index]), cores=self.config.cores.count
-        )
-        return tile_traffic(self.memory.shares[index], self.config) + upkeep
+        traffic = tile_traffic(self.shares[index], self.config)
+        if self.memory is None:
+            return traffic + upkeep_actions(self.config, own.total, own.array)
+        spent = upkeep_cycles(self.memory.timeline.layers[index])
+        return traffic + upkeep_actions(self.config, *spent, cores=self.config.cores.count)
 
     def _tensor(self, name: str) -> QTensor:
         if name not in self.tensors:
@@ -403,17 +398,6 @@ class _Run:
             None if accumulator is None else accumulator.array_cycle,
         )
 
-    def _remark_on_capacity(self, layer: Layer, plan: LayerPlan) -> None:
-        """Say where the accumulators that are alive at once exceed their buffer."""
-        rows = {"os": plan.rows, "ws": plan.shape.m, "is": plan.shape.n}[plan.dataflow]
-        live_bytes = rows * int(plan.passes.cols.max()) * plan.acc_bits // 8
-        capacity_bytes = self.config.buffers.accumulator.size_bytes
-        if live_bytes > capacity_bytes:
-            self.remarks.append(
-                f"memory: layer {layer.name} keeps {live_bytes:,} bytes of accumulators, more than the buffer's "
-                f"{capacity_bytes:,}; a real controller would tile it"
-            )
-
     def _verify(
         self,
         layer: Layer,
@@ -440,21 +424,6 @@ def _memory_of(config: HardwareConfig, trace: Trace, timeline_done: TimelineCall
     return memory if has_memory(config) else None
 
 
-def _summary(memory: NetworkTime) -> TimelineSummary:
-    timeline = memory.timeline
-    return TimelineSummary(
-        makespan_cycles=timeline.makespan_cycles,
-        cores=timeline.cores,
-        tiles=memory.tiles,
-        transfers=timeline.transfers,
-        dram_read_bits=timeline.dram_read_bits,
-        dram_write_bits=timeline.dram_write_bits,
-        dram_busy_cycles=timeline.dram_busy_cycles,
-        peak_bytes_per_cycle=memory.peak_bytes_per_cycle,
-        saved_bits=memory.saved_bits,
-    )
-
-
 def _kept_layers(trace: Trace, keep: KeepOutputs) -> tuple[set[str], tuple[str, ...]]:
     """Return the layers whose output codes the report keeps, and a remark where it keeps fewer than one may expect."""
     everything = {layer.name for layer in trace.layers}
@@ -470,6 +439,16 @@ def _kept_layers(trace: Trace, keep: KeepOutputs) -> tuple[set[str], tuple[str, 
         f'keeps those of the network\'s outputs (keep_outputs="all" keeps all, --out writes all)'
     )
     return last, (remark,)
+
+
+def _unmeasured(layers: list[str]) -> tuple[str, ...]:
+    """Return what a data-aware report says of psums that no engine measured."""
+    if not layers:
+        return ()
+    return (
+        f"energy: psum toggles of {', '.join(layers)} are not measured (the stepped engine does); by data, every other "
+        f"bit of these psums is taken to change",
+    )
 
 
 def _check_arguments(config: object, trace: object, keep_outputs: object) -> None:
@@ -492,17 +471,19 @@ def _naming(layer: Step) -> Iterator[None]:
         raise type(error)(f"layer {layer.name!r}: {error}") from None
 
 
-def _parameter_bits(bias: Bias | None, stage: OutputStage, config: HardwareConfig) -> int:
-    """Return the stored bits of what a layer has besides its tensors: biases, requantization multipliers and shifts,
-    thresholds.
-    """
-    bits = 0 if bias is None else bias.size * config.accumulator.bits
-    factors = stage.scale if stage.scale is not None else stage.multiplier
-    if factors is not None:
-        bits += factors.size * (config.ppu.multiplier_bits + SHIFT_BITS)
-    if stage.thresholds is not None:
-        bits += stage.thresholds.size * config.accumulator.bits
-    return bits
+def _remarks(shares: Sequence[Sequence[Share]], config: HardwareConfig) -> list[str]:
+    """Say which layers' unfinished sums travel to DRAM and back."""
+    remedy = "; memory.passes: split would keep them on chip" if config.memory.passes == "whole" else ""
+    remarks = []
+    for of_layer in shares:
+        spilled_bits = sum(int(share.tiling.spill_bits.sum()) for share in of_layer)
+        if spilled_bits:
+            remarks.append(
+                f"memory: layer {of_layer[0].needs.name} moves {spilled_bits // 8:,} bytes of unfinished sums to DRAM "
+                "and back, which the accumulator buffer's "
+                f"{config.buffers.accumulator.size_bytes:,} cannot keep{remedy}"
+            )
+    return remarks
 
 
 def _idle_report(watch: RegisterWatch, register: Register) -> RegisterReport:

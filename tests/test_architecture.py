@@ -37,6 +37,7 @@ ORDER = [
     "plots",
     "html",
     "simulation",
+    "estimation",
     "sweeps",
     "cli",
     "__main__",

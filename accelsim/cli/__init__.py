@@ -16,8 +16,11 @@ import typer
 from accelsim.cli import run  # noqa: F401
 from accelsim.cli import files  # noqa: F401
 from accelsim.cli import models  # noqa: F401
+from accelsim.cli import plan  # noqa: F401
 from accelsim.cli import area  # noqa: F401
+from accelsim.cli import energy  # noqa: F401
 from accelsim.cli import plot  # noqa: F401
+from accelsim.cli import estimate  # noqa: F401
 from accelsim.cli import sweep  # noqa: F401
 
 # isort: on

@@ -23,9 +23,10 @@ class Picture(StrEnum):
     roofline = "roofline"
     utilization = "utilization"
     widths = "widths"
+    timeline = "timeline"
 
 
-ONE_REPORT = {Picture.roofline, Picture.utilization}
+ONE_REPORT = {Picture.roofline, Picture.utilization, Picture.timeline}
 SIZES = {Picture.utilization: (7.0, 5.5), Picture.roofline: (9.0, 5.5), Picture.widths: (9.0, 5.0)}
 
 
@@ -34,12 +35,15 @@ def plot(
     picture: Annotated[Picture, typer.Argument(help="What to draw.", show_default=False)],
     reports: Annotated[
         list[Path],
-        typer.Argument(metavar="REPORT...", help="Folders that `run --out` wrote; several are compared."),
+        typer.Argument(
+            metavar="REPORT...",
+            help="Folders of `run --out`, or the file of `run --timeline`.",
+        ),
     ],
     out: Annotated[Path, typer.Option("--out", "-o", metavar="FILE", parser=path, help="PNG, SVG or PDF.")],
     layer: Annotated[str | None, typer.Option(metavar="NAME", help="utilization: one layer only.")] = None,
 ) -> None:
-    """Draw energy, cycles, a roofline, PE utilization, or energy against bit-width, from saved reports."""
+    """Draw energy, cycles, a roofline, PE utilization, energy against bit-width or a timeline, from saved runs."""
     with user_errors():
         from accelsim.plots.common import check_picture_path
 
@@ -51,6 +55,11 @@ def plot(
         from accelsim import plots
         from accelsim.report.files import load_report
 
+        if picture is Picture.timeline:
+            figure, axes = plots.new_figure((10.0, 4.0))
+            plots.timeline(plots.load_timeline(reports[0]), axes)
+            typer.echo(str(plots.save_figure(figure, out)))
+            return
         loaded = [load_report(folder) for folder in reports]
         if layer is not None:
             try:

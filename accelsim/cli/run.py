@@ -47,6 +47,9 @@ def run(
         ),
     ] = None,
     verify: Annotated[bool, typer.Option(help="Compare with an independent, slow integer reference.")] = False,
+    activity: Annotated[
+        bool, typer.Option("--activity", help="Measure zero operands and toggles; energy with and without (slower).")
+    ] = False,
     strict: Annotated[bool, typer.Option(help="Exit with 3 on overflow or a mismatch.")] = False,
     watch: Annotated[
         bool, typer.Option(help="Watch every addition; --no-watch proves overflow impossible where it can (faster).")
@@ -128,6 +131,7 @@ def run(
                 extremes=extremes,
                 threads=threads,
                 verify=verify,
+                activity=activity,
                 progress=progress,
                 inspect=waveforms if vcd is not None else None,
                 keep_outputs="none",  # a terminal shows none: the memory is the largest layer's

@@ -39,6 +39,7 @@ class Entry:
     source : who says so
     notes : where it holds
     reason : why it is zero, if it is
+    points : ((numbers of the operation), price) as published, which the formula need not meet
     """
 
     operation: str
@@ -49,6 +50,7 @@ class Entry:
     source: str
     notes: str = ""
     reason: str = ""
+    points: tuple[tuple[tuple[int, ...], float], ...] = ()
 
     def price_pj(self, params: tuple[int, ...] = ()) -> float:
         """Return the price of one event (or bit); nan where the formula has none.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
+from typing import Any
 
 from accelsim.config.problems import Problem, found, message
 from accelsim.config.yaml_text import Document, read_yaml
@@ -19,7 +20,7 @@ LARGEST = 1e12  # pJ: a joule for one event; keeps every product of a count and 
 _TOP_REQUIRED = ("schema", "version", "name", "entries")
 _TOP_OPTIONAL = ("technology", "description", "unit", "node_nm", "voltage")
 _ENTRY_REQUIRED = ("form", "coefficients", "unit", "mark", "source")
-_ENTRY_OPTIONAL = ("notes", "reason")
+_ENTRY_OPTIONAL = ("notes", "reason", "points")
 
 
 def read_table(text: str, source: str) -> EnergyTable:
@@ -96,12 +97,13 @@ class _Checker:
         if form and FORMS[form].takes > len(OPERATIONS[operation].params):
             self._problem((*path, "form"), _takes_too_many(form, operation))
         coefficients = self._coefficients(fields, path, form) if form else ()
+        points = self._points(fields, path, len(OPERATIONS[operation].params))
         if len(self.problems) > before:
             return None
         if not any(value for key, value in coefficients if not _is_place(key)) and not reason:
             self._problem(path, "its price is zero without a reason; add 'reason:' and say why it costs nothing")
             return None
-        return Entry(operation, form, coefficients, unit, mark, source, notes, reason)
+        return Entry(operation, form, coefficients, unit, mark, source, notes, reason, points)
 
     def _coefficients(
         self, fields: dict[str, object], path: tuple[str, ...], form: str
@@ -122,6 +124,26 @@ class _Checker:
             else:
                 numbers.append((key, float(value)))
         return tuple(numbers)
+
+    def _points(
+        self, fields: dict[str, object], path: tuple[str, ...], numbers: int
+    ) -> tuple[tuple[tuple[int, ...], float], ...]:
+        """Return published points: lists of the operation's numbers, then the price there."""
+        given = fields.get("points", [])
+        listed = given if isinstance(given, list) else [given]
+        found_points = []
+        for point in listed:
+            values: list[Any] = point if isinstance(point, list) else [point]
+            usable = len(values) == numbers + 1 and all(
+                isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= LARGEST
+                for value in values
+            )
+            if not usable or not all(isinstance(value, int) and value > 0 for value in values[:-1]):
+                what = f"{numbers} whole number(s) above 0 and the price there" if numbers else "the price"
+                self._problem((*path, "points"), f"{found(point)} is not a published point; write [{what}]")
+                return ()
+            found_points.append((tuple(values[:-1]), float(values[-1])))
+        return tuple(found_points)
 
     def _section(
         self, value: object, path: tuple[str, ...], required: tuple[str, ...], optional: tuple[str, ...]

@@ -72,6 +72,49 @@ class RegisterWatch:
         return 1 + max(max(self.high, 0).bit_length(), (-min(self.low, 0) - 1).bit_length() if self.low < 0 else 0)
 
 
+@dataclass(frozen=True)
+class OperandActivity:
+    """What the registers of one operand went through in a layer, in all PEs (docs/timing.md, section "Activity").
+
+    bits : of one element's register: its code as it moves (accelsim.engine.lane_codes)
+    latches : elements latched
+    toggles : bits that changed, from one content to the next; a register without data holds zeros
+    changes : of these changes of content, those that are not from zero to zero (repeated elements included)
+    """
+
+    bits: int
+    latches: int
+    toggles: int
+    changes: int
+
+    @property
+    def rate(self) -> float:
+        """Bits that toggle, of those in changes that are not from zero to zero; 0.5 for random data."""
+        return self.toggles / (self.changes * self.bits) if self.changes else 0.0
+
+
+@dataclass(frozen=True)
+class Activity:
+    """What the data did in a layer.
+
+    products, zero_products : multiplications, and those with a zero operand
+    stream, other : registers of the operand that moves right, and of the one that moves down (os), or loads and stays
+        (ws, is: with double_buffered the registers of the load chain and the ones that hold)
+    psum_bits : bits of psum registers latched: os: in additions; ws, is: whenever a psum moves
+    psum_toggles : bits that changed in psum registers: os: in additions; ws, is: from each content to the next. None:
+        not measured
+    accumulator_toggles : bits that changed in additions to accumulators; None: not measured
+    """
+
+    products: int
+    zero_products: int
+    stream: OperandActivity
+    other: OperandActivity
+    psum_bits: int
+    psum_toggles: int | None
+    accumulator_toggles: int | None
+
+
 @dataclass(frozen=True, eq=False)
 class ComputeResult:
     """What the array did with one layer.
@@ -80,6 +123,7 @@ class ComputeResult:
     cycles : by cause; `ppu` is what the plan says (the PPU is outside the array)
     actions : counted in the array and its accumulators
     psum, accumulator : overflow watch of the two registers
+    activity : what the data did; None: not asked for
     """
 
     acc: NDArray[np.int64] | NDArray[np.float32]
@@ -87,6 +131,7 @@ class ComputeResult:
     actions: Actions
     psum: RegisterWatch
     accumulator: RegisterWatch
+    activity: Activity | None = None
 
 
 class Engine(Protocol):
@@ -96,11 +141,19 @@ class Engine(Protocol):
     def name(self) -> str: ...
 
     def run(
-        self, operands: GemmOperands, plan: LayerPlan, *, watch: bool = True, extremes: bool = True
+        self,
+        operands: GemmOperands,
+        plan: LayerPlan,
+        *,
+        watch: bool = True,
+        extremes: bool = True,
+        activity: bool = False,
     ) -> ComputeResult:
         """Compute; with ``watch=False`` an engine may prove overflow impossible instead of watching every addition.
 
         With ``extremes=False`` it may do so too, and where registers overflow it counts that, but may give bounds of
         what registers of unlimited width would have held.
+
+        activity : also count what the data do to registers and multipliers
         """
         ...

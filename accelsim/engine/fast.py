@@ -14,10 +14,12 @@ are popcounts of packed words where nothing overflows (accelsim.engine.fast_xnor
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
 
+from accelsim.engine.activity import layer_activity
 from accelsim.engine.checks import (
     check_bound,
     check_operands,
@@ -49,12 +51,25 @@ class FastEngine:
         self.threads = threads
 
     def run(
-        self, operands: GemmOperands, plan: LayerPlan, *, watch: bool = True, extremes: bool = True
+        self,
+        operands: GemmOperands,
+        plan: LayerPlan,
+        *,
+        watch: bool = True,
+        extremes: bool = True,
+        activity: bool = False,
     ) -> ComputeResult:
         """Compute a layer; see the module's docstring for `watch` and `extremes`.
 
+        activity : also count toggles and zeros: operands in closed form, psums and accumulators where the watched
+            engine can take the layer (accelsim.engine.activity)
+
         Raises ShapeError where operands and plan do not fit, UnsupportedLayerError where sums could leave int64.
         """
+        result = self._run(operands, plan, watch=watch, extremes=extremes)
+        return replace(result, activity=layer_activity(operands, plan)) if activity else result
+
+    def _run(self, operands: GemmOperands, plan: LayerPlan, *, watch: bool, extremes: bool) -> ComputeResult:
         kind = operands.summation.kind
         if not (watch and extremes) and kind == "integer":
             proved = _proved(operands, plan)

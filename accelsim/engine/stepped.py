@@ -12,13 +12,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from accelsim.engine.activity import psum_bits
 from accelsim.engine.checks import check_operands
-from accelsim.engine.contract import ComputeResult, OverflowEvent, RegisterWatch
+from accelsim.engine.contract import Activity, ComputeResult, OperandActivity, OverflowEvent, RegisterWatch
+from accelsim.engine.lane_codes import LaneCode, operand_codes
 from accelsim.engine.preload import accumulator_extremes, earlier, preload
 from accelsim.errors import ShapeError
-from accelsim.mapping.contract import CycleCounts, GemmOperands, Int32, LayerPlan
+from accelsim.mapping.contract import CycleCounts, GemmOperands, Int32, LayerPlan, Tally
 from accelsim.mapping.step import fused_bits
-from accelsim.mapping.tally import Datapath, Tally, array_actions
+from accelsim.mapping.tally import Datapath, array_actions
 
 if TYPE_CHECKING:
     from accelsim.engine.stepped_kernels import Job, Log, Pe, State
@@ -144,13 +146,13 @@ class Machine:
             raise RuntimeError(f"the stepped engine did not stop after {longest_pass} cycles a pass")
 
 
-def build_machine(operands: GemmOperands, plan: LayerPlan) -> Machine:
-    """Return the machine before its first cycle, bias preloaded."""
+def build_machine(operands: GemmOperands, plan: LayerPlan, *, activity: bool = False) -> Machine:
+    """Return the machine before its first cycle, bias preloaded. activity : it counts toggles, too."""
     from accelsim.engine import stepped_kernels as kernels
 
     check_operands(operands, plan)
     _check_lanes(operands, plan)
-    job = _build_job(operands, plan)
+    job = _build_job(operands, plan, activity=activity)
     held = _from_float32(operands.bias) if _is_float(plan) else preload(operands, plan).held
     held = np.repeat(held[:, None, :], plan.shape.m, axis=1)
     state = _build_state(job, held.swapaxes(1, 2) if plan.transposed else held)
@@ -263,7 +265,7 @@ def _build_pe(operands: GemmOperands, plan: LayerPlan) -> Pe:
     )
 
 
-def _build_job(operands: GemmOperands, plan: LayerPlan) -> Job:
+def _build_job(operands: GemmOperands, plan: LayerPlan, *, activity: bool) -> Job:
     from accelsim.engine import stepped_kernels as kernels
 
     shape, blocks, passes = operands.shape, operands.blocks, plan.passes
@@ -281,6 +283,9 @@ def _build_job(operands: GemmOperands, plan: LayerPlan) -> Job:
     if plan.transposed:
         stream, other, stream_scales, other_scales = other, stream, other_scales, stream_scales
     k_valid = operands.k_valid
+    codes = [kernels.Code(*code) for code in operand_codes(operands, plan)]
+    if plan.transposed:
+        codes.reverse()
     return kernels.Job(
         stream=np.ascontiguousarray(stream),
         other=np.ascontiguousarray(other),
@@ -303,6 +308,9 @@ def _build_job(operands: GemmOperands, plan: LayerPlan) -> Job:
         drain_overlap=plan.drain_overlap,
         skip_unused=plan.skip_unused,
         transposed=plan.transposed,
+        activity=activity,
+        x_code=codes[0],
+        y_code=codes[1],
     )
 
 
@@ -331,15 +339,23 @@ class SteppedEngine:
     name = "stepped"
 
     def run(
-        self, operands: GemmOperands, plan: LayerPlan, *, watch: bool = True, extremes: bool = True
+        self,
+        operands: GemmOperands,
+        plan: LayerPlan,
+        *,
+        watch: bool = True,
+        extremes: bool = True,
+        activity: bool = False,
     ) -> ComputeResult:
         """Compute a layer cycle by cycle; every addition is watched, whatever `watch` and `extremes` say.
+
+        activity : also compare every register with what it held a cycle before
 
         Raises ShapeError where operands and plan do not fit, UnsupportedLayerError where sums could leave int64.
         """
         from accelsim.engine import stepped_kernels as kernels
 
-        machine = build_machine(operands, plan)
+        machine = build_machine(operands, plan, activity=activity)
         machine.run()
         state, log, counts = machine.state, machine.log, machine.log.counts.tolist()
         registers = state.acc.swapaxes(1, 2) if plan.transposed else state.acc
@@ -356,7 +372,32 @@ class SteppedEngine:
                 *_extremes(counts[kernels.PSUM_LOW], counts[kernels.PSUM_HIGH], plan),
             ),
             accumulator=_accumulator_watch(operands, plan, registers, log),
+            activity=_activity(counts, tally, machine.job, plan) if activity else None,
         )
+
+
+def _activity(counts: list[int], tally: Tally, job: Job, plan: LayerPlan) -> Activity:
+    from accelsim.engine import stepped_kernels as kernels
+
+    hops = (tally.stream_hops, tally.other_hops)
+    stream, other = (
+        OperandActivity(
+            bits=LaneCode(*code).total_bits,
+            latches=hops[side],
+            toggles=counts[kernels.TOGGLE + side],
+            changes=counts[kernels.CHANGE + side],
+        )
+        for side, code in enumerate((job.x_code, job.y_code))
+    )
+    return Activity(
+        products=tally.products,
+        zero_products=counts[kernels.ZERO_PRODUCT],
+        stream=stream,
+        other=other,
+        psum_bits=psum_bits(plan),
+        psum_toggles=counts[kernels.PSUM_TOGGLE],
+        accumulator_toggles=counts[kernels.ACC_TOGGLE],
+    )
 
 
 def _accumulator_watch(

@@ -34,7 +34,9 @@ U8 = NDArray[np.uint8]
 MULT, TREE_ADD, BLOCK_ADD, BLOCK_SUM_ADD, SCALED_BLOCK, PSUM_ADD = 0, 1, 2, 3, 4, 5
 HOP, SCALE_HOP = 6, 8  # + side
 PSUM_LATCH, BLOCK_LATCH, ACC_ADD, PSUM_OVERFLOW, ACC_OVERFLOW, PSUM_LOW, PSUM_HIGH = 10, 11, 12, 13, 14, 15, 16
-COUNTS = 17
+TOGGLE, CHANGE = 17, 19  # + side
+ZERO_PRODUCT, PSUM_TOGGLE, ACC_TOGGLE = 21, 22, 23
+COUNTS = 24
 # Log.cycles.
 LOAD, FILL, COMPUTE, DRAIN = 0, 1, 2, 3
 # ctrl, the controller's own registers. CHAIN_BUSY: os: the drain chain holds psums. CHAIN_TIME: ws, is: rows loaded.
@@ -71,6 +73,19 @@ INTEGER, FIXED, FLOAT32 = 0, 1, 2
 TRUNCATE, TOWARD_ZERO, HALF_EVEN = 0, 1, 2
 SHIFTED_LIMIT = (1 << 48) - 1  # the shifter in front of a fixed-point psum saturates here
 LARGEST_FLOAT32 = 0x7F7FFFFF
+
+
+# Code.kind, as in lane_codes.
+PLAIN, SIGN, FLOAT, EXPONENT, POWER, RANK = 0, 1, 2, 3, 4, 5
+
+
+class Code(NamedTuple):
+    """How the lanes of an operand become codes; see lane_codes.LaneCode."""
+
+    kind: int
+    bits: int
+    exponent_bits: int
+    levels: I32
 
 
 class Pe(NamedTuple):
@@ -112,7 +127,8 @@ class Job(NamedTuple):
 
     stream [batch, rows, K] moves right; other [batch, cols, K] moves down (os) or stays (ws, is); their block scales
     are [batch, rows, blocks] and [batch, cols, blocks]. passes [5, passes]. lanes, scales : elements and block
-    scales that come with one lane step. block, scales : 0 without block scales. pe : what concerns a PE.
+    scales that come with one lane step. block, scales : 0 without block scales. pe : what concerns a PE. activity : are
+    toggles counted? x_code, y_code : codes of the stream and of the other operand.
     """
 
     stream: I32
@@ -136,6 +152,9 @@ class Job(NamedTuple):
     drain_overlap: bool
     skip_unused: bool
     transposed: bool
+    activity: bool
+    x_code: Code
+    y_code: Code
 
 
 class State(NamedTuple):
@@ -303,6 +322,110 @@ def count_latches(job: Job, s: State, counts: I64, side: int, buffer: int, i: in
                 scales += ok[e]
     counts[HOP + side] += valid
     counts[SCALE_HOP + side] += scales
+
+
+# ------------------------------------------------------------------------------------------- what registers hold
+
+
+@njit
+def ones(word: int) -> int:
+    """Return the ones among all 64 bits."""
+    x = np.uint64(word)
+    x = x - ((x >> np.uint64(1)) & np.uint64(0x5555555555555555))
+    x = (x & np.uint64(0x3333333333333333)) + ((x >> np.uint64(2)) & np.uint64(0x3333333333333333))
+    x = (x + (x >> np.uint64(4))) & np.uint64(0x0F0F0F0F0F0F0F0F)
+    return np.int64((x * np.uint64(0x0101010101010101)) >> np.uint64(56))
+
+
+@njit
+def lane_code(code: Code, value: int, ok: int) -> int:
+    """Return the bits that the register of a lane holds, zeros where there is no data; see lane_codes."""
+    word = np.int64(value)
+    if not ok:
+        return np.int64(0)
+    if code.kind == SIGN:
+        return np.int64(word > 0)
+    if code.kind == RANK:
+        rank = np.int64(0)
+        while code.levels[rank] < word:
+            rank += 1
+        return rank
+    mask = (np.int64(1) << code.bits) - 1
+    if code.kind == PLAIN:
+        return word & mask
+    if code.kind == POWER:
+        sign = np.int64(word < 0)
+        return (np.int64(bit_length(abs(word))) | sign << (code.bits - 1)) & mask if word != 0 else np.int64(0)
+    significand, exponent = word, np.int64(0)
+    if code.kind == FLOAT:
+        exponent = max(np.int64(bit_length(abs(word)) - (code.bits - 1)), np.int64(0))
+        significand = word >> exponent
+    else:
+        significand, exponent = word >> 12, (word & 4095) - 2048
+    if significand == 0 and word >> 12 == 0:
+        return np.int64(0)
+    high = (exponent & ((np.int64(1) << code.exponent_bits) - 1)) << code.bits
+    return ((significand & mask) | high) & 0xFFFFFFFF
+
+
+@njit
+def count_change(counts: I64, side: int, before: int, after: int, latched: bool) -> None:
+    """Count the bits in which two contents differ, and the change, unless it is from zero to zero; the same word again
+    is a change where it was latched again.
+    """
+    if before != after:
+        counts[TOGGLE + side] += ones(before ^ after)
+        counts[CHANGE + side] += 1
+    elif latched and after != 0:
+        counts[CHANGE + side] += 1
+
+
+@njit
+def count_toggles(job: Job, s: State, counts: I64, side: int, old: int, new: int, i: int, c: int) -> None:
+    """Compare what the operand registers of row i held with what they hold now."""
+    code = job.x_code if side == X else job.y_code
+    width = job.lanes + job.scales
+    value, ok = s.value[side, old, i], s.ok[side, old, i]
+    to_value, to_ok, tag = s.value[side, new, i], s.ok[side, new, i], s.tag[side, new, i]
+    for j in range(c):
+        latched = tag[TAGS * j + TOKEN] >= 0 and tag[TAGS * j + SUB] == 0
+        for e in range(j * width, j * width + job.lanes):
+            before, after = lane_code(code, value[e], ok[e]), lane_code(code, to_value[e], to_ok[e])
+            count_change(counts, side, before, after, latched)
+
+
+@njit
+def count_emptying(job: Job, s: State, counts: I64, side: int, buffer: int) -> None:
+    """Count what operand registers lose that return to zero."""
+    code = job.x_code if side == X else job.y_code
+    width = job.lanes + job.scales
+    for i in range(job.array_rows):
+        value, ok = s.value[side, buffer, i], s.ok[side, buffer, i]
+        for j in range(job.array_cols):
+            for e in range(j * width, j * width + job.lanes):
+                count_change(counts, side, lane_code(code, value[e], ok[e]), np.int64(0), False)
+
+
+@njit
+def psum_bits_of(pe: Pe, held: int) -> int:
+    """Return the bits of a psum register."""
+    return register_bits_of(held, pe.psum_bits, pe.summation == FLOAT32)
+
+
+@njit
+def register_bits_of(held: int, bits: int, is_float: bool) -> int:
+    """Return the bits of a register that adds: two's complement, or a float32."""
+    if is_float:
+        return abs(held) | np.int64(held < 0) << 31
+    return held if bits == 64 else held & ((np.int64(1) << bits) - 1)
+
+
+@njit
+def count_psums_emptying(job: Job, s: State, counts: I64, buffer: int) -> None:
+    """Count what psum registers lose that return to zero."""
+    for i in range(job.array_rows):
+        for j in range(job.array_cols):
+            counts[PSUM_TOGGLE] += ones(psum_bits_of(job.pe, s.sums[buffer, i, j, PSUM]))
 
 
 # ------------------------------------------------------------------------------------------- numbers
@@ -587,6 +710,12 @@ def apply_scales(pe: Pe, dot: int, exponent: int, x_scale: int, y_scale: int) ->
 
 
 @njit
+def is_zero(pe: Pe, word: int) -> bool:
+    """Return whether an operand is zero."""
+    return (significand_of(word) if pe.arithmetic == ALIGNED else word) == 0
+
+
+@njit
 def collect(pe: Pe, sub: int, j: int, x: I32, x_ok: U8, y: I32, y_ok: U8, serial: I64) -> None:
     """A sub-cycle of a row's PE j before the last one: add up what its pieces make."""
     for q in range(pe.dots):
@@ -635,7 +764,9 @@ def end_step(
             serial[j * pe.dots + q] = 0
         products = 0
         for lane in range(first, first + pe.dot_size):
-            products += x_ok[lane] and y_ok[lane]
+            if x_ok[lane] and y_ok[lane]:
+                products += 1
+                counts[ZERO_PRODUCT] += is_zero(pe, x[lane]) or is_zero(pe, y[lane])
         if products:
             counts[MULT] += products
             counts[TREE_ADD] += products - 1
@@ -683,6 +814,10 @@ def add_to_accumulator(job: Job, s: State, log: Log, batch: int, sums: I64, j: i
         acc[ACC], overflow = add_limited(before, psum, job.acc_bits, job.acc_saturates)
         acc[DELTA] += sums[j, EXACT]
     log.counts[ACC_ADD] += 1
+    if job.activity:
+        is_float = job.pe.summation == FLOAT32
+        changed = register_bits_of(before, job.acc_bits, is_float) ^ register_bits_of(acc[ACC], job.acc_bits, is_float)
+        log.counts[ACC_TOGGLE] += ones(changed)
     if overflow:
         log.counts[ACC_OVERFLOW] += 1
         note_first(log.acc_first, output_key(job, batch, row, col), k, before, addend, exponent)
@@ -699,8 +834,10 @@ def close_outlet(s: State) -> None:
 
 
 @njit
-def flush(s: State, side: int) -> None:
+def flush(job: Job, s: State, counts: I64, side: int, buffer: int) -> None:
     """Empty operand registers that move, between passes: a pass may travel further than the one before it."""
+    if job.activity:
+        count_emptying(job, s, counts, side, buffer)
     s.tag[side] = -1
     s.ok[side] = 0
 
@@ -750,6 +887,9 @@ def os_array_cycle(job: Job, s: State, ctrl: I64, log: Log) -> tuple[bool, bool]
             move_down(job, s, cur, new, i, c)
         count_latches(job, s, log.counts, X, new, i, c)
         count_latches(job, s, log.counts, Y, new, i, c)
+        if job.activity:
+            count_toggles(job, s, log.counts, X, cur, new, i, c)
+            count_toggles(job, s, log.counts, Y, cur, new, i, c)
         x, x_ok, x_tag = s.value[X, new, i], s.ok[X, new, i], s.tag[X, new, i]
         y, y_ok, y_tag = s.value[Y, new, i], s.ok[Y, new, i], s.tag[Y, new, i]
         sums = s.sums[HELD, i]
@@ -762,7 +902,10 @@ def os_array_cycle(job: Job, s: State, ctrl: I64, log: Log) -> tuple[bool, bool]
                 if sub < pe.step_cycles - 1:
                     collect(pe, sub, j, x, x_ok, y, y_ok, s.serial[i])
                     continue
+                psum = psum_bits_of(pe, sums[j, PSUM])
                 k, before, addend, exponent = end_step(pe, log.counts, j, x, x_ok, y, y_ok, step, sums, s.serial[i])
+                if job.activity:
+                    log.counts[PSUM_TOGGLE] += ones(psum ^ psum_bits_of(pe, sums[j, PSUM]))
                 log.counts[PSUM_LATCH] += step % pe.steps_per_group == pe.steps_per_group - 1
                 if k >= 0:
                     note_first(log.psum_first, output_key(job, batch, row, col), k, before, addend, exponent)
@@ -798,10 +941,10 @@ def os_shift_chain(job: Job, s: State, ctrl: I64, log: Log) -> bool:
 
 
 @njit
-def os_start_pass(s: State, ctrl: I64) -> None:
+def os_start_pass(job: Job, s: State, ctrl: I64, log: Log) -> None:
     """Begin the next pass on empty psums."""
-    flush(s, X)
-    flush(s, Y)
+    flush(job, s, log.counts, X, ctrl[CUR])
+    flush(job, s, log.counts, Y, ctrl[CUR])
     clear_sums(s, HELD)
     ctrl[PASS] += 1
     ctrl[TIME], ctrl[PHASE] = 0, COMPUTE
@@ -830,7 +973,7 @@ def advance_os(job: Job, s: State, ctrl: I64, log: Log, cycles: int) -> bool:
     for _ in range(cycles):
         close_outlet(s)
         if ctrl[PHASE] == START:
-            os_start_pass(s, ctrl)
+            os_start_pass(job, s, ctrl, log)
         if ctrl[PHASE] == COMPUTE:
             worked, live = os_array_cycle(job, s, ctrl, log)
             ctrl[LAST] = COMPUTE if worked else FILL
@@ -845,8 +988,8 @@ def advance_os(job: Job, s: State, ctrl: I64, log: Log, cycles: int) -> bool:
                     os_hand_over(job, s, ctrl)
         else:
             ctrl[LAST] = DRAIN
-            flush(s, X)
-            flush(s, Y)
+            flush(job, s, log.counts, X, ctrl[CUR])
+            flush(job, s, log.counts, Y, ctrl[CUR])
             empty = os_shift_chain(job, s, ctrl, log)
             if not job.drain_overlap:
                 copy(s.sums[CHAIN], s.sums[HELD])
@@ -868,6 +1011,43 @@ def advance_os(job: Job, s: State, ctrl: I64, log: Log, cycles: int) -> bool:
 
 
 @njit
+def count_load(job: Job, s: State, counts: I64, r: int, c: int) -> None:
+    """Compare what the load chain below its top row holds with what it is about to latch."""
+    width = job.lanes + job.scales
+    for i in range(1, r):
+        value, ok = s.value[Y, CHAIN, i], s.ok[Y, CHAIN, i]
+        above, above_ok = s.value[Y, CHAIN, i - 1], s.ok[Y, CHAIN, i - 1]
+        for j in range(c):
+            for e in range(j * width, j * width + job.lanes):
+                after = lane_code(job.y_code, above[e], above_ok[e])
+                count_change(counts, Y, lane_code(job.y_code, value[e], ok[e]), after, True)
+
+
+@njit
+def count_entering(job: Job, s: State, counts: I64, value: I32, ok: U8, c: int) -> None:
+    """Compare what the top row of the load chain held with what has entered."""
+    width = job.lanes + job.scales
+    to_value, to_ok = s.value[Y, CHAIN, 0], s.ok[Y, CHAIN, 0]
+    for j in range(c):
+        for e in range(j * width, j * width + job.lanes):
+            after = lane_code(job.y_code, to_value[e], to_ok[e])
+            count_change(counts, Y, lane_code(job.y_code, value[e], ok[e]), after, True)
+
+
+@njit
+def count_holding(job: Job, s: State, counts: I64) -> None:
+    """Compare what the holding registers hold with the load chain, whose content they are about to take."""
+    width = job.lanes + job.scales
+    for i in range(job.array_rows):
+        value, ok = s.value[Y, HELD, i], s.ok[Y, HELD, i]
+        to_value, to_ok = s.value[Y, CHAIN, i], s.ok[Y, CHAIN, i]
+        for j in range(job.array_cols):
+            for e in range(j * width, j * width + job.lanes):
+                after = lane_code(job.y_code, to_value[e], to_ok[e])
+                count_change(counts, Y, lane_code(job.y_code, value[e], ok[e]), after, True)
+
+
+@njit
 def load_row(job: Job, s: State, ctrl: I64, log: Log) -> None:
     """Shift the load chain down one row; the stationary rows enter at the top, the bottom one first.
 
@@ -879,7 +1059,12 @@ def load_row(job: Job, s: State, ctrl: I64, log: Log) -> None:
     batch, row0, rows, col0, cols = job.passes[:, p]
     entering = r - 1 - ctrl[CHAIN_TIME]
     if ctrl[CHAIN_TIME] == 0:  # a load begins: what the chain held is void, and shifting it out costs no latch
+        if job.activity:
+            count_emptying(job, s, log.counts, Y, CHAIN)
         s.ok[Y, CHAIN] = 0
+    if job.activity:
+        count_load(job, s, log.counts, r, c)
+    top, top_ok = s.value[Y, CHAIN, 0].copy(), s.ok[Y, CHAIN, 0].copy()
     for i in range(r - 1, 0, -1):
         move_down(job, s, CHAIN, CHAIN, i, c)
         count_latches(job, s, log.counts, Y, CHAIN, i, c)
@@ -888,6 +1073,8 @@ def load_row(job: Job, s: State, ctrl: I64, log: Log) -> None:
         step = row0 + entering if used else -1
         feed(job, s, Y, CHAIN, j, batch, col0 + j if used else -1, step, step, 0)
     count_latches(job, s, log.counts, Y, CHAIN, 0, c)
+    if job.activity:
+        count_entering(job, s, log.counts, top, top_ok, c)
     ctrl[CHAIN_TIME] += 1
     if not job.double_buffered:
         hold(s)
@@ -917,6 +1104,8 @@ def stationary_array_cycle(job: Job, s: State, ctrl: I64, log: Log) -> tuple[boo
         feed(job, s, X, new, i, batch, row, row0 + i if i < rows else -1, row, sub)
         move_right(job, s, cur, new, i, c)
         count_latches(job, s, log.counts, X, new, i, c)
+        if job.activity:
+            count_toggles(job, s, log.counts, X, cur, new, i, c)
         x, x_ok, x_tag = s.value[X, new, i], s.ok[X, new, i], s.tag[X, new, i]
         y, y_ok, y_tag = s.value[Y, HELD, i], s.ok[Y, HELD, i], s.tag[Y, HELD, i]
         sums, above, own = s.sums[new, i], s.sums[cur, max(i - 1, 0)], s.sums[cur, i]
@@ -946,26 +1135,42 @@ def stationary_array_cycle(job: Job, s: State, ctrl: I64, log: Log) -> tuple[boo
                 log.counts[PSUM_LATCH] += 1
                 if i == r - 1:  # the accumulators lie below the array: they cost it no cycle
                     add_to_accumulator(job, s, log, batch, sums, j, row0 * job.lanes)
+            if job.activity:
+                log.counts[PSUM_TOGGLE] += ones(psum_bits_of(pe, own[j, PSUM]) ^ psum_bits_of(pe, sums[j, PSUM]))
     ctrl[CUR] = new
     return s.tag[X, new, r - 1, TAGS * (c - 1) + TOKEN] >= 0, live
 
 
 @njit
-def empty_pipeline(s: State) -> None:
+def empty_pipeline(job: Job, s: State, ctrl: I64, log: Log) -> None:
     """Nothing streams: operand registers that move, and psums, hold bubbles."""
-    flush(s, X)
+    flush(job, s, log.counts, X, ctrl[CUR])
+    if job.activity:
+        count_psums_emptying(job, s, log.counts, ctrl[CUR])
     clear_sums(s, 0)
     clear_sums(s, 1)
 
 
 @njit
-def stationary_start_pass(s: State, ctrl: I64) -> None:
+def stationary_start_pass(job: Job, s: State, ctrl: I64, log: Log) -> None:
     """The operand is in the chain: hold it, compute, and let the chain begin the next load if it can."""
+    if job.activity and job.double_buffered:
+        count_holding(job, s, log.counts)
     hold(s)
-    empty_pipeline(s)
+    empty_pipeline(job, s, ctrl, log)
     ctrl[PASS], ctrl[TIME], ctrl[PHASE] = ctrl[CHAIN_PASS], 0, COMPUTE
     ctrl[CHAIN_PASS] += 1
     ctrl[CHAIN_TIME] = 0
+
+
+@njit
+def end_of_layer(job: Job, s: State, ctrl: I64, log: Log) -> None:
+    """Count what the registers lose that return to zero as the layer ends; what they hold stays for waveforms."""
+    count_emptying(job, s, log.counts, X, ctrl[CUR])
+    count_emptying(job, s, log.counts, Y, CHAIN)
+    if job.double_buffered:
+        count_emptying(job, s, log.counts, Y, HELD)
+    count_psums_emptying(job, s, log.counts, ctrl[CUR])
 
 
 @njit
@@ -978,10 +1183,10 @@ def advance_stationary(job: Job, s: State, ctrl: I64, log: Log, cycles: int) -> 
     for _ in range(cycles):
         close_outlet(s)
         if ctrl[PHASE] == START:
-            stationary_start_pass(s, ctrl)
+            stationary_start_pass(job, s, ctrl, log)
         if ctrl[PHASE] == LOAD:
             ctrl[LAST] = LOAD
-            empty_pipeline(s)
+            empty_pipeline(job, s, ctrl, log)
             load_row(job, s, ctrl, log)
             if ctrl[CHAIN_TIME] == extent(job, ctrl[CHAIN_PASS])[0]:
                 ctrl[PHASE] = START
@@ -996,6 +1201,8 @@ def advance_stationary(job: Job, s: State, ctrl: I64, log: Log, cycles: int) -> 
             if not live:
                 if following == passes:
                     ctrl[PHASE] = DONE
+                    if job.activity:
+                        end_of_layer(job, s, ctrl, log)
                 elif loads and ctrl[CHAIN_TIME] == extent(job, following)[0]:
                     ctrl[PHASE] = START
                 else:

@@ -85,20 +85,27 @@ def word(exact: int, held: int, before: int, mask: int) -> int:
 
 
 @njit
-def pair_columns(words: I32, steps: int, apart: int, half: int) -> None:
-    """Add the second half of the first 2 * half words of each row to the first half of the row `apart` steps later."""
-    for s in range(steps, apart - 1, -1):
-        to, source = np.uintp((s + 1) * COLUMNS), np.uintp((s + 1 - apart) * COLUMNS) + half
+def halved(words: I32, first: int, steps: int, apart: int, half: int, to: I32) -> None:
+    """Write rows of `half` words to `to`: the first half of each row of `words`, from `first` on, plus the second half
+    of the row `apart` steps before, if there is one.
+    """
+    for s in range(np.uintp(apart)):
         for x in range(half):
-            words[to + x] += words[source + x]
+            to[s * half + x] = words[np.uintp(first) + np.uintp(2) * s * half + x]
+    for s in range(np.uintp(apart), np.uintp(steps)):
+        this = np.uintp(first) + np.uintp(2) * s * half
+        other = np.uintp(first) + np.uintp(2) * (s - np.uintp(apart)) * half + half
+        for x in range(half):
+            to[s * half + x] = np.int32(words[this + x] + words[other + x])
 
 
 @njit
 def settle(
     words: I32, steps: int, levels: int, column_of: I64, first_column: int, columns: int, cols: int, starts: I64,
-    first_pass: int, passes_apart: int, first_cycle: int, toggles: I64, overflows: I64,
-) -> None:  # fmt: skip
-    """Shift each column's words by its j, add them up over the columns of a pass, and clear them.
+    first_pass: int, passes_apart: int, first_cycle: int, events: int, even: I32, odd: I32, toggles: I64,
+    overflows: I64,
+) -> int:  # fmt: skip
+    """Shift each column's words by its j, and add them up over the columns of a pass. Return the toggled bits.
 
     words : int32 [(1 + steps + 64 + 1) * 64], word (s, place) at (1 + s) * 64 + place, row 0 and those from `steps` on
         are zero
@@ -108,47 +115,60 @@ def settle(
     first_column : of this block, of `columns` in all, `cols` a pass
     starts : int64 [passes], first cycle of each; column fold f is in pass first_pass + f * passes_apart
     first_cycle : cycle of the pass of s = 0 in column 0
+    events : overflows in the words
+    even, odd : scratch, of half the size of words
     toggles, overflows : int64 [cycles of the layer + 1], added to
     """
-    rows = steps + (1 << levels)
-    for level in range(levels):  # halves that are known when this is compiled become SIMD instructions
-        if level == 0:
-            pair_columns(words, rows, 1, np.uintp(32))
-        elif level == 1:
-            pair_columns(words, rows, 2, np.uintp(16))
-        elif level == 2:
-            pair_columns(words, rows, 4, np.uintp(8))
-        elif level == 3:
-            pair_columns(words, rows, 8, np.uintp(4))
-        else:
-            pair_columns(words, rows, 1 << level, np.uintp(COLUMNS >> (level + 1)))
-    for x in range(COLUMNS >> levels):
+    rows, left = steps + (1 << levels), COLUMNS >> levels
+    settled, first = words, COLUMNS
+    if levels > 0:  # halves that are known when this is compiled become SIMD instructions
+        halved(words, COLUMNS, rows, 1, np.uintp(32), even)
+        settled, first = even, 0
+    if levels > 1:
+        halved(even, 0, rows, 2, np.uintp(16), odd)
+        settled = odd
+    if levels > 2:
+        halved(odd, 0, rows, 4, np.uintp(8), even)
+        settled = even
+    if levels > 3:
+        halved(even, 0, rows, 8, np.uintp(4), odd)
+        settled = odd
+    if levels > 4:
+        halved(odd, 0, rows, 16, np.uintp(2), even)
+        settled = even
+    if levels > 5:
+        halved(even, 0, rows, 32, np.uintp(1), odd)
+        settled = odd
+    bits = 0
+    for x in range(left):
         column = first_column + column_of[x]
         if column < columns:
             number = first_pass + column // cols * passes_apart
-            cycle = starts[number] + first_cycle + column % cols
-            for s in range(rows):
-                both = words[np.uintp((s + 1) * COLUMNS + x)]
-                toggles[cycle + s] += both & TOGGLES
-                if both >> SHIFT:
-                    overflows[cycle + s] += both >> SHIFT
-    words[: (rows + 2) * COLUMNS] = 0
+            cycle = np.uintp(starts[number] + first_cycle + column % cols)
+            at = np.uintp(first + x)
+            # Words beyond the pass are zero, and their cycles another thread's, or none at all: they are not touched.
+            for s in range(np.uintp(rows)):
+                toggled = settled[at + s * np.uintp(left)] & TOGGLES
+                if toggled != 0:
+                    toggles[cycle + s] += toggled
+                    bits += toggled
+            if events > 0:
+                for s in range(np.uintp(rows)):
+                    misfits = settled[at + s * np.uintp(left)] >> SHIFT
+                    if misfits != 0:
+                        overflows[cycle + s] += misfits
+    return bits
 
 
 @njit
 def total(
     words: I32, steps: int, levels: int, column_of: I64, first_column: int, columns: int, cols: int, starts: I64,
-    first_pass: int, passes_apart: int, first_cycle: int, events: int, keep: bool, found: I64, toggles: I64,
-    overflows: I64,
+    first_pass: int, passes_apart: int, first_cycle: int, events: int, keep: bool, even: I32, odd: I32, found: I64,
+    toggles: I64, overflows: I64,
 ) -> None:  # fmt: skip
     """Add a piece's words, in which there are so many overflows, to `found` [3], and, to `keep` them, to every cycle's;
     clear them. See `settle`.
     """
-    for row in range(0, steps + 1, TOTALLED):  # so few rows that int32 sums cannot overflow
-        bits = np.int32(0)
-        for x in range(np.uintp(row * COLUMNS), np.uintp(min(row + TOTALLED, steps + 1) * COLUMNS)):
-            bits = np.int32(bits + np.int32(words[x] & np.int32(TOGGLES)))
-        found[BITS] += bits
     found[MISFITS] += events
     if events > 0:
         for x in range(COLUMNS):
@@ -161,12 +181,17 @@ def total(
                     if words[np.uintp((step + 1) * COLUMNS + x)] >> SHIFT:
                         found[EARLIEST] = first + step
     if keep:
-        settle(
+        found[BITS] += settle(
             words, steps, levels, column_of, first_column, columns, cols, starts, first_pass, passes_apart,
-            first_cycle, toggles, overflows,
+            first_cycle, events, even, odd, toggles, overflows,
         )  # fmt: skip
     else:
-        words[: (steps + 1) * COLUMNS] = 0
+        for row in range(0, steps + 1, TOTALLED):  # so few rows that int32 sums cannot overflow
+            bits = np.int32(0)
+            for x in range(np.uintp(row * COLUMNS), np.uintp(min(row + TOTALLED, steps + 1) * COLUMNS)):
+                bits = np.int32(bits + np.int32(words[x] & np.int32(TOGGLES)))
+            found[BITS] += bits
+    words[: (steps + 1) * COLUMNS] = 0
 
 
 # ------------------------------------------------------------------------------------------- output-stationary
@@ -298,6 +323,7 @@ def os_folds(
     steps = CYCLES + rows
     column_folds = (columns + cols - 1) // cols
     words = np.zeros((steps + COLUMNS + 2) * COLUMNS, np.int32)
+    even, odd = np.empty(words.size // 2, np.int32), np.empty(words.size // 2, np.int32)
     troubled = np.zeros(rows // TOGETHER, np.uint8)  # what overflowed in the last tile may do so again
     for fold in range(folds):
         for q in range(w.shape[0]):
@@ -324,7 +350,7 @@ def os_folds(
                         piece += events
                 total(
                     words, min(CYCLES, length - start) + rows, levels, column_of, q * COLUMNS, columns, cols, starts,
-                    fold * column_folds, 1, start, piece, keep, found, toggles, overflows,
+                    fold * column_folds, 1, start, piece, keep, even, odd, found, toggles, overflows,
                 )  # fmt: skip
             for x in range(np.uintp(rows * COLUMNS)):
                 psums[x] -= offset
@@ -692,6 +718,7 @@ def ws_rows(
     beyond = np.int32(~np.int32(acc_mask)) if narrow else np.int32(-1)
     steps = CYCLES + rows + 1
     words = np.zeros((steps + COLUMNS + 2) * COLUMNS, np.int32)
+    even, odd = np.empty(words.size // 2, np.int32), np.empty(words.size // 2, np.int32)
     acc_words = np.zeros_like(words)
     psums, counts = np.zeros(TOGETHER * COLUMNS, np.int32), np.zeros(TOGETHER * COLUMNS, np.int32)
     registers = np.zeros((2, folds, rows * COLUMNS), np.int32)  # as they were, and as they become
@@ -714,8 +741,8 @@ def ws_rows(
                 r, k0 = rows if fold < folds - 1 else used_rows, fold * rows
                 psum_piece, acc_piece = 0, 0
                 for m in range(start, stop, TOGETHER):
-                    odd = (m - first_row) // TOGETHER % 2
-                    before, after = registers[odd, fold], registers[1 - odd, fold]
+                    turn = (m - first_row) // TOGETHER % 2
+                    before, after = registers[turn, fold], registers[1 - turn, fold]
                     at, end = m * COLUMNS, min(m + TOGETHER, streamed) * COLUMNS
                     clean = False
                     if troubled[fold] == 0:
@@ -747,11 +774,11 @@ def ws_rows(
                         )  # fmt: skip
                 total(
                     words, stop - start + rows, levels, column_of, q * COLUMNS, columns, cols, starts, fold, folds,
-                    start, psum_piece, keep, psum_found, psum_toggles, psum_overflows,
+                    start, psum_piece, keep, even, odd, psum_found, psum_toggles, psum_overflows,
                 )  # fmt: skip
                 total(
                     acc_words, stop - start + rows, levels, column_of, q * COLUMNS, columns, cols, starts, fold,
-                    folds, start, acc_piece, keep, acc_found, acc_toggles, acc_overflows,
+                    folds, start, acc_piece, keep, even, odd, acc_found, acc_toggles, acc_overflows,
                 )  # fmt: skip
 
 

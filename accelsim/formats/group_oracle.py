@@ -6,6 +6,7 @@ code but the order of the float64 divisions, which is the definition (GroupForma
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
@@ -81,7 +82,11 @@ def coarse_scale(values: Sequence[float], levels: Sequence[tuple[int, str]], hig
     if is_absolute(levels[-1][1]) or largest == 0:
         return 1.0
     step = float(Fraction(largest) / high)
-    return max(float(Fraction(step) / product_of_references(levels)), 2.0**-1022)
+    scale = float(Fraction(step) / product_of_references(levels))
+    # What the largest codes mean must be a double: beyond halfway to 2**1024 it would be infinite.
+    if Fraction(scale) * high * product_of_references(levels) >= 2**1024 - 2**970:
+        scale = math.nextafter(scale, 0.0)
+    return max(scale, 2.0**-1022)
 
 
 def quantize_row(

@@ -67,7 +67,13 @@ class Nvfp4Format:
 
     @property
     def blocks(self) -> Blocks:
-        return Blocks(BLOCK_SIZE, 8, E4M3.largest_code, E4M3.fraction_bits + 1)  # block scales have no sign
+        return Blocks(
+            BLOCK_SIZE,
+            8,  # block scales have no sign
+            E4M3.largest_code,
+            E4M3.fraction_bits + 1,
+            tensor_scale_bits=32,
+        )
 
     @property
     def bits_per_element(self) -> float:

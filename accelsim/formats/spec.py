@@ -7,6 +7,8 @@ arithmetic that encode and decode it. Nothing outside this package asks which fo
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol, TypeVar, runtime_checkable
 
@@ -55,6 +57,7 @@ class Blocks:
     levels : of a format with scales above scales, from the smallest group up; () for one level. A block's stored scale
         then holds the code of every level above its elements, the lowest level in the lowest bits: the blocks of a
         larger group repeat its code. Memory holds that code once (`row_bits`)
+    tensor_scale_bits : width of a scale of the whole tensor that is stored with it (NVFP4: float32); 0: none
     """
 
     size: int
@@ -62,6 +65,7 @@ class Blocks:
     largest_scale: int | None = None
     significand_bits: int = 0
     levels: tuple[ScaleLevel, ...] = ()
+    tensor_scale_bits: int = 0
 
     @property
     def scale_high(self) -> int:
@@ -268,11 +272,23 @@ class QTensor:
 
     @property
     def size_bits(self) -> int:
-        """Packed size in bits: codes, codebook, and block scales with ragged tails counted as whole blocks."""
-        bits = self.codes.size * self.format.code_bits
-        if self.block_axis is not None and self.format.blocks is not None:
-            length = self.codes.shape[self.block_axis]
-            bits += self.codes.size // length * self.format.blocks.row_bits(length)
-        if self.codebook is not None:
-            bits += self.codebook.size * self.format.lane_bits
-        return bits
+        """Packed size in bits; see :func:`packed_bits`."""
+        return packed_bits(self.format, self.codes.shape, self.block_axis)
+
+
+def packed_bits(number_format: Format, shape: Sequence[int], block_axis: int | None = None) -> int:
+    """Return the packed size of a tensor in bits, from its shape alone.
+
+    Codes at their width; block scales, all levels, where a shorter last block has a whole scale; the tensor's own scale
+    where the format stores one; the table of a format that decodes by one.
+
+    block_axis : the axis that blocks run along (formats without blocks: any)
+    """
+    elements, blocks = math.prod(shape), number_format.blocks
+    bits = elements * number_format.code_bits
+    if blocks is not None and block_axis is not None:
+        length = shape[block_axis]
+        bits += elements // length * blocks.row_bits(length) + blocks.tensor_scale_bits
+    if number_format.datapath == "codebook":
+        bits += (number_format.code_high - number_format.code_low + 1) * number_format.lane_bits
+    return bits

@@ -260,6 +260,35 @@ class EdgeTraffic:
 
 
 @dataclass(frozen=True)
+class Tally:
+    """Events of valid data; padding, bubbles and unused PEs are gated and do not count.
+
+    products, tree_adds : multiplications, and additions within a step (of one block's lanes, or of all lanes)
+    block_adds : additions to a block register (a block over several steps)
+    block_sum_adds : additions of scaled blocks of one step to one another
+    scaled_blocks : blocks that a scale unit multiplied
+    psum_adds, acc_adds : additions to psum registers, and to accumulators
+    stream_hops, other_hops : operand elements latched, of the operand that moves right and of the other
+    stream_scale_hops, other_scale_hops : block scales latched
+    psum_latches, block_latches : psums latched (additions and moves), block registers latched
+    """
+
+    products: int
+    tree_adds: int
+    block_adds: int
+    block_sum_adds: int
+    scaled_blocks: int
+    psum_adds: int
+    stream_hops: int
+    other_hops: int
+    stream_scale_hops: int
+    other_scale_hops: int
+    psum_latches: int
+    block_latches: int
+    acc_adds: int
+
+
+@dataclass(frozen=True)
 class LayerPlan:
     """How a layer's GEMMs run on the array. A function of shapes and configuration only: values never change timing.
 
@@ -276,6 +305,7 @@ class LayerPlan:
     psum_bits, psum_overflow, acc_bits, acc_overflow : the two registers' widths and policies
     widths : for pricing
     cycles, actions : closed form; the stepped engine must count the same
+    tally : the events behind the actions
     edge : what the buffers feed
     arguments : besides shape and configuration, what the plan was made of: the keywords of `plan_layer`
     entry : actions of the stationary operand's way into the array, once for each pass (ws, is; they are in `actions`)
@@ -305,6 +335,7 @@ class LayerPlan:
     passes: Passes
     cycles: CycleCounts
     actions: Actions
+    tally: Tally
     edge: EdgeTraffic
     arguments: Mapping[str, Any] = field(default_factory=dict, compare=False, repr=False)
     entry: Actions = Actions()  # noqa: RUF009 - immutable

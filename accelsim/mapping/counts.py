@@ -11,9 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from accelsim.config.model import HardwareConfig
-from accelsim.mapping.contract import EdgeTraffic, GemmShape, Int64, Passes, Summation
+from accelsim.mapping.contract import EdgeTraffic, GemmShape, Int64, Passes, Summation, Tally
 from accelsim.mapping.passes import extents, streamed_rows
-from accelsim.mapping.tally import Tally
 
 
 @dataclass(frozen=True, eq=False)

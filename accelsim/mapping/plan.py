@@ -133,6 +133,7 @@ def plan_layer(
         passes=passes,
         cycles=cycle_counts(shape, passes, steps, step.cycles, config),
         actions=array_actions(tally, datapath, shape, transposed=array.dataflow == "is"),
+        tally=tally,
         edge=edge_traffic(shape, passes, contents, config),
         arguments={
             "a_bits": a_bits,

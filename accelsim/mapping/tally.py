@@ -1,7 +1,7 @@
 """Events in the array, counted, and what they are called in the energy account.
 
-The plan fills a :class:`Tally` by closed forms, the stepped engine by counting what it sees in the registers; both turn
-it into actions here, so that they speak of the same things.
+The plan fills a Tally (accelsim.mapping.contract) by closed forms, the stepped engine by counting what it sees in the
+registers; both turn it into actions here, so that they speak of the same things.
 """
 
 from __future__ import annotations
@@ -10,37 +10,8 @@ from dataclasses import dataclass
 
 from accelsim.actions import Action, Actions
 from accelsim.config.model import Multiplier
-from accelsim.mapping.contract import GemmShape, Product, Summation, Widths
+from accelsim.mapping.contract import GemmShape, Product, Summation, Tally, Widths
 from accelsim.mapping.step import fused_bits
-
-
-@dataclass(frozen=True)
-class Tally:
-    """Events of valid data; padding, bubbles and unused PEs are gated and do not count.
-
-    products, tree_adds : multiplications, and additions within a step (of one block's lanes, or of all lanes)
-    block_adds : additions to a block register (a block over several steps)
-    block_sum_adds : additions of scaled blocks of one step to one another
-    scaled_blocks : blocks that a scale unit multiplied
-    psum_adds, acc_adds : additions to psum registers, and to accumulators
-    stream_hops, other_hops : operand elements latched, of the operand that moves right and of the other
-    stream_scale_hops, other_scale_hops : block scales latched
-    psum_latches, block_latches : psums latched (additions and moves), block registers latched
-    """
-
-    products: int
-    tree_adds: int
-    block_adds: int
-    block_sum_adds: int
-    scaled_blocks: int
-    psum_adds: int
-    stream_hops: int
-    other_hops: int
-    stream_scale_hops: int
-    other_scale_hops: int
-    psum_latches: int
-    block_latches: int
-    acc_adds: int
 
 
 @dataclass(frozen=True)

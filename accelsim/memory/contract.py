@@ -64,7 +64,7 @@ class LayerNeeds:
     weight : constant weights; None without
     parameter_bits : biases, requantization factors, thresholds, tables: loaded once, with the first tile
     output : what the layer writes
-    vector_cycles : cycles of the vector unit (plan is None)
+    vector_cycles, vector_passes : of the vector unit (plan is None): its cycles, and how often inputs stream past
     windows : of a convolution: rows of its GEMM are windows that overlap in the input tensor; None: rows of a matrix
     shared : how many of the layer's matrix products share each matrix of the first and of the second operand (a matmul
         that broadcasts; else 1)
@@ -78,6 +78,7 @@ class LayerNeeds:
     parameter_bits: int
     output: TensorNeed
     vector_cycles: int = 0
+    vector_passes: int = 1
     windows: Windows | None = None
     shared: tuple[int, int] = (1, 1)
     output_leaves: bool = False
@@ -144,6 +145,12 @@ class LayerTiling:
     @property
     def tiles(self) -> int:
         return int(self.compute.size)
+
+    @property
+    def cycles(self) -> CycleCounts:
+        """Array cycles by cause, without any stall: the plan's, and what entering again costs."""
+        causes = ("load", "fill", "compute", "drain", "ppu", "vector")
+        return CycleCounts(**{cause: int(getattr(self, cause).sum()) for cause in causes})
 
     @property
     def dram_read_bits(self) -> int:

@@ -26,9 +26,10 @@ def array_actions(shares: Sequence[Share]) -> Actions:
 def traffic_actions(shares: Sequence[Share], config: HardwareConfig) -> Actions:
     """Return buffer and DRAM traffic of a layer's tiles on all cores, in bits, and look-ups at the arrays' edges.
 
-    What DRAM gives is written into the buffers and what it takes is read from them, unfinished sums included. The array
-    reads an operand from its buffer once for each pass that uses it; outputs pass the output buffer, and those that
-    stay on chip are written into the activation buffer.
+    What DRAM gives is written into the buffers and what it takes is read from them, unfinished sums included. The
+    array reads an operand from its buffer once for each pass that uses it (overlapping windows of a convolution each
+    time, and a padding pixel too: its code comes from the same port), the vector unit in each of its passes; outputs
+    pass the output buffer, and those that stay on chip are written into the activation buffer.
     """
     counts: Counter[Action] = Counter()
     lookups = Actions()
@@ -54,7 +55,8 @@ def traffic_actions(shares: Sequence[Share], config: HardwareConfig) -> Actions:
         if tiling.output_on_chip:
             moved("sram_write", buffers.activation.size_bytes, needs.output.bits)
         if needs.plan is None:
-            moved("sram_read", buffers.activation.size_bytes, sum(tensor.bits for tensor in needs.inputs))
+            inputs = sum(tensor.bits for tensor in needs.inputs)
+            moved("sram_read", buffers.activation.size_bytes, inputs * needs.vector_passes)
             continue
         activation_reads, weight_reads = edge_bits(needs.plan)
         activation_entries, weight_entries = share.entries

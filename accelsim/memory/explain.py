@@ -38,7 +38,18 @@ def explain(tiling: LayerTiling, needs: LayerNeeds, config: HardwareConfig, *, s
         said.append(f"each stationary tile enters the array {tiling.entries} times")
     if tiling.order:
         said.append("loops, outermost first: " + ", ".join(LOOPS[loop] for loop in tiling.order))
+        said.append("fullest buffer: " + _fullest(tiling, config))
     return "; ".join(said)
+
+
+def _fullest(tiling: LayerTiling, config: HardwareConfig) -> str:
+    """Return which buffer the tiles fill most, and how far."""
+    shares = {
+        name: bits / (8 * getattr(config.buffers, name).size_bytes)
+        for name, bits in zip(("weight", "activation", "output", "accumulator"), tiling.buffer_bits, strict=True)
+    }
+    name = max(shares, key=lambda each: shares[each])
+    return f"{name}, {shares[name]:.0%}"
 
 
 def _second_bits(needs: LayerNeeds) -> int:

@@ -19,7 +19,7 @@ from accelsim.mapping.support import block_size, check_supported, is_floating, p
 from accelsim.mapping.vector import vector_cycles
 from accelsim.memory.contract import LayerNeeds, TensorNeed, Windows
 from accelsim.operators.registry import get as get_operator
-from accelsim.operators.spec import TensorSpec
+from accelsim.operators.spec import TensorSpec, Work
 from accelsim.trace.reader import Trace
 from accelsim.trace.schema import Conv2dMeta, Layer, LinearMeta, MatmulMeta, TensorMeta, TraceMeta, VectorMeta
 from accelsim.trace.shapes import output_shape, weight_name
@@ -72,11 +72,28 @@ def network_needs(network: Trace | NetworkShapes, config: HardwareConfig) -> lis
     """
     shapes = NetworkShapes.of(network) if isinstance(network, Trace) else network
     results = set(shapes.meta.outputs)
+    plans: dict[str, LayerPlan] = {}  # layers of one shape, of which transformers have many, share a plan
     needs = []
     for layer in shapes.meta.layers:
-        make = _vector_needs if isinstance(layer, VectorMeta) else _layer_needs
-        needs.append(make(layer, shapes, config, layer.output in results))  # type: ignore[arg-type]
+        leaves = layer.output in results
+        if isinstance(layer, VectorMeta):
+            needs.append(_vector_needs(layer, shapes, config, leaves))
+            continue
+        kind = _kind(layer, shapes)
+        if kind not in plans:
+            plans[kind] = layer_plan(layer, shapes, config)
+        needs.append(_layer_needs(layer, shapes, config, leaves, plans[kind]))
     return needs
+
+
+def _kind(layer: Layer, shapes: NetworkShapes) -> str:
+    """Return what a layer's plan follows from, as text: equal for layers that are equal but for their names."""
+    own = layer.model_dump_json(exclude={"name", "input", "output", "weight", "other"})
+    tensors = [
+        (shapes.meta.tensors[name], bool(shapes.zero_points.get(name, np.zeros((), np.int64)).any()))
+        for name in (layer.input, weight_name(layer), layer.output)
+    ]
+    return f"{own} {tensors}"
 
 
 def layer_plan(layer: Layer, shapes: NetworkShapes, config: HardwareConfig) -> LayerPlan:
@@ -111,8 +128,10 @@ def layer_plan(layer: Layer, shapes: NetworkShapes, config: HardwareConfig) -> L
     )
 
 
-def _layer_needs(layer: Layer, shapes: NetworkShapes, config: HardwareConfig, leaves: bool) -> LayerNeeds:
-    tensors, plan = shapes.meta.tensors, layer_plan(layer, shapes, config)
+def _layer_needs(
+    layer: Layer, shapes: NetworkShapes, config: HardwareConfig, leaves: bool, plan: LayerPlan
+) -> LayerNeeds:
+    tensors = shapes.meta.tensors
     constant = not isinstance(layer, MatmulMeta)
     second = _tensor(weight_name(layer), tensors)
     inputs = (_tensor(layer.input, tensors), *(() if constant else (second,)))
@@ -133,13 +152,18 @@ def _layer_needs(layer: Layer, shapes: NetworkShapes, config: HardwareConfig, le
     )
 
 
-def _vector_needs(layer: VectorMeta, shapes: NetworkShapes, config: HardwareConfig, leaves: bool) -> LayerNeeds:
+def vector_work(layer: VectorMeta, shapes: NetworkShapes) -> Work:
+    """Return what an operator asks of the vector unit. Raises AccelsimError, which names the layer."""
     operator = get_operator(layer.operator)
     attributes = operator.attributes.model_validate(layer.attributes)
     try:
-        work = operator.work([_spec(name, shapes) for name in layer.inputs], _spec(layer.output, shapes), attributes)
+        return operator.work([_spec(name, shapes) for name in layer.inputs], _spec(layer.output, shapes), attributes)
     except AccelsimError as error:
         raise type(error)(f"layer {layer.name!r}: {error}") from None
+
+
+def _vector_needs(layer: VectorMeta, shapes: NetworkShapes, config: HardwareConfig, leaves: bool) -> LayerNeeds:
+    work = vector_work(layer, shapes)
     return LayerNeeds(
         name=layer.name,
         plan=None,
@@ -148,6 +172,7 @@ def _vector_needs(layer: VectorMeta, shapes: NetworkShapes, config: HardwareConf
         parameter_bits=0,
         output=_tensor(layer.output, shapes.meta.tensors),
         vector_cycles=vector_cycles(work, config),
+        vector_passes=work.passes,
         output_leaves=leaves,
     )
 

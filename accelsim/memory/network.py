@@ -23,6 +23,8 @@ from accelsim.memory.timeline import run_timeline
 OPERANDS: tuple[Operand, ...] = ("weight", "activation", "output", "accumulator")
 MAX_TILES = 5_000
 """Tiles of a layer on a core that are simulated apart; of more, neighbours are taken together."""
+MAX_RUN_TILES, MIN_TILES = 200_000, 200
+"""The same for a whole run: networks of hundreds of layers get fewer tiles a layer, but not fewer than `MIN_TILES`."""
 MAX_PIECES = 32
 """Pieces into which layer-pipelined cores cut the batch."""
 
@@ -66,12 +68,17 @@ class NetworkTime:
 
 
 def has_memory(config: HardwareConfig) -> bool:
-    """Return whether anything of the configuration makes a difference to the arrays' own cycles, or to the traffic of
-    tensors that cross DRAM once.
+    """Return whether anything of the configuration makes a difference to the arrays' own cycles, or lets several tiles
+    and layers share what they load.
     """
     buffers = [getattr(config.buffers, name) for name in OPERANDS]
     ideal = resolve_dram(config).ideal and all(buffer.width_bits is None for buffer in buffers)
     return not (ideal and config.cores.count == 1 and config.memory == Memory() and not config.dma.setup_cycles)
+
+
+def network_shares(layers: Sequence[LayerNeeds], config: HardwareConfig) -> tuple[tuple[Share, ...], ...]:
+    """Return the tiles of layers that run one after another on one core."""
+    return tuple((Share(0, *each),) for each in zip(layers, tile_network(layers, config), strict=True))
 
 
 def network_time(
@@ -123,7 +130,9 @@ class _Deal:
         self.shares: list[list[Share]] = [[] for _ in layers]
         self.notes: list[str] = []
         self.merged: set[int] = set()
+        self.planned: dict[tuple[object, ...], list[LayerTiling]] = {}  # shares of equal size have equal tiles
         count, split = config.cores.count, config.cores.split
+        self.limit = min(MAX_TILES, max(MIN_TILES, MAX_RUN_TILES // (len(layers) * count)))
         self.limited = any(getattr(config.buffers, name).width_bits is not None for name in OPERANDS)
         if count == 1:
             self._whole()
@@ -138,8 +147,8 @@ class _Deal:
             self.notes.append(f"cores: {idle} of {count} have nothing to do (split: {split})")
         if self.merged:
             self.notes.append(
-                f"time: {len(self.merged)} layers have more than {MAX_TILES:,} tiles on a core; neighbouring tiles are "
-                f"simulated as one"
+                f"time: {len(self.merged)} layers have more than {self.limit:,} tiles on a core; neighbouring tiles "
+                f"are simulated as one"
             )
 
     def _whole(self) -> None:
@@ -155,7 +164,7 @@ class _Deal:
     def _run(self, work: list[tuple[int, int, LayerNeeds]]) -> None:
         """Run layers one after another on one core, outputs that stay on chip included."""
         made: dict[str, list[int]] = {}
-        tilings = tile_network([needs for _, _, needs in work], self.config)
+        tilings = self._tiled([needs for _, _, needs in work])
         for (core, index, needs), tiling in zip(work, tilings, strict=True):
             self._add(core, index, needs, tiling, made)
             made[needs.output.name] = [len(self.stages) - 1]
@@ -170,9 +179,15 @@ class _Deal:
             for core in range(count):
                 share = share_of(needs, self.config, split, core, count, self.images)
                 if share is not None:
-                    self._add(core, index, share, tile_layer(share, self.config), made)
+                    self._add(core, index, share, self._tiled([share], fuse=False)[0], made)
                     mine.append(len(self.stages) - 1)
             made[needs.output.name] = mine
+
+    def _tiled(self, layers: list[LayerNeeds], *, fuse: bool = True) -> list[LayerTiling]:
+        key = (fuse, *map(_signature, layers))
+        if key not in self.planned:
+            self.planned[key] = tile_network(layers, self.config) if fuse else [tile_layer(layers[0], self.config)]
+        return self.planned[key]
 
     def _pipeline(self, count: int) -> None:
         """Each core has consecutive layers of its own; pieces of the batch go from core to core."""
@@ -188,7 +203,7 @@ class _Deal:
                 work = [(i, needs) for i, needs in enumerate(mine) if owner[i] == core and needs is not None]
                 elsewhere = {t.name for i, n in enumerate(mine) if n and owner[i] != core for t in n.inputs}
                 given = [replace(n, output_leaves=n.output_leaves or n.output.name in elsewhere) for _, n in work]
-                tilings = tile_network(given, self.config)
+                tilings = self._tiled(given)
                 stays = sum(tiling.weight_bits.sum() for tiling in tilings) <= weight_bits
                 for (index, _), needs, tiling in zip(work, given, tilings, strict=True):
                     if piece and stays and (needs.weight is not None or needs.plan is None):
@@ -200,7 +215,7 @@ class _Deal:
         self, core: int, index: int, needs: LayerNeeds, tiling: LayerTiling, made: Mapping[str, list[int]]
     ) -> None:
         self.shares[index].append(Share(core, needs, tiling))
-        simulated = coarse(tiling, MAX_TILES)
+        simulated = coarse(tiling, self.limit)
         if simulated is not tiling:
             self.merged.add(index)
         streamed = needs.inputs if needs.plan is None else needs.inputs[:1]
@@ -220,6 +235,21 @@ class _Deal:
                 array_bits=_array_bits(needs, simulated) if self.limited else {},
             )
         )
+
+
+def _signature(needs: LayerNeeds) -> tuple[object, ...]:
+    """Return all of a share that tells it from other shares of its layer."""
+    tensors = (*needs.inputs, needs.output, needs.weight)
+    return (
+        needs.name,
+        None if needs.plan is None else needs.plan.shape,
+        needs.vector_cycles,
+        needs.parameter_bits,
+        needs.windows,
+        needs.shared,
+        needs.output_leaves,
+        *(None if tensor is None else tensor.bits for tensor in tensors),
+    )
 
 
 def _own_cycles(needs: LayerNeeds) -> int:

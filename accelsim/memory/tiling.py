@@ -102,13 +102,32 @@ def tile_network(layers: Sequence[LayerNeeds], config: HardwareConfig) -> list[L
     Raises UnsupportedLayerError as :func:`tile_layer` does, and where `memory.tiling` names a layer that is not there.
     """
     _check_pins(layers, config)
-    tilings = [tile_layer(needs, config) for needs in layers]
+    tilings = _each_once(layers, config)
     if not config.memory.fuse_layers:
         return tilings
     fused = _Fusion(layers, config, tilings)
     for index in range(len(layers)):
         fused.keep_if_it_helps(index)
     return fused.tilings
+
+
+def _each_once(layers: Sequence[LayerNeeds], config: HardwareConfig) -> list[LayerTiling]:
+    """Return every layer's tiling by itself; layers that are equal but for their names are tiled once."""
+    pinned = {pin.layer for pin in config.memory.tiling}
+    known: dict[tuple[object, ...], LayerTiling] = {}
+    tilings = []
+    for needs in layers:
+        sizes = tuple(tensor.bits for tensor in (*needs.inputs, needs.output))
+        weight = None if needs.weight is None else needs.weight.bits
+        kind: tuple[object, ...] = (id(needs.plan), sizes, weight, needs.parameter_bits, needs.vector_cycles)
+        kind += (needs.windows, needs.shared, needs.output_leaves)
+        if needs.plan is None or needs.name in pinned:
+            tilings.append(tile_layer(needs, config))
+            continue
+        if kind not in known:
+            known[kind] = tile_layer(needs, config)
+        tilings.append(replace(known[kind], name=needs.name))
+    return tilings
 
 
 def lower_bound_bits(needs: LayerNeeds) -> int:

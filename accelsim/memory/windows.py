@@ -42,7 +42,7 @@ def _touched(first: Int64, last: Int64, windows: Windows, axis: int) -> Int64:
     outputs = (windows.out_height, windows.out_width)[axis]
     stride, before = windows.stride[axis], windows.padding[axis]
     reach = max(windows.dilation[axis] * (windows.kernel[axis] - 1) + 1, stride)
-    begin = np.where(first == 0, 0, np.minimum(np.maximum(first * stride - before, 0), size))
+    begin = np.minimum(np.maximum(first * stride - before, 0), size)
     end = np.where(last == outputs - 1, size, np.minimum(np.maximum(last * stride - before + reach, 0), size))
     touched: Int64 = np.maximum(end - begin, 0)
     return touched

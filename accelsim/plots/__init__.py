@@ -11,7 +11,9 @@ from __future__ import annotations
 
 from accelsim.plots.breakdown import cycle_breakdown, energy_breakdown
 from accelsim.plots.common import new_figure, save_figure
+from accelsim.plots.prices import price_by_capacity, price_by_width, prices_figure
 from accelsim.plots.roofline import roof_points, roofline
+from accelsim.plots.timeline import load_timeline, timeline
 from accelsim.plots.utilization import pe_utilization, utilization_map
 from accelsim.plots.widths import energy_by_width
 
@@ -19,10 +21,15 @@ __all__ = [
     "cycle_breakdown",
     "energy_breakdown",
     "energy_by_width",
+    "load_timeline",
     "new_figure",
     "pe_utilization",
+    "price_by_capacity",
+    "price_by_width",
+    "prices_figure",
     "roof_points",
     "roofline",
     "save_figure",
+    "timeline",
     "utilization_map",
 ]

@@ -11,6 +11,7 @@ from typing import IO
 from rich.console import Console
 
 from accelsim.energy.account import COMPONENTS
+from accelsim.report.activity_table import activity_columns, is_measured
 from accelsim.report.findings import OverflowPlace, RegisterReport
 from accelsim.report.page import Column, Page
 from accelsim.report.timing import TimelineSummary
@@ -76,6 +77,15 @@ def render(report: RunReport, console: Console) -> None:
     _layers_table(report, totals, page)
     _time_table(report, totals, page)
     _energy_table(report, totals, page)
+    if is_measured(report):
+        unit, size = _unit([totals.total_energy_pj], _energy_units(report))
+        columns = activity_columns(report, size, _amount)
+        page.table(
+            f"Energy by data, in {unit} (zero operands gated, registers by the bits that change)",
+            columns,
+            report.layers,
+            totals,
+        )
     _numbers_table(report, totals, page)
     for sentence, style in [*_summary(report, totals), *_network(report), *_warnings(report)]:
         page.line(sentence, style)

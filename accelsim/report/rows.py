@@ -36,8 +36,10 @@ def layer_row(report: RunReport, layer: LayerReport) -> dict[str, Any]:
     row |= {f"energy_total_{unit}": layer.total_energy_pj}
     row |= {
         f"{unit}_per_mac": layer.total_energy_pj / layer.macs if layer.macs else None,
+        f"data_aware_{unit}": None if layer.data_aware_energy_pj is None else layer.data_aware_energy_pj.total_pj,
         f"edp_{unit}_us": layer.total_energy_pj * layer.latency_us,
     }
+    row |= _activity(layer)
     row |= _register("psum", layer.overflow.psum) | _register("accumulator", layer.overflow.accumulator)
     row |= {
         "clamped_outputs": layer.overflow.output_clamp,
@@ -48,6 +50,17 @@ def layer_row(report: RunReport, layer: LayerReport) -> dict[str, Any]:
     row |= {name: getattr(layer.accuracy, name, None) for name in _ACCURACY}
     row |= {f"fake_quant_{name}": getattr(layer.fake_quant, name, None) for name in _FAKE_QUANT}
     return row
+
+
+def _activity(layer: LayerReport) -> dict[str, Any]:
+    found = layer.activity
+    return {
+        "zero_products": None if found is None else found.zero_products,
+        "stream_toggles": None if found is None else found.stream.toggles,
+        "other_toggles": None if found is None else found.other.toggles,
+        "psum_toggles": None if found is None else found.psum_toggles,
+        "accumulator_toggles": None if found is None else found.accumulator_toggles,
+    }
 
 
 def _register(name: str, register: RegisterReport) -> dict[str, Any]:

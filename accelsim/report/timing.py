@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from accelsim.mapping.contract import CycleCounts
+
+if TYPE_CHECKING:
+    from accelsim.memory.network import NetworkTime
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,6 +35,22 @@ class TimelineSummary:
     dram_busy_cycles: int
     peak_bytes_per_cycle: float | None
     saved_bits: int
+
+    @classmethod
+    def of(cls, memory: NetworkTime) -> TimelineSummary:
+        """Return the summary of a network in time."""
+        timeline = memory.timeline
+        return cls(
+            makespan_cycles=timeline.makespan_cycles,
+            cores=timeline.cores,
+            tiles=memory.tiles,
+            transfers=timeline.transfers,
+            dram_read_bits=timeline.dram_read_bits,
+            dram_write_bits=timeline.dram_write_bits,
+            dram_busy_cycles=timeline.dram_busy_cycles,
+            peak_bytes_per_cycle=memory.peak_bytes_per_cycle,
+            saved_bits=memory.saved_bits,
+        )
 
     @property
     def bytes_per_cycle(self) -> float:

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from accelsim._version import __version__
 from accelsim.actions import Actions
 from accelsim.energy.account import ComponentEnergy, EnergyBreakdown
+from accelsim.engine.contract import Activity
 from accelsim.errors import ReportError, did_you_mean
 from accelsim.mapping.contract import CycleCounts, GemmShape
 from accelsim.report.document import FrozenDocument, decode, encode, parse
@@ -80,6 +81,8 @@ class LayerReport:
         (accelsim.rounding); None: raw accumulators leave
     latency_us : float, cycles at the clock, microseconds, of the whole batch
     energy_pj : float, pJ by component, of the whole batch; `total_energy_pj` is their sum
+    activity : toggles and zero operands; None: not asked for, or an operator of the vector unit
+    data_aware_energy_pj : float, pJ by component, of the same work, priced by its activity; None as above
     overflow : int, additions that did not fit (psum, accumulator), and outputs that were clamped
     accuracy : distance from the float reference, `sqnr_db` (float, dB) among it; None: the trace has none
     output_codes : int, the output tensor, read-only; None where the report comes from JSON alone
@@ -108,6 +111,8 @@ class LayerReport:
     fake_quant: FakeQuantDistance | None = None
     rounding: str | None = None
     rounding_requested: str | None = None
+    activity: Activity | None = None
+    data_aware_energy_pj: ComponentEnergy | None = None
     actions: Actions
     output_digest: str
     output_codes: IntArray | None = field(default=None, compare=False, metadata={"json": False})
@@ -138,6 +143,8 @@ class LayerReport:
         fake_quant: FakeQuantDistance | None = None,
         rounding: str | None = None,
         rounding_requested: str | None = None,
+        activity: Activity | None = None,
+        data_aware_energy: EnergyBreakdown | None = None,
         core_cycles: int | None = None,
     ) -> LayerReport:
         """Return the report of one layer; utilization, latency and digest follow from the arguments.
@@ -166,6 +173,8 @@ class LayerReport:
             fake_quant=fake_quant,
             rounding=rounding,
             rounding_requested=rounding_requested,
+            activity=activity,
+            data_aware_energy_pj=None if data_aware_energy is None else data_aware_energy.by_component,
             actions=actions,
             output_digest=output_digest(output_codes, output_block_scales),
             output_codes=_read_only(output_codes),
@@ -205,6 +214,8 @@ class Totals:
     tops_per_watt : useful operations (two a multiply-accumulate) a pJ, which is 10**12 a second and watt; None where
         energies are relative
     energy_delay_pj_us : energy times latency of one inference, pJ us (10**-18 J s)
+    data_aware_energy_pj, total_data_aware_energy_pj : with what the data did, where it was measured, else as it is;
+        None: no layer was measured
     """
 
     macs: int
@@ -220,6 +231,8 @@ class Totals:
     energy_per_mac_pj: float | None
     tops_per_watt: float | None
     energy_delay_pj_us: float
+    data_aware_energy_pj: ComponentEnergy | None
+    total_data_aware_energy_pj: float | None
     psum_overflows: int
     accumulator_overflows: int
     clamped_outputs: int
@@ -296,6 +309,9 @@ class RunReport:
         energy_pj = ComponentEnergy.sum(layer.energy_pj for layer in self.layers)
         total_energy_pj = math.fsum(layer.total_energy_pj for layer in self.layers)
         relative = self.energy_unit == "relative"
+        data_aware = None
+        if any(layer.data_aware_energy_pj is not None for layer in self.layers):
+            data_aware = ComponentEnergy.sum(layer.data_aware_energy_pj or layer.energy_pj for layer in self.layers)
         return Totals(
             macs=macs,
             cycles=cycles,
@@ -309,6 +325,8 @@ class RunReport:
             average_power_mw=None if relative else total_energy_pj / latency_us / 1000 if latency_us else 0.0,  # uW
             energy_per_mac_pj=total_energy_pj / macs if macs else None,
             tops_per_watt=None if relative or not total_energy_pj else 2 * macs / total_energy_pj,
+            data_aware_energy_pj=data_aware,
+            total_data_aware_energy_pj=None if data_aware is None else data_aware.total_pj,
             energy_delay_pj_us=total_energy_pj / self.batch * (latency_us / self.batch),
             psum_overflows=sum(layer.overflow.psum.count for layer in self.layers),
             accumulator_overflows=sum(layer.overflow.accumulator.count for layer in self.layers),

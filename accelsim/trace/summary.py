@@ -61,13 +61,5 @@ def _vector_row(layer: VectorMeta, tensors: Mapping[str, TensorMeta]) -> dict[st
 
 
 def size_bits(tensor: TensorMeta) -> int:
-    """Return the packed size of a tensor: codes, codebook, and block scales (a ragged tail counts as a whole block)."""
-    number_format = formats.get(tensor.format)
-    elements = math.prod(tensor.shape)
-    bits = elements * number_format.code_bits
-    if number_format.blocks is not None and tensor.block_axis is not None:
-        length = tensor.shape[tensor.block_axis]
-        bits += elements // length * number_format.blocks.row_bits(length)
-    if number_format.datapath == "codebook":
-        bits += (number_format.code_high - number_format.code_low + 1) * number_format.lane_bits
-    return bits
+    """Return the packed size of a tensor, see :func:`accelsim.formats.packed_bits`."""
+    return formats.packed_bits(formats.get(tensor.format), tensor.shape, tensor.block_axis)

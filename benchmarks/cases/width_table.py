@@ -11,7 +11,10 @@ from accelsim.energy.table import EnergyTable, load_table
 from accelsim.energy.upkeep import upkeep_actions
 from accelsim.mapping.contract import GemmShape
 from accelsim.mapping.plan import plan_layer
-from accelsim.mapping.traffic import traffic_actions
+from accelsim.memory.contract import LayerNeeds, TensorNeed
+from accelsim.memory.costs import array_actions, traffic_actions
+from accelsim.memory.network import Share
+from accelsim.memory.tiling import tile_layer
 from benchmarks.machine import ROOT
 from benchmarks.measure import cpu_timer, in_turns
 from benchmarks.result import Goal, Row, timed_row
@@ -28,17 +31,19 @@ def cost(layer: Conv, config: HardwareConfig, table: EnergyTable, w_bits: int, a
         GemmShape(gemm.batch, gemm.m, gemm.k, gemm.n), config, a_bits=a_bits, w_bits=w_bits, layer=layer.name
     )
     pixels = layer.size * layer.size * layer.channels
-    traffic = traffic_actions(
-        plan,
-        config,
-        activation_bits=pixels * a_bits,
-        weight_bits=gemm.batch * gemm.k * gemm.n * w_bits,
-        output_bits=gemm.batch * gemm.m * gemm.n * a_bits,
+    needs = LayerNeeds(
+        name=layer.name,
+        plan=plan,
+        inputs=(TensorNeed("x", pixels * a_bits),),
+        weight=TensorNeed("w", gemm.batch * gemm.k * gemm.n * w_bits),
+        parameter_bits=0,
+        output=TensorNeed("y", gemm.batch * gemm.m * gemm.n * a_bits),
     )
-    cycles = plan.cycles.total
-    upkeep = upkeep_actions(config, cycles, plan.cycles.array)
-    energy = energy_account(plan.actions + traffic + upkeep, table)
-    return cycles, energy.total_pj
+    shares = [Share(0, needs, tile_layer(needs, config))]
+    cycles = shares[0].tiling.cycles
+    upkeep = upkeep_actions(config, cycles.total, cycles.array)
+    energy = energy_account(array_actions(shares) + traffic_actions(shares, config) + upkeep, table)
+    return cycles.total, energy.total_pj
 
 
 def _table(layers: tuple[Conv, ...], config: HardwareConfig, table: EnergyTable) -> Callable[[], object]:

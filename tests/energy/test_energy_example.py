@@ -13,7 +13,10 @@ from accelsim.energy.table import MARKS, load_table
 from accelsim.energy.upkeep import upkeep_actions
 from accelsim.mapping.contract import GemmOperands
 from accelsim.mapping.plan import plan_operands
-from accelsim.mapping.traffic import traffic_actions
+from accelsim.memory.contract import LayerNeeds, TensorNeed
+from accelsim.memory.costs import traffic_actions
+from accelsim.memory.network import Share
+from accelsim.memory.tiling import tile_layer
 
 # "With a pocket calculator", counted by hand: M = 4, K = 8, N = 4 in one pass of a 4 x 4 output-stationary array.
 BY_HAND = {
@@ -98,9 +101,22 @@ def test_the_program_counts_what_was_counted_by_hand():
     plan = plan_operands(operands, config)
     causes = {cause: cycles for cause, cycles in plan.cycles.by_cause().items() if cycles}
     assert causes == {"fill": 6, "compute": 8, "drain": 4, "ppu": 4}
-    traffic = traffic_actions(plan, config, activation_bits=256, weight_bits=256, output_bits=128)
+    tensors = TensorNeed("x", 256), TensorNeed("w", 256), TensorNeed("y", 128)
+    needs = LayerNeeds("example", plan, tensors[:1], tensors[1], 0, tensors[2])
+    traffic = traffic_actions([Share(0, needs, tile_layer(needs, config))], config)
     assert plan.actions + traffic == Actions(BY_HAND)
     assert upkeep_actions(config, plan.cycles.total, plan.cycles.array) == Actions(UPKEEP)
+
+
+def test_the_data_aware_example_adds_up(page):
+    found = {row[0]: row for row in rows(page, "What the data do") if len(row) in (3, 4)}
+    energies = {name: float(row[-1]) for name, row in found.items() if re.fullmatch(r"[0-9.]+", row[-1])}
+    parts = [energies[name] for name in ("products", "additions", "clocked bits", "changed bits")]
+    assert sum(parts) == pytest.approx(energies["by data"])
+    assert energies["products"] == pytest.approx(2 * 0.2 * 0.802)
+    assert energies["clocked bits"] == pytest.approx(192 * 0.0015)
+    assert energies["changed bits"] == pytest.approx(24 * 0.003)
+    assert energies["by operation"] == pytest.approx(4 * 0.3 + 192 * 0.003)
 
 
 def test_the_page_lists_every_entry_with_its_mark(page):

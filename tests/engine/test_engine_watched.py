@@ -259,3 +259,19 @@ def test_the_one_overflow_of_a_layer_is_found_among_many_tiles(dataflow):
     assert result.psum.overflows_by_cycle[result.psum.first.array_cycle] == 1
     expected, _ = stepped_history(operands, plan)
     assert_array_equal(result.psum.toggles_by_cycle, expected["psum"])
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+@pytest.mark.parametrize(("dataflow", "bits"), [("ws", 31), ("ws", 32), ("ws", 33), ("is", 32), ("os", 32)])
+def test_accumulators_as_wide_as_a_machine_word(dataflow, bits, policy):
+    # Folds of one element (ws), 2^28 each, on 2^30 - 1: the fifth of ten no longer fits 32 bits, nor the first 31 bits.
+    a = np.full((1, 10), 1 << 14)
+    operands = plain(a, a.T, [(1 << 30) - 1], bits=16)
+    plan = plan_operands(operands, machine(dataflow, 1, 1, psum=(30, "saturate"), acc=(bits, policy)))
+    result, expected = watch_layer(operands, plan), oracle.matmul(operands, plan)
+    assert_array_equal(result.acc, expected.acc)
+    assert result.accumulator.overflows == expected.accumulator.overflows
+    assert (result.accumulator.first is None) == (expected.accumulator.overflows == 0)
+    if dataflow != "os" and bits < 33:
+        assert result.accumulator.overflows > 0
+        assert result.accumulator.first.event == expected.accumulator.first

@@ -11,11 +11,11 @@ from mapping_cases import machine
 
 from accelsim.actions import Action
 from accelsim.errors import ShapeError, UnsupportedLayerError
-from accelsim.mapping.contract import INTEGERS, CycleCounts, GemmShape
+from accelsim.mapping.contract import INTEGERS, CycleCounts, GemmShape, Tally
 from accelsim.mapping.counts import array_tally, edge_traffic, step_contents
 from accelsim.mapping.passes import layer_passes
 from accelsim.mapping.plan import group_size, plan_layer
-from accelsim.mapping.tally import Datapath, Tally, array_actions
+from accelsim.mapping.tally import Datapath, array_actions
 
 # -- the counter ------------------------------------------------------------------------------------------------------
 

@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from itertools import pairwise
 
 import pytest
 from trace_format import problems
@@ -242,3 +243,20 @@ def test_a_timeline_that_cannot_be_written_is_refused_before_the_run(in_the_chec
 def test_a_summary_can_be_replaced_in_a_report(machine, trace):
     report = simulate(machine(dram=SLOW), trace)
     assert replace(report, timeline=None) != report
+
+
+@pytest.mark.parametrize(("count", "split"), [(1, "rows"), (2, "rows"), (2, "output_channels"), (2, "layers")])
+def test_a_layer_is_loaded_after_all_cores_have_stored_it(machine, trace, count, split):
+    config = machine(dram=SLOW, memory={"passes": "split"}, cores={"count": count, "split": split})
+    found = timed(config, trace, record=True)
+    pieces = 1 if split != "layers" else BATCH  # piece by piece there is no such moment
+    names = [layer.name for layer in found.timeline.layers]
+    moves = [each for each in found.timeline.slices if each.track == "dram"]
+    for before, after in pairwise(names):
+        stores = [each.end_cycle for each in moves if each.name.startswith(f"{before} outputs")]
+        loads = [each.start_cycle for each in moves if each.name.startswith(f"{after} activations")]
+        if pieces == 1:
+            assert max(stores) <= min(loads)
+        else:
+            assert min(stores) <= min(loads)
+            assert max(stores) <= max(loads)

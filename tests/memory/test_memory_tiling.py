@@ -1,7 +1,10 @@
 """The planner against a search over every tiling that moves single elements; and the laws of traffic and cycles."""
 
+import re
+
 import numpy as np
 import pytest
+import yaml
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from tiling_cases import gemm, least_traffic, machine, small_cases, traffic_of
@@ -237,3 +240,26 @@ def test_passes_that_may_not_be_split_say_so():
         UnsupportedLayerError, match=r"memory\.tiling cuts m, which streams .* or set memory\.passes: split"
     ):
         tile_layer(needs, config)
+
+
+def test_the_pages_example_is_the_one_by_hand(project_root):
+    """The numbers of docs/memory.md, "With a pocket calculator", are the planner's."""
+    page = (project_root / "docs" / "memory.md").read_text().split("## With a pocket calculator")[1].split("\n## ")[0]
+    given = yaml.safe_load(re.search(r"```yaml\n(.*?)```", page, re.DOTALL)[1])
+    for passes in ("split", "whole"):
+        config = parse_config({"name": "page", "clock_mhz": 1, **given, "memory": {"passes": passes}})
+        tiling = tile_layer(gemm(config, m=24, n=8, k=8), config)
+        loads, stores = tiling.dram_read_bits // 8, tiling.dram_write_bits // 8
+        cycles = tiling.cycles
+        said = " ".join(page.split())
+        if passes == "split":
+            assert f"cut into {tiling.tiles} tiles of {tiling.tile_m} rows" in said
+            assert f"= {loads} bytes. Stores: {stores}. That is each tensor once" in said
+            assert (
+                f"= {cycles.load} cycles of load, 4 x 4 x 6 = {cycles.fill} of fill and 24 x 4 = {cycles.compute}"
+                in said
+            )
+        else:
+            assert f"unsplit they would be {cycles.load}, {cycles.fill} and {cycles.compute}" in said
+            assert f"= {int(tiling.spill_bits.sum()) // 8} bytes each way" in said
+            assert f"= {loads} bytes; stores: 192 + 768 = {stores}." in said

@@ -1,6 +1,7 @@
 """Pictures show the numbers of their reports: every bar's length, every point, the labels and units."""
 
 import math
+import re
 
 import matplotlib as mpl
 import numpy as np
@@ -166,6 +167,51 @@ def test_energy_against_width_is_sorted_and_adds_up(runs, axes):
 def test_no_report_is_an_error(axes):
     with pytest.raises(ReportError, match="needs at least one report"):
         plots.energy_breakdown([], axes)
+
+
+@pytest.fixture(scope="module")
+def timeline_file(project_root, tmp_path_factory):
+    home = tmp_path_factory.mktemp("timeline")
+    text = (project_root / "configs" / "int8_ws.yaml").read_text()
+    (home / "machine.yaml").write_text(re.sub(r"dram: \{.*\}", "dram: {kind: lpddr4, timing: preset}", text))
+    target = home / "timeline.json"
+    trace = project_root / "traces" / "digits_cnn_int8.npz"
+    args = ["run", str(home / "machine.yaml"), str(trace), "--inputs", "1", "--timeline", str(target)]
+    assert CliRunner().invoke(cli.app, args, catch_exceptions=False).exit_code == 0
+    return target
+
+
+def test_a_timeline_draws_every_slice_in_its_row(timeline_file, axes):
+    document = plots.load_timeline(timeline_file)
+    plots.timeline(document, axes)
+    slices = [event for event in document["traceEvents"] if event["ph"] == "X"]
+    names = {
+        (event["pid"], event["tid"]): event["args"]["name"]
+        for event in document["traceEvents"]
+        if event["name"] == "thread_name"
+    }
+    rows = [text.get_text() for text in axes.get_yticklabels()]
+    assert sorted(rows) == sorted(names.values())
+    drawn = {rows[place]: collection for place, collection in enumerate(axes.collections)}
+    for track, name in names.items():
+        own = [event for event in slices if (event["pid"], event["tid"]) == track]
+        boxes = [path.get_extents() for path in drawn[name].get_paths()]
+        assert [box.x0 for box in boxes] == pytest.approx([event["ts"] for event in own])
+        assert [box.width for box in boxes] == pytest.approx([event["dur"] for event in own])
+    meta = document["otherData"]
+    assert axes.get_xlim()[1] == pytest.approx(meta["makespan_cycles"] / meta["clock_mhz"])
+    assert "µs" in axes.get_xlabel()
+
+
+def test_the_command_draws_a_timeline_and_refuses_what_is_none(timeline_file, tmp_path):
+    target = tmp_path / "timeline.png"
+    assert invoke("timeline", timeline_file, "-o", target).exit_code == 0
+    assert target.read_bytes().startswith(b"\x89PNG")
+    for text, message in (("{", "not JSON"), ("{}", "not a timeline")):
+        (tmp_path / "other.json").write_text(text)
+        result = invoke("timeline", tmp_path / "other.json", "-o", target)
+        assert result.exit_code == 2
+        assert message in result.stderr
 
 
 # -- the command ------------------------------------------------------------------------------------------------------

@@ -1,0 +1,40 @@
+"""`accelsim energy`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from accelsim.cli.app import app, path, user_errors
+
+
+@app.command()
+def energy(
+    table: Annotated[str, typer.Argument(metavar="TABLE", help="A shipped table's name, or a YAML file's path.")],
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document only, sources included.")] = False,
+    plot: Annotated[
+        Path | None, typer.Option(metavar="FILE", parser=path, help="Draw the curves: PNG, SVG or PDF.")
+    ] = None,
+) -> None:
+    """Print TABLE's prices over bit-width and capacity, next to the published points."""
+    with user_errors():
+        if plot is not None:
+            from accelsim.plots.common import check_picture_path
+
+            check_picture_path(plot)
+        from accelsim.energy.table import load_table
+        from accelsim.report.price_page import price_document, print_prices
+
+        found = load_table(table)
+        if as_json:
+            typer.echo(json.dumps(price_document(found), indent=2))
+        else:
+            print_prices(found)
+        if plot is not None:
+            from accelsim.plots.common import save_figure
+            from accelsim.plots.prices import prices_figure
+
+            typer.echo(str(save_figure(prices_figure(found), plot)), err=True)

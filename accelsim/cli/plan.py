@@ -1,0 +1,40 @@
+"""`accelsim plan`."""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated
+
+import typer
+
+from accelsim.cli.app import ConfigPath, TracePath, app, user_errors
+
+
+@app.command()
+def plan(
+    config: ConfigPath,
+    trace: TracePath,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document only.")] = False,
+    inputs: Annotated[
+        int | None, typer.Option(min=1, metavar="N", help="Only the first N inputs of the batch.")
+    ] = None,
+) -> None:
+    """Print how the layers of TRACE are cut into tiles for CONFIG's buffers, what they move, and why."""
+    with user_errors():
+        from accelsim.config.loader import load_config
+
+        hardware = load_config(config)
+        from accelsim.memory.needs import network_needs
+        from accelsim.memory.tiling import tile_network
+        from accelsim.report.plan_page import plan_document, print_plan
+        from accelsim.trace.reader import load_trace
+
+        network = load_trace(trace)
+        if inputs is not None:
+            network = network.head(inputs)
+        layers = network_needs(network, hardware)
+        tilings = tile_network(layers, hardware)
+        if as_json:
+            typer.echo(json.dumps(plan_document(hardware, network.name, layers, tilings), indent=2))
+        else:
+            print_plan(hardware, network.name, layers, tilings)

@@ -1,0 +1,199 @@
+"""Cycles, traffic and energy of a network from its shapes alone: no tensor is read, and nothing is computed.
+
+Values never change timing, so these are the numbers of a run; one thing a run knows besides is which requantization
+factors are powers of two, which cost an addition and no multiplication.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from accelsim import formats
+from accelsim.actions import Action, Actions
+from accelsim.config.model import HardwareConfig
+from accelsim.energy.account import energy_account
+from accelsim.energy.scaling import configured_table, table_notes
+from accelsim.energy.table import EnergyTable
+from accelsim.energy.upkeep import upkeep_actions
+from accelsim.errors import AccelsimError
+from accelsim.mapping.contract import CycleCounts, GemmShape, LayerPlan
+from accelsim.memory.contract import LayerNeeds, LayerTime
+from accelsim.memory.costs import array_actions, traffic_actions, upkeep_cycles
+from accelsim.memory.needs import NetworkShapes, network_needs, vector_work
+from accelsim.memory.network import Share, has_memory, network_shares, network_time
+from accelsim.ppu.pipeline import OutputStage, stage_actions
+from accelsim.report.estimates import EstimateReport, LayerEstimate
+from accelsim.report.timing import TimelineSummary
+from accelsim.trace.reader import Trace
+from accelsim.trace.schema import Layer, MatmulMeta, VectorMeta
+from accelsim.trace.shapes import macs, weight_name
+
+ANY_FACTOR = 0.37
+"""Stands for a requantization factor of which only the shape is known: no power of two."""
+NOTES = (
+    "estimate: shapes and formats alone; nothing was computed, so overflow and accuracy are not known",
+    "energy: modelled, counted actions times the prices of the named table (docs/energy.md)",
+)
+
+
+def estimate(config: HardwareConfig, network: Trace | NetworkShapes) -> EstimateReport:
+    """Return what a network takes on a machine: cycles by cause, traffic, energy.
+
+    network : a trace (its arrays stay unread, but for scales and zero points), or shapes alone
+        (accelsim.importers.shape_table reads them from tables)
+
+    Raises UnsupportedLayerError (the hardware lacks what a layer needs), ShapeError, EnergyTableError.
+
+    >>> import accelsim
+    >>> config = accelsim.load_config("configs/int8_ws.yaml")
+    >>> trace = accelsim.load_trace("traces/digits_cnn_int8.npz").head(1)
+    >>> estimate(config, trace).total_cycles == accelsim.simulate(config, trace).totals.total_cycles
+    True
+    """
+    shapes = NetworkShapes.of(network) if isinstance(network, Trace) else network
+    table = configured_table(config)
+    needs = network_needs(shapes, config)
+    images = shapes.meta.tensors[shapes.meta.inputs[0]].shape[0]
+    memory = network_time(needs, config, images=images) if has_memory(config) else None
+    shares = network_shares(needs, config) if memory is None else memory.shares
+    layers = [
+        _layer(layer, need, share, shapes, config, table, None if memory is None else memory.timeline.layers[index])
+        for index, (layer, need, share) in enumerate(zip(shapes.meta.layers, needs, shares, strict=True))
+    ]
+    return EstimateReport(
+        config_name=config.name,
+        config_digest=config.digest,
+        network_name=shapes.meta.name,
+        clock_mhz=config.clock_mhz,
+        energy_table=table.name,
+        batch=images,
+        layers=tuple(layers),
+        timeline=None if memory is None else TimelineSummary.of(memory),
+        assumptions=(*NOTES, *(() if memory is None else memory.notes), *table_notes(config)),
+    )
+
+
+def network_shapes(path: str | Path, *, weights: str = "int8", activations: str = "int8") -> NetworkShapes:
+    """Return the shapes of whatever a file holds: a trace (``.npz``), a model (``.tflite``, ``.onnx``) or a table of
+    shapes (``.csv``; weights and activations are the formats where it names none).
+
+    Raises TraceError or ModelError for a damaged or unknown file.
+    """
+    from accelsim.trace.reader import load_trace
+
+    file = Path(path)
+    if file.suffix.lower() == ".npz":
+        return NetworkShapes.of(load_trace(file))
+    if file.suffix.lower() == ".csv":
+        from accelsim.importers.shape_table import read_shapes
+
+        return NetworkShapes(read_shapes(file, weights=weights, activations=activations))
+    from accelsim.importers.api import model_builder, open_model
+
+    model = open_model(file)
+    zeros = {each.name: np.zeros((1, *each.shape[1:]), np.float32) for each in model.inputs}
+    return NetworkShapes.of(model_builder(model, zeros).build())
+
+
+def _layer(
+    layer: Layer | VectorMeta,
+    need: LayerNeeds,
+    shares: Sequence[Share],
+    shapes: NetworkShapes,
+    config: HardwareConfig,
+    table: EnergyTable,
+    time: LayerTime | None,
+) -> LayerEstimate:
+    tensors = shapes.meta.tensors
+    if isinstance(layer, VectorMeta):
+        own, cycles = vector_work(layer, shapes).actions, CycleCounts(vector=need.vector_cycles)
+    else:
+        assert need.plan is not None
+        own, cycles = _ppu(layer, need.plan, shapes, config), need.plan.cycles
+    core_cycles, spent, cores = cycles.total, (cycles.total, cycles.array), 1
+    if time is not None:
+        cycles, core_cycles, spent, cores = time.cycles, time.core_cycles, upkeep_cycles(time), config.cores.count
+    own += array_actions(shares) + traffic_actions(shares, config) + upkeep_actions(config, *spent, cores=cores)
+    output, vector = tensors[layer.output], isinstance(layer, VectorMeta)
+    first = layer.inputs[0] if isinstance(layer, VectorMeta) else layer.input
+    second = (layer.inputs[1:2] or (None,))[0] if isinstance(layer, VectorMeta) else weight_name(layer)
+    rate = config.array.rows * config.array.cols
+    return LayerEstimate(
+        name=layer.name,
+        op=layer.operator if isinstance(layer, VectorMeta) else layer.op,
+        shape=GemmShape(1, math.prod(output.shape[:-1]), 0, output.shape[-1]) if need.plan is None else need.plan.shape,
+        macs=0 if isinstance(layer, VectorMeta) else macs(layer, tensors),
+        input_format=tensors[first].format,
+        weight_format="-" if second is None else tensors[second].format,
+        output_format=output.format,
+        cycles=cycles,
+        core_cycles=core_cycles,
+        peak_macs_per_cycle=(
+            rate * config.array.lanes if need.plan is None else rate * need.plan.lanes / need.plan.step_cycles
+        ),
+        latency_us=cycles.total / config.clock_mhz,
+        energy_pj=energy_account(own, table).by_component,
+        actions=own,
+        dram_read_bits=_bits(own, "dram_read_"),
+        dram_write_bits=_bits(own, "dram_write_"),
+        weight_bits=0 if need.weight is None or vector else need.weight.bits,
+        activation_bits=sum(tensor.bits for tensor in need.inputs),
+        output_bits=need.output.bits,
+    )
+
+
+def _bits(actions: Actions, operation: str) -> int:
+    return sum(count for action, count in actions.items() if action.operation.startswith(operation))
+
+
+def _ppu(layer: Layer, plan: LayerPlan, shapes: NetworkShapes, config: HardwareConfig) -> Actions:
+    """Return the work behind the accumulators: zero points, requantization, activation, output format."""
+    output = shapes.meta.tensors[layer.output]
+    form = formats.get(output.format)
+    float_acc = plan.summation.kind == "float32"
+    zero_point = shapes.zero_points.get(layer.output, np.zeros((), np.int64))
+    by_threshold = layer.activation == "threshold"
+    channels = output.shape[-1]
+    stage = OutputStage(
+        rounding=layer.rounding,
+        scale=None if layer.rounding is None else np.array(ANY_FACTOR),
+        format=form,
+        zero_point=np.zeros_like(zero_point) if by_threshold else zero_point,
+        output_scale=np.ones(()),
+        activation=layer.activation,
+        clamp=None if layer.clamp is None else (layer.clamp.low, layer.clamp.high),
+        thresholds=_thresholds(layer, shapes, channels) if by_threshold else None,
+    )
+    rows = math.prod(output.shape[:-1])
+    try:
+        work = stage_actions(rows, channels, stage, config.ppu, plan.acc_bits, float_acc=float_acc)
+    except AccelsimError as error:
+        raise type(error)(f"layer {layer.name!r}: {error}") from None
+    return work + _zero_point_work(layer, plan, shapes)
+
+
+def _thresholds(layer: Layer, shapes: NetworkShapes, channels: int) -> np.ndarray[tuple[int, ...], np.dtype[np.int64]]:
+    shape = (shapes.parameters or {}).get(f"layers/{layer.name}/thresholds", (channels, 1))
+    return np.broadcast_to(np.arange(shape[-1], dtype=np.int64), shape).copy()
+
+
+def _zero_point_work(layer: Layer, plan: LayerPlan, shapes: NetworkShapes) -> Actions:
+    """Return what taking off data-dependent zero-point terms costs (accelsim.ppu.zero_point)."""
+    w = shapes.zero_points.get(weight_name(layer), np.zeros((), np.int64))
+    a = shapes.zero_points.get(layer.input, np.zeros((), np.int64))
+    by_row, by_column = bool(w.any()), isinstance(layer, MatmulMeta) and bool(a.any())
+    rows, columns = plan.shape.m - by_column, plan.shape.n - by_row
+    outputs = plan.shape.batch * rows * columns
+    counts: dict[Action, int] = {}
+    if by_row:
+        counts[Action("ppu", "mult", (plan.acc_bits, plan.widths.w))] = outputs if w.ndim else plan.shape.batch * rows
+    if by_column:
+        action = Action("ppu", "mult", (plan.acc_bits, plan.widths.a))
+        counts[action] = counts.get(action, 0) + plan.shape.batch * columns
+    if counts:
+        counts[Action("ppu", "add", (plan.acc_bits,))] = outputs * (by_row + by_column)
+    return Actions(counts)

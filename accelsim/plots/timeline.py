@@ -1,0 +1,67 @@
+"""A run in time: what every core, DMA engine, DRAM channel and PPU did when, from the file of ``run --timeline``."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from accelsim.errors import ReportError
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+# Paul Tol's light scheme: neighbours can be told apart, waits stay grey.
+LAYER_COLORS = ("#77AADD", "#EE8866", "#EEDD88", "#FFAABB", "#99DDFF", "#44BB99", "#BBCC33", "#AAAA00")
+WAIT_COLOR = "#BBBBBB"
+
+
+def load_timeline(path: str | Path) -> dict[str, Any]:
+    """Return the document that ``accelsim run --timeline`` wrote. Raises ReportError where it is something else."""
+    file = Path(path)
+    try:
+        document = json.loads(file.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ReportError(f"{file}: cannot be read: {error.strerror}") from None
+    except ValueError:
+        raise ReportError(f"{file}: not JSON; 'accelsim run CONFIG TRACE --timeline FILE' writes timelines") from None
+    if not isinstance(document, dict) or "clock_mhz" not in (document.get("otherData") or {}):
+        raise ReportError(f"{file}: not a timeline; 'accelsim run CONFIG TRACE --timeline FILE' writes one")
+    return document
+
+
+def timeline(document: Mapping[str, Any], axes: Axes) -> Axes:
+    """Draw a timeline's slices, a row a track, in the colour of their layer; waits are grey.
+
+    document : of `load_timeline`. Returns `axes`.
+    """
+    events = document["traceEvents"]
+    tracks = {
+        (event["pid"], event["tid"]): event["args"]["name"]
+        for event in events
+        if event["ph"] == "M" and event["name"] == "thread_name"
+    }
+    slices = [event for event in events if event["ph"] == "X"]
+    layers = [name for name in dict.fromkeys(event["args"]["layer"] for event in slices) if name]
+    colors = {layer: LAYER_COLORS[place % len(LAYER_COLORS)] for place, layer in enumerate(layers)}
+    order = sorted(tracks, key=lambda key: (key[0] == 1, key))  # what all cores share goes below them
+    for row, track in enumerate(order):
+        own = [event for event in slices if (event["pid"], event["tid"]) == track]
+        bars = [(event["ts"], event["dur"]) for event in own]
+        inks = [
+            WAIT_COLOR if event["cat"] == "wait" else colors.get(event["args"]["layer"], WAIT_COLOR) for event in own
+        ]
+        axes.broken_barh(bars, (row - 0.4, 0.8), facecolors=inks, edgecolor="none")
+    axes.set_yticks(range(len(order)), [tracks[track] for track in order])
+    axes.set_ylim(len(order) - 0.5, -0.5)
+    meta = document["otherData"]
+    axes.set_xlim(0, meta["makespan_cycles"] / meta["clock_mhz"] or 1.0)
+    axes.set_xlabel(f"time, µs ({meta['makespan_cycles']:,} cycles at {meta['clock_mhz']:g} MHz)")
+    axes.set_title(f"Timeline, {meta.get('title', 'accelsim')}")
+    from matplotlib.patches import Patch
+
+    shown = [Patch(color=colors[layer], label=layer) for layer in layers[:16]]
+    shown += [Patch(color=WAIT_COLOR, label="waits")]
+    axes.legend(handles=shown, loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False, fontsize=8)
+    return axes

@@ -1,0 +1,112 @@
+"""An energy table for the terminal and as JSON: curves over bit-width and capacity, then what has no width."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from typing import IO, Any
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table
+
+from accelsim.energy.curves import Curve, price_curves
+from accelsim.energy.operations import OPERATIONS
+from accelsim.energy.table import EnergyTable
+
+SHOWN_BITS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32)
+SHOWN_BYTES = (128, 1024, 8192, 32768, 131072, 1048576, 16777216)
+
+
+def print_prices(table: EnergyTable, file: IO[str] | None = None) -> None:
+    """Print a table's prices; published points stand in parentheses behind the law's value."""
+    console = Console(file=file or sys.stdout, highlight=False)
+    curves = price_curves(table)
+    console.print(f"{table.name}: {table.technology or 'no technology named'}; prices in {table.unit}")
+    if table.description:
+        console.print(table.description, style="dim")
+    console.print()
+    _print_curves(console, "by bit-width n", [curve for curve in curves if curve.axis == "bits"], SHOWN_BITS, str)
+    _print_curves(
+        console, "by capacity, a bit", [curve for curve in curves if curve.axis == "bytes"], SHOWN_BYTES, _bytes
+    )
+    console.print("(in parentheses: the published value, where there is one)")
+    console.print()
+    _print_entries(console, table)
+
+
+def _print_curves(console: Console, title: str, curves: Sequence[Curve], shown: Sequence[int], name: Any = str) -> None:
+    if not curves:
+        return
+    page = Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
+    page.add_column(title, no_wrap=True)
+    for curve in curves:
+        page.add_column(curve.label.replace(", ", "\n"), justify="right")
+    for place in shown:
+        cells = []
+        for curve in curves:
+            price = f"{curve.prices[curve.places.index(place)]:.4g}"
+            published = dict(curve.points).get(place)
+            cells.append(price if published is None else f"{price} ({published:.4g})")
+        page.add_row(name(place), *cells)
+    page.add_section()
+    page.add_row("known by", *(curve.mark for curve in curves))
+    console.print(page)
+
+
+def _print_entries(console: Console, table: EnergyTable) -> None:
+    page = Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
+    for column in ("operation", "price", "unit", "known by", "why, where it is zero"):
+        page.add_column(column, justify="right" if column == "price" else "left")
+    for entry in table.entries:
+        if not OPERATIONS[entry.operation].params:
+            price = f"{table.price_pj(entry.operation):.4g}"
+            page.add_row(entry.operation, price, entry.unit, entry.mark, entry.reason if float(price) == 0 else "")
+    console.print(page)
+
+
+def _bytes(size: int) -> str:
+    for unit, name in ((1 << 20, "MB"), (1 << 10, "KB")):
+        if size >= unit:
+            return f"{size // unit} {name}"
+    return f"{size} B"
+
+
+def price_document(table: EnergyTable) -> dict[str, Any]:
+    """Return everything that the table says, and its curves, as plain data for JSON."""
+    return {
+        "name": table.name,
+        "technology": table.technology,
+        "description": table.description,
+        "unit": table.unit,
+        "node_nm": table.node_nm,
+        "voltage": table.voltage,
+        "digest": table.digest,
+        "entries": [
+            {
+                "operation": entry.operation,
+                "params": list(OPERATIONS[entry.operation].params),
+                "form": entry.form,
+                "coefficients": dict(entry.coefficients),
+                "unit": entry.unit,
+                "mark": entry.mark,
+                "source": entry.source,
+                "notes": entry.notes,
+                "reason": entry.reason,
+                "points": [[*at, price] for at, price in entry.points],
+            }
+            for entry in table.entries
+        ],
+        "curves": [
+            {
+                "operation": curve.operation,
+                "label": curve.label,
+                "axis": curve.axis,
+                "places": list(curve.places),
+                "prices": list(curve.prices),
+                "points": [list(point) for point in curve.points],
+                "mark": curve.mark,
+            }
+            for curve in price_curves(table)
+        ],
+    }

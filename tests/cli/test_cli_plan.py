@@ -1,0 +1,88 @@
+"""`accelsim plan`: what it prints, its JSON, and that a run moves what was planned."""
+
+import json
+import re
+
+import pytest
+from typer.testing import CliRunner
+
+from accelsim import load_config, load_trace, simulate
+from accelsim.actions import Action
+from accelsim.cli import app
+
+
+@pytest.fixture
+def call(project_root, tmp_path):
+    """Plan the digits network on a shipped machine, texts of its file replaced; the path is in `call.config`."""
+
+    def run(config, *options, **replaced):
+        text = (project_root / f"configs/{config}.yaml").read_text()
+        for before, after in replaced.values():
+            assert before in text
+            text = text.replace(before, after)
+        run.config = tmp_path / "config.yaml"
+        run.config.write_text(text)
+        return CliRunner().invoke(app, ["plan", str(run.config), str(run.trace), *options])
+
+    run.trace = project_root / "traces" / "digits_cnn_int8.npz"
+    return run
+
+
+def test_the_table_by_hand(call):
+    """fc1: 240 x 512 inputs, 512 x 64 weights, 64 biases and factors of 32 + 32 + 6 bits."""
+    result = call("int8_ws")
+    assert result.exit_code == 0
+    assert "Y[m, n] = X[m, k] W[k, n]" in result.stdout
+    row = next(line for line in result.stdout.splitlines() if line.startswith(" fc1"))
+    read = 240 * 512 + 512 * 64 + 64 * (32 + 32 + 6) // 8
+    assert re.split(r"\s{2,}", row.strip()) == [
+        "fc1", "1x240x512x64", "1x240x512x64", "-", "1", f"{read:,}", f"{240 * 64:,}", f"{read + 240 * 64:,}"
+    ]  # fmt: skip
+    assert "conv2: weights once; activations once; each stationary tile enters the array 4 times" in result.stdout
+
+
+def test_the_json_adds_up_and_is_what_a_run_moves(call):
+    document = json.loads(call("int8_os", "--json").stdout)
+    assert (document["schema"], document["version"], document["config"]) == ("accelsim-plan", 1, "int8_os")
+    for key, total in document["total"].items():
+        assert total == sum(layer[key] for layer in document["layers"])
+    report = simulate(load_config(call.config), load_trace(call.trace), watch=False)
+    for layer, row in zip(report.layers, document["layers"], strict=True):
+        assert layer.name == row["name"]
+        assert layer.actions[Action("dram", "dram_read_lpddr4")] == row["dram_read_bits"]
+        assert layer.actions[Action("dram", "dram_write_lpddr4")] == row["dram_write_bits"]
+        assert row["dram_read_bits"] + row["dram_write_bits"] >= row["lower_bound_bits"]
+
+
+def test_only_the_first_inputs(call):
+    few = json.loads(call("int8_ws", "--json", "--inputs", "3").stdout)
+    assert [layer["gemm"]["m"] for layer in few["layers"]] == [48, 48, 3, 3]
+
+
+def test_what_does_not_fit_is_one_message(call):
+    result = call("int8_ws", weight=("weight: {size_bytes: 131072}", "weight: {size_bytes: 128}"))
+    assert result.exit_code == 2
+    assert result.stdout == ""
+    assert result.stderr == (
+        "error: layer 'conv1': the smallest tile (m=1, n=16, k=9) needs 144 bytes of the weight buffer, twice for "
+        "ping_pong, but 128 are there; set buffers.weight.size_bytes to 144 or more\n"
+    )
+
+
+def test_sums_that_travel_are_explained_and_remarked(call):
+    result = call("int8_ws", passes=("passes: split", "passes: whole"))
+    said = " ".join(result.stdout.split())
+    assert "unfinished sums do not fit the accumulator buffer (65,536 bytes) and travel to DRAM and back" in said
+    report = simulate(load_config(call.config), load_trace(call.trace), watch=False)
+    # conv2: 3840 x 32 sums of 4 bytes, between 9 folds of K
+    assert any(f"moves {8 * 3840 * 32 * 4:,} bytes of unfinished sums to DRAM and back" in line
+               for line in report.assumptions)  # fmt: skip
+
+
+def test_fusion_is_totalled(call):
+    result = call("int8_ws", passes=("passes: split", "passes: split, fuse_layers: true"))
+    said = " ".join(result.stdout.split())
+    assert "outputs stay on chip where that helps" in said
+    assert "conv1.out found on chip" in said
+    # conv1's and fc1's outputs: 61,440 and 15,360 bytes, neither written nor read
+    assert f"{2 * (61440 + 15360):,} of these stay on chip" in said
