@@ -90,6 +90,7 @@ def simulate(
     *,
     watch: bool = True,
     extremes: bool = True,
+    threads: int = 1,
     verify: bool = False,
     activity: bool = False,
     progress: ProgressCallback | bool | None = None,
@@ -108,6 +109,8 @@ def simulate(
         report gives the bound instead of the peak
     extremes : look for the largest sums that registers of unlimited width would have held; False lets the fast engine
         give a bound instead, also where registers overflow, which it counts in any case: twice as fast there
+    threads : how many share a layer's rows in the fast engine; numbers do not depend on it. One by default: searches
+        and sweeps use a process for each core
     verify : also compute every layer with an independent, slow integer reference, and count differing codes
     activity : also measure what the data do: zero operands, toggles of registers (``layer.activity``), and what the
         work costs then (``layer.data_aware_energy_pj``, beside ``layer.energy_pj``); takes about a third longer
@@ -136,7 +139,7 @@ def simulate(
     table = configured_table(config)
     memory = _memory_of(config, trace, timeline_done)
     options = {"watch": watch, "extremes": extremes, "verify": verify, "activity": activity}
-    run = _Run(config, trace, get_engine(engine), table, memory, **options, inspect=inspect)
+    run = _Run(config, trace, get_engine(engine, threads), table, memory, **options, inspect=inspect)
     reports = []
     with layer_progress(progress) as tell:
         for index, layer in enumerate(trace.layers):

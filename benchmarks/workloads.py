@@ -86,6 +86,35 @@ def mx(gemm: Gemm, accumulate: Literal["float32", "fixed"], bits: int = 8, size:
     return GemmOperands(a, w, bias, np.ones(plain.k, np.bool_), bits, bits, blocks, summation=summation)
 
 
+def floats(
+    gemm: Gemm, element: Literal["e4m3", "nvfp4", "mx9"], accumulate: Literal["float32", "fixed"] = "float32"
+) -> GemmOperands:
+    """Return blocks of floats as lanes, uniform over their codes: MXFP8 E4M3 (32 elements), NVFP4 (16), MX9 (16)."""
+    rng, size = np.random.default_rng(0), 32 if element == "e4m3" else 16
+    plain = _padded(gemm, size)
+
+    def lanes(shape: tuple[int, ...]) -> np.ndarray:
+        if element == "e4m3":  # 1 + 4 + 3 bits; subnormals have the unit 2**-9
+            exponents, fractions = rng.integers(0, 16, shape), rng.integers(0, 8, shape)
+            values = np.where(exponents == 0, fractions, (8 + fractions) << np.maximum(exponents - 1, 0))
+        elif element == "nvfp4":  # E2M1 in units of a half
+            values = np.array([0, 1, 2, 3, 4, 6, 8, 12])[rng.integers(0, 8, shape)]
+        else:  # 7 bits, and the shared shift of a pair
+            values = rng.integers(0, 128, shape) << rng.integers(0, 2, shape)
+        return np.asarray(values * rng.choice([-1, 1], shape), np.int32)
+
+    a, w = lanes((gemm.batch, gemm.m, plain.k)), lanes((gemm.batch, plain.k, gemm.n))
+    shapes = (gemm.batch, gemm.m, plain.k // size), (gemm.batch, plain.k // size, gemm.n)
+    significands = 8 if element == "nvfp4" else 1
+    scales = [rng.integers(significands, 2 * significands, shape, np.int32) for shape in shapes]
+    exponents = [rng.integers(-4, 4, shape, np.int32) for shape in shapes]
+    blocks = BlockScaling(size, *scales, 0, 8, 8, *exponents, significand_bits=4 if element == "nvfp4" else 0)
+    bias = np.zeros((gemm.batch, gemm.n), np.float32) if accumulate == "float32" else _no_bias(gemm)
+    units = {"e4m3": -18, "nvfp4": -2, "mx9": -12}
+    summation = Summation(accumulate, lsb_exponent=-16 if accumulate == "fixed" else 0, unit_exponent=units[element])
+    return GemmOperands(a, w, bias, np.ones(plain.k, np.bool_), 8, 8, blocks, summation=summation)
+
+
 def gemms(layers: Iterable[Conv | Gemm]) -> list[Gemm]:
     """Return the products of a network."""
     return [layer.gemm if isinstance(layer, Conv) else layer for layer in layers]

@@ -58,6 +58,9 @@ def run(
         bool,
         typer.Option(help="Give the largest sums; --no-extremes gives bounds, and still counts overflows (faster)."),
     ] = True,
+    threads: Annotated[
+        int, typer.Option(min=1, metavar="N", help="Threads that share a layer; numbers do not depend on it.")
+    ] = 1,
     inputs: Annotated[
         int | None, typer.Option(min=1, metavar="N", help="Run only the first N inputs of the batch.")
     ] = None,
@@ -126,6 +129,7 @@ def run(
                 engine.value,
                 watch=watch,
                 extremes=extremes,
+                threads=threads,
                 verify=verify,
                 activity=activity,
                 progress=progress,

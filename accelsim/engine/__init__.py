@@ -38,11 +38,18 @@ class _Engines(Mapping[str, Engine]):
 ENGINES: Mapping[str, Engine] = _Engines()
 
 
-def get_engine(name: str) -> Engine:
-    """Return the engine called "fast" or "stepped"; "auto" is "fast". AccelsimError for any other name."""
+def get_engine(name: str, threads: int = 1) -> Engine:
+    """Return the engine called "fast" or "stepped"; "auto" is "fast". AccelsimError for any other name.
+
+    threads : how many share a layer's rows in the fast engine; results do not depend on it
+    """
     wanted = "fast" if name == "auto" else name
     if wanted not in ENGINES:
         accepted = ["auto", *ENGINES]
         near = did_you_mean(name, accepted)
         raise AccelsimError(f"engine {name!r} is unknown{near}; use one of {', '.join(accepted)}")
+    if wanted == "fast" and threads > 1:
+        from accelsim.engine.fast import FastEngine
+
+        return FastEngine(threads)
     return ENGINES[wanted]

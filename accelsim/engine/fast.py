@@ -46,6 +46,10 @@ class FastEngine:
 
     name = "fast"
 
+    def __init__(self, threads: int = 1) -> None:
+        """Take the number of threads that share a layer's rows; results do not depend on it."""
+        self.threads = threads
+
     def run(
         self,
         operands: GemmOperands,
@@ -73,8 +77,8 @@ class FastEngine:
                 return proved
         bound = check_operands(operands, plan)
         if kind == "float32":
-            return float_result(operands, plan, bound)
-        return _watched(operands, plan, bound, count_only=not extremes)
+            return float_result(operands, plan, bound, self.threads)
+        return _watched(operands, plan, bound, self.threads, count_only=not extremes)
 
 
 def _proved(operands: GemmOperands, plan: LayerPlan) -> ComputeResult | None:
@@ -192,7 +196,7 @@ def exact_matmul(a: NDArray[np.signedinteger], w: NDArray[np.signedinteger]) -> 
     return total
 
 
-def _watched(operands: GemmOperands, plan: LayerPlan, bound: int, *, count_only: bool) -> ComputeResult:
+def _watched(operands: GemmOperands, plan: LayerPlan, bound: int, threads: int, *, count_only: bool) -> ComputeResult:
     """Follow every register; count_only : where much overflows, bounds will do for the extremes."""
     shape, bias_in = operands.shape, preload(operands, plan)
     bias = operands.bias.astype(np.int64)
@@ -203,7 +207,7 @@ def _watched(operands: GemmOperands, plan: LayerPlan, bound: int, *, count_only:
     if may_pack(operands):
         gemms = packed_gemms(operands, plan, plan.group)
     if gemms is None:
-        gemms = [kind(operands, plan, b, bound) for b in range(shape.batch)]
+        gemms = [kind(operands, plan, b, bound, threads) for b in range(shape.batch)]
     count_only = count_only and all(gemm.overflows_much() for gemm in gemms)
     for b, gemm in enumerate(gemms):
         extremes[b] = gemm.bounds() if count_only else gemm.exact(acc[b])

@@ -21,8 +21,8 @@ SOME_ROWS, SOME_COLUMNS = 16, 64  # that tell about the others
 class IntegerGemm:
     """One product of the batch, as the kernels take it: contiguous, one dtype."""
 
-    def __init__(self, operands: GemmOperands, plan: LayerPlan, index: int, bound: int) -> None:
-        self.index, self.plan = index, plan
+    def __init__(self, operands: GemmOperands, plan: LayerPlan, index: int, bound: int, threads: int = 1) -> None:
+        self.index, self.plan, self.threads = index, plan, threads
         self.narrow = bound < 1 << 31
         self.a, self.w = np.ascontiguousarray(operands.a[index]), np.ascontiguousarray(operands.w[index])
         self.valid = operands.k_valid
@@ -84,10 +84,10 @@ class IntegerGemm:
             found = np.zeros((4, columns), np.int64)
             peak = self.product
             if self.block and exact_in_float32(peak * self.block):
-                scaled_sums(self.a, self.w, self.scales, self.block, self.shift, self.plan, found, out)
+                scaled_sums(self.a, self.w, self.scales, self.block, self.shift, self.plan, found, out, self.threads)
                 return found
             if not self.block and exact_in_float32(peak * chunk_size(self.plan)):
-                self.unsafe = plain_sums(self.a, self.w, self.plan, found, out)
+                self.unsafe = plain_sums(self.a, self.w, self.plan, found, out, self.threads)
                 self.acc_range = int(found[2].min(initial=0)), int(found[3].max(initial=0))
                 return found
         dtype = np.int32 if self.narrow else np.int64
@@ -115,6 +115,7 @@ class IntegerGemm:
             every = rows.size == self.a.shape[0]
             found = limited_gemm(
                 self.a if every else self.a[rows], self.w, held, self.registers, product=self.product,
+                threads=self.threads,
                 out=out if every else None,
             )  # fmt: skip
             if not every:

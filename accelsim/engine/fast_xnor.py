@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from accelsim.engine.fast_integers import Int64, IntegerGemm
+from accelsim.engine.ordered import column_blocks
 from accelsim.mapping.contract import GemmOperands, LayerPlan
 
 WORD_BITS = 64
@@ -70,7 +71,8 @@ class XnorGemm(IntegerGemm):
         """Write the sums of products, int64 [M, N], and the bias [N]; all of K is one group."""
         from accelsim.engine import popcount_kernels as kernels
 
-        kernels.sums(*self.packed, int(self.valid.sum()), bias, out)
+        a, w = self.packed
+        kernels.sums(a, column_blocks(w, np.uint64), int(self.valid.sum()), bias, out)
 
     def overflows_much(self) -> bool:
         """Return False: to follow words without limits takes next to no time."""

@@ -88,7 +88,7 @@ def limited_gemm(
     unused = (16 if dtype is np.int16 else 32) - registers.psum_bits
     shifted = a << unused if mode == kernels.WRAP_LANE else a
     stream: NDArray[Any] = np.ascontiguousarray(shifted, dtype)
-    blocks = _blocks(w, dtype)
+    blocks = column_blocks(w, dtype)
     acc = np.empty((rows, columns), np.int64) if out is None else out
     held = np.ascontiguousarray(held)
     psum_low, psum_high = register_limits(registers.psum_bits)
@@ -162,7 +162,7 @@ def _lanes(registers: Registers, product: int) -> tuple[type[np.int16] | type[np
     return np.int32, SATURATE if saturates else WRAP
 
 
-def _blocks(w: NDArray[Any], dtype: type[np.generic]) -> NDArray[Any]:
+def column_blocks(w: NDArray[Any], dtype: type[np.generic]) -> NDArray[Any]:
     """Return [K, N] as blocks of 64 columns [Q, K * 64], completed with zeros."""
     from accelsim.engine.ordered_kernels import COLUMNS
 

@@ -13,12 +13,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from accelsim._jit import njit
+from accelsim._lanes import differences, sign_bits
 
 I32 = NDArray[np.int32]
 I64 = NDArray[np.int64]
 U64 = NDArray[np.uint64]
 # Words that stay in SIMD registers between two loads of the counts.
 UNROLLED = 4
+COLUMNS = 64
 
 
 @njit
@@ -41,17 +43,29 @@ def pack_rows(lanes: I32, valid: I32, group: int, words_per_group: int, packed: 
     packed [M, G * words_per_group] : each group of K starts a word; bits beyond a group's end are 0; written
     """
     rows, length = lanes.shape
-    strays = np.int32(0)
+    allowed = np.empty(packed.shape[1], np.uint64)  # where a word has valid bits
+    for start in range(0, length, group):
+        stop = min(start + group, length)
+        for i in range(words_per_group):
+            word, end = np.uint64(0), min(start + 64 * (i + 1), stop)
+            for k in range(start + 64 * i, end):
+                word |= np.uint64(valid[k]) << np.uint64(k - start - 64 * i)
+            allowed[start // group * words_per_group + i] = word
+    strays, others = np.int32(0), np.uint64(0)
     for m in range(rows):
+        row = lanes[m]
         for start in range(0, length, group):
             stop = min(start + group, length)
             first = start // group * words_per_group
             for i in range(words_per_group):
                 k = min(start + 64 * i, stop)
-                end = min(k + 64, stop)
-                packed[m, first + i], found = pack_word(lanes[m, k:end], valid[k:end])
-                strays |= found
-    return strays == 0
+                if k + 64 <= stop:
+                    packed[m, first + i], found = sign_bits(row, k, allowed[first + i])
+                    others |= found
+                else:
+                    packed[m, first + i], few = pack_word(row[k:stop], valid[k:stop])
+                    strays |= few
+    return strays == 0 and others == 0
 
 
 @njit
@@ -139,39 +153,24 @@ def add_differences(a: U64, w: U64, m: int, first: int, stop: int, total: U64) -
 
 
 @njit
-def add_two_rows(a: U64, w: U64, m: int, first: int, total0: U64, total1: U64) -> None:
-    """The same of rows m and m + 1, over `UNROLLED` words from `first` on: each word of w is loaded once."""
-    for n in range(total0.size):
-        s0, s1 = total0[n], total1[n]
-        for u in range(UNROLLED):
-            x = w[first + u, n]
-            s0 += popcount(a[m, first + u] ^ x)
-            s1 += popcount(a[m + 1, first + u] ^ x)
-        total0[n], total1[n] = s0, s1
-
-
-@njit
 def sums(a: U64, w: U64, valid: int, bias: I64, out: I64) -> None:
     """Write every sum of products and the bias [N]; `valid` of K's elements are not zero.
 
-    a [M, words], w [words, N], out [M, N]
+    a [M, words], w [Q, words * 64] : in blocks of 64 columns; out [M, N]
     """
     rows, words = a.shape
-    columns = w.shape[1]
-    total = np.empty((2, columns), np.uint64)
-    many = words // UNROLLED * UNROLLED
-    for m in range(0, rows, 2):
-        total[:] = 0
-        if m + 1 < rows:
-            for i in range(0, many, UNROLLED):
-                add_two_rows(a, w, m, i, total[0], total[1])
-            add_differences(a, w, m + 1, many, words, total[1])
-            add_differences(a, w, m, many, words, total[0])
-        else:
-            add_differences(a, w, m, 0, words, total[0])
-        for r in range(min(2, rows - m)):
-            for n in range(columns):
-                out[m + r, n] = bias[n] + valid - 2 * np.int64(total[r, n])
+    state = np.zeros((1, 2 * COLUMNS), np.uint64)
+    for q in range(w.shape[0]):
+        column = q * COLUMNS
+        many = min(COLUMNS, out.shape[1] - column)
+        for m in range(0, rows, 2):
+            state[:] = 0
+            differences(a, m, min(m + 1, rows - 1), 0, words, w[q], state)
+            for r in range(min(2, rows - m)):
+                total, sums_of = state[0, r * COLUMNS : r * COLUMNS + many], out[m + r, column : column + many]
+                held = bias[column : column + many]
+                for n in range(np.uintp(many)):
+                    sums_of[n] = held[n] + valid - 2 * np.int64(total[n])
 
 
 @njit

@@ -1,4 +1,4 @@
-"""Registers of a tile of rows, from sums of blocks that a matrix product delivered: trajectories without limits.
+"""Registers that cannot overflow, followed block by block, or from sums that a matrix product delivered.
 
 A tile is [R, N], all columns of a few rows, small enough to stay in the cache; parts [B, R, N] are the sums of B
 consecutive blocks (or groups), in the order of k. Extremes are widened, 0 included where they start at 0.
@@ -16,15 +16,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from accelsim._jit import njit
+from accelsim._lanes import add_rounded, add_scaled, add_whole, add_whole_limited
+from accelsim._lanes import close_fold as close_blocks
 
 F32 = NDArray[np.float32]
 F64 = NDArray[np.float64]
 I32 = NDArray[np.int32]
 I64 = NDArray[np.int64]
 Lanes = NDArray[Any]
-# Blocks that stay in SIMD registers between two loads of the psums.
-UNROLLED = 4
-SHIFTED_LIMIT = (1 << 48) - 1
+COLUMNS = 64
 # More than the roundings of the float32 numbers that are compared in `add_chunk`, as a part of them.
 SLACK = 2.0**-20
 
@@ -43,269 +43,192 @@ def scaled_rows(lanes: I32, factors: Lanes, size: int, scaled: Lanes) -> None:
 
 @njit
 def scaled_columns(lanes: I32, factors: Lanes, size: int, scaled: Lanes) -> None:
-    """The same of [K, N] lanes and factors [B, N]."""
+    """The same of [K, N] lanes and factors [B, N], into blocks of 64 columns [Q, K * 64], of which the rest is left."""
     length, columns = lanes.shape
-    for k in range(length):
-        v = k // size
-        for n in range(columns):
-            scaled[k, n] = lanes[k, n]
-            scaled[k, n] *= factors[v, n]
+    for q in range(scaled.shape[0]):
+        many = min(COLUMNS, columns - q * COLUMNS)
+        for k in range(length):
+            v = k // size
+            row, factor = lanes[k, q * COLUMNS : q * COLUMNS + many], factors[v, q * COLUMNS : q * COLUMNS + many]
+            packed = scaled[q, k * COLUMNS : k * COLUMNS + many]
+            for n in range(np.uintp(many)):
+                packed[n] = row[n]
+                packed[n] *= factor[n]
 
 
-# ------------------------------------------------------------------------------------------ float32 registers
-
-
-@njit
-def add_many(psum: F32, parts: F32, v: int, r: int, low: F32, high: F32) -> None:
-    """Add `UNROLLED` float32 block sums from v on to a row of psums [N]."""
-    for n in range(psum.size):
-        s, lowest, highest = psum[n], low[n], high[n]
-        for u in range(UNROLLED):
-            s += parts[v + u, r, n]
-            # Comparisons rather than min and max, whose care for NaN would keep this loop out of SIMD.
-            lowest = s if s < lowest else lowest
-            highest = s if s > highest else highest
-        psum[n], low[n], high[n] = s, lowest, highest
+# ------------------------------------------------------------------------------------------ registers of blocks
 
 
 @njit
-def add_two(psum: F32, parts: F32, v: int, r: int, low: F32, high: F32) -> None:
-    """The same of two block sums."""
-    for n in range(psum.size):
-        s, lowest, highest = psum[n], low[n], high[n]
-        for u in range(2):
-            s += parts[v + u, r, n]
-            lowest = s if s < lowest else lowest
-            highest = s if s > highest else highest
-        psum[n], low[n], high[n] = s, lowest, highest
+def open_columns(state: Lanes, held: Lanes, q: int, columns: int) -> tuple[int, int]:
+    """Clear registers and extremes for a block of columns; return its first column, and how many there are."""
+    state[:] = 0
+    held[:] = 0
+    return q * COLUMNS, min(COLUMNS, columns - q * COLUMNS)
 
 
 @njit
-def add_one(psum: F32, part: F32, low: F32, high: F32) -> None:
-    """The same of one."""
-    for n in range(psum.size):
-        s = psum[n] + part[n]
-        psum[n] = s
-        low[n] = s if s < low[n] else low[n]
-        high[n] = s if s > high[n] else high[n]
+def keep_extremes(state: Lanes, column: int, many: int, low: Lanes, high: Lanes) -> None:
+    """Widen low, high [N] by what loops over blocks have found."""
+    for j in range(many):
+        low[column + j] = min(low[column + j], state[1, j])
+        high[column + j] = max(high[column + j], state[1, COLUMNS + j])
 
 
 @njit
-def fold_end(block: int, blocks_per_fold: int, count: int) -> int:
-    """Return one past the last block of the fold that `block` is in."""
-    return min((block // blocks_per_fold + 1) * blocks_per_fold, count)
-
-
-@njit
-def add_narrow(
-    psum: F32, acc: F32, parts: F32, first: int, blocks_per_fold: int, count: int, extremes: F32
+def float_rows(
+    a: Lanes, w: Lanes, first_row: int, last_row: int, size: int, blocks_per_fold: int, bias: F32, extremes: F32,
+    out: F32,
 ) -> None:  # fmt: skip
-    """Add float32 block sums to float32 psums, and each fold's psum to the accumulator. Nothing may overflow.
+    """Add blocks' sums of products, exact in the operands' dtype, to float32 registers. Nothing may overflow.
 
-    first, count : number of the first block, and all blocks of K
-    extremes [4, N] : psum low, high; accumulator low, high
+    a [M, K], w [Q, K * 64] : float32 or float64; w in blocks of columns, the last completed with zeros
+    bias [N] : what accumulators are preloaded with
+    extremes [4, N] : psum low, high; accumulator low, high; widened
+    out [M, N] : accumulators of rows first_row .. last_row - 1; written
     """
-    blocks, rows, _ = parts.shape
-    low, high, acc_low, acc_high = extremes[0], extremes[1], extremes[2], extremes[3]
-    for r in range(rows):
-        held = psum[r]
-        v = 0
-        while v < blocks:
-            end = fold_end(first + v, blocks_per_fold, count)
-            stop = min(end - first, blocks)
-            while v + UNROLLED <= stop:
-                add_many(held, parts, v, r, low, high)
-                v += UNROLLED
-            if v + 2 <= stop:
-                add_two(held, parts, v, r, low, high)
-                v += 2
-            while v < stop:
-                add_one(held, parts[v, r], low, high)
-                v += 1
-            if first + v == end:
-                add_one(acc[r], held, acc_low, acc_high)
-                held[:] = 0
+    length, fold = a.shape[1], size * blocks_per_fold
+    state, held = np.zeros((2, 2 * COLUMNS), np.float32), np.zeros((2, 2 * COLUMNS), np.float32)
+    for q in range(w.shape[0]):
+        column, many = open_columns(state, held, q, out.shape[1])
+        for m in range(first_row, last_row, 2):
+            other = min(m + 1, last_row - 1)  # an odd row out is computed beside itself
+            held[0, :many] = bias[column : column + many]
+            held[0, COLUMNS : COLUMNS + many] = bias[column : column + many]
+            for start in range(0, length, fold):
+                add_rounded(a, m, other, start, min(start + fold, length), w[q], state, size, 1)
+                close_blocks(state, held)
+            out[m, column : column + many] = held[0, :many]
+            out[other, column : column + many] = held[0, COLUMNS : COLUMNS + many]
+        keep_extremes(state, column, many, extremes[0], extremes[1])
+        keep_extremes(held, column, many, extremes[2], extremes[3])
 
 
 @njit
-def add_wide(
-    psum: F32, acc: F32, parts: F64, first: int, blocks_per_fold: int, count: int, extremes: F32, sums: F64,
-    sum_bits: I64,
+def fixed_rows(
+    a: Lanes, w: Lanes, first_row: int, last_row: int, size: int, per_group: int, blocks_per_fold: int, rounding: int,
+    limit: float, extremes: I64, out: I64,
 ) -> None:  # fmt: skip
-    """The same of float64 block sums. sums [N], sum_bits [N] : one piece of memory, as float64 and as int64."""
-    blocks, rows, columns = parts.shape
-    low, high, acc_low, acc_high = extremes[0], extremes[1], extremes[2], extremes[3]
-    for r in range(rows):
-        for v in range(blocks):
-            inexact = 0
-            for n in range(columns):
-                x, y = np.float64(psum[r, n]), parts[v, r, n]
-                s = x + y
-                sums[n] = s
-                # Taking the larger of the two from the rounded sum is exact, so that it leaves not quite the other one.
-                inexact += (s - x != y) | (s - y != x)
-            if inexact > 0:
-                for n in range(columns):
-                    x, y = np.float64(psum[r, n]), parts[v, r, n]
-                    s = sums[n]
-                    x_part = s - y
-                    error = (x - x_part) + (y - (s - x_part))  # exactly what the float64 sum has lost (Knuth)
-                    if error != 0.0 and (sum_bits[n] & 1) == 0:
-                        # Rounded to odd: the odd neighbour on the side of what was lost.
-                        sum_bits[n] += 1 if (s < 0) == (error < 0) else -1
-            for n in range(columns):
-                total = np.float32(sums[n])
-                psum[r, n] = total
-                low[n] = total if total < low[n] else low[n]
-                high[n] = total if total > high[n] else high[n]
-            if first + v + 1 == fold_end(first + v, blocks_per_fold, count):
-                add_one(acc[r], psum[r], acc_low, acc_high)
-                psum[r] = 0
-
-
-# ------------------------------------------------------------------------------------- fixed-point registers
-
-
-@njit
-def rounded_row(values: Lanes, rounding: int, limited: bool, whole: F64) -> None:
-    """Put values, rounded and limited as by the shifter in front of a fixed-point psum, into `whole`."""
-    if rounding == 0:
-        for n in range(whole.size):
-            whole[n] = np.floor(np.float64(values[n]))
-    elif rounding == 1:
-        for n in range(whole.size):
-            whole[n] = np.trunc(np.float64(values[n]))
-    else:
-        for n in range(whole.size):
-            whole[n] = np.rint(np.float64(values[n]))  # ties to even
-    if limited:
-        limit = np.float64(SHIFTED_LIMIT)
-        for n in range(whole.size):
-            s = whole[n]
-            s = limit if s > limit else s
-            whole[n] = -limit if s < -limit else s
-
-
-@njit
-def add_fixed(
-    psum: F64, acc: F64, parts: Lanes, first: int, per_group: int, blocks_per_fold: int, count: int, rounding: int,
-    limited: bool, whole: F64, extremes: F64,
-) -> None:  # fmt: skip
-    """Add float block sums, in the psum's unit, to whole psums, and each fold's to the accumulator, all below 2^53.
+    """Add blocks' sums, in the psum's unit, each rounded and within +-limit, to registers, all below 2^53.
 
     per_group : blocks a group, after which psums are watched
-    rounding, limited : of `rounded_row`; limited False where no sum can reach the limit
-    The rest as in `add_narrow`.
+    rounding : 0 down, 1 towards zero, 2 nearest, ties to even
+    extremes [4, N], out [M, N] : less the bias
+    The rest as in `float_rows`.
     """
-    blocks, rows, columns = parts.shape
-    low, high, acc_low, acc_high = extremes[0], extremes[1], extremes[2], extremes[3]
-    for r in range(rows):
-        for v in range(blocks):
-            block = first + v
-            end = block + 1 == fold_end(block, blocks_per_fold, count)
-            rounded_row(parts[v, r], rounding, limited, whole)
-            if end or (block + 1) % per_group == 0:
-                for n in range(columns):
-                    s = psum[r, n] + whole[n]
-                    psum[r, n] = s
-                    low[n] = s if s < low[n] else low[n]
-                    high[n] = s if s > high[n] else high[n]
-            else:
-                for n in range(columns):
-                    psum[r, n] += whole[n]
-            if end:
-                for n in range(columns):
-                    s = acc[r, n] + psum[r, n]
-                    psum[r, n] = 0
-                    acc[r, n] = s
-                    acc_low[n] = s if s < acc_low[n] else acc_low[n]
-                    acc_high[n] = s if s > acc_high[n] else acc_high[n]
+    length, fold = a.shape[1], size * blocks_per_fold
+    state, held = np.zeros((2, 2 * COLUMNS), np.float64), np.zeros((2, 2 * COLUMNS), np.float64)
+    for q in range(w.shape[0]):
+        column, many = open_columns(state, held, q, out.shape[1])
+        for m in range(first_row, last_row, 2):
+            other = min(m + 1, last_row - 1)
+            held[0] = 0
+            for start in range(0, length, fold):
+                stop = min(start + fold, length)
+                add_whole(a, m, other, start, stop, w[q], state, size, per_group, rounding, limit)
+                close_blocks(state, held)
+            for j in range(many):
+                out[m, column + j] = np.int64(held[0, j])
+                out[other, column + j] = np.int64(held[0, COLUMNS + j])
+        keep_extremes(state, column, many, extremes[0], extremes[1])
+        keep_extremes(held, column, many, extremes[2], extremes[3])
+
+
+@njit
+def accumulate_whole(psums: F64, acc: F64, counts: F64, low: float, high: float, saturates: bool) -> None:
+    """Add psums [128] to accumulators of limited width, count what does not fit, and clear the psums."""
+    span = high - low + 1.0
+    part = 1.0 / span  # exactly: a power of two
+    for j in range(np.uintp(2 * COLUMNS)):
+        exact = acc[j] + psums[j]
+        held = exact
+        if saturates:
+            held = high if exact > high else held
+            held = low if exact < low else held
+        else:
+            held = exact - span * np.floor((exact - low) * part)
+        counts[j] += np.float64(exact != held)
+        acc[j] = held
+        psums[j] = 0
+
+
+@njit
+def count_row(counts: F64, m: int, first_row: int) -> tuple[int, int]:
+    """Return a row's overflows, and the first row that has any: this one, or what it was (-1: none)."""
+    total = 0.0
+    for j in range(counts.size):
+        total += counts[j]
+    return np.int64(total), m if total > 0 and (first_row < 0 or m < first_row) else first_row
+
+
+@njit
+def limited_fixed_rows(
+    a: Lanes, w: Lanes, first_row: int, last_row: int, size: int, blocks_per_fold: int, rounding: int, limit: float,
+    low: float, high: float, saturates: bool, acc_low: float, acc_high: float, acc_saturates: bool, bias: F64, out: I64,
+) -> tuple[int, int, int, int]:  # fmt: skip
+    """Add blocks' sums as in `fixed_rows`, each a group, in registers of limited width.
+
+    low, high, saturates : the psum's limits and policy; acc_* : the accumulator's
+    bias [N] : what accumulators hold before
+    Returns the overflows of psums and accumulators, and the first row with one of either, -1 if there is none.
+    """
+    length, fold = a.shape[1], size * blocks_per_fold
+    state, acc, acc_counts = np.zeros((2, 2 * COLUMNS)), np.zeros(2 * COLUMNS), np.zeros(2 * COLUMNS)
+    overflows, acc_overflows, row, acc_row = 0, 0, -1, -1
+    for q in range(w.shape[0]):
+        column = q * COLUMNS
+        many = min(COLUMNS, out.shape[1] - column)
+        for m in range(first_row, last_row, 2):
+            other = min(m + 1, last_row - 1)
+            acc[:many] = bias[column : column + many]
+            acc[COLUMNS : COLUMNS + many] = bias[column : column + many]
+            for start in range(0, length, fold):
+                stop = min(start + fold, length)
+                add_whole_limited(
+                    a, m, other, start, stop, w[q], state, size, 1, rounding, limit, low, high, np.int64(saturates)
+                )
+                accumulate_whole(state[0], acc, acc_counts, acc_low, acc_high, acc_saturates)
+            for r in range(other - m + 1):
+                mine = slice(r * COLUMNS, (r + 1) * COLUMNS)
+                found, row = count_row(state[1, mine], m + r, row)
+                acc_found, acc_row = count_row(acc_counts[mine], m + r, acc_row)
+                overflows, acc_overflows = overflows + found, acc_overflows + acc_found
+                for j in range(many):
+                    out[m + r, column + j] = np.int64(acc[r * COLUMNS + j])
+            state[1] = 0
+            acc_counts[:] = 0
+    return overflows, acc_overflows, row, acc_row
+
+
+@njit
+def scaled_sums(
+    a: Lanes, w: Lanes, first_row: int, last_row: int, size: int, per_group: int, blocks_per_fold: int, a_scales: I32,
+    w_scales: I32, shift: int, extremes: I64, out: I64,
+) -> None:  # fmt: skip
+    """Add blocks' sums of products (int16, or float32) times rounded products of their scales; no sum leaves int32.
+
+    a_scales [M, B], w_scales [Q, B * 64] : of all blocks of K; a product of two loses `shift` bits
+    The rest as in `fixed_rows`.
+    """
+    length, fold = a.shape[1], size * blocks_per_fold
+    state, held = np.zeros((2, 2 * COLUMNS), np.int32), np.zeros((2, 2 * COLUMNS), np.int32)
+    for q in range(w.shape[0]):
+        column, many = open_columns(state, held, q, out.shape[1])
+        for m in range(first_row, last_row, 2):
+            other = min(m + 1, last_row - 1)
+            held[0] = 0
+            for start in range(0, length, fold):
+                stop = min(start + fold, length)
+                add_scaled(a, m, other, start, stop, w[q], state, size, per_group, a_scales, w_scales[q], shift)
+                close_blocks(state, held)
+            for j in range(many):
+                out[m, column + j] = held[0, j]
+                out[other, column + j] = held[0, COLUMNS + j]
+        keep_extremes(state, column, many, extremes[0], extremes[1])
+        keep_extremes(held, column, many, extremes[2], extremes[3])
 
 
 # ------------------------------------------------------------------------------------------ integer registers
-
-
-@njit
-def add_dots(
-    psum: I32, dots: F32, scale: int, w_scales: I32, shift: int, low: I32, high: I32
-) -> None:  # fmt: skip
-    """Add a block's dot products [N] times rounded products of scales to psums, and watch them."""
-    bits, factor = np.int32(shift) & np.int32(31), np.int32(scale)  # tells the compiler that 32-bit shifts will do
-    half = np.int32((np.int32(1) << bits) >> np.int32(1))
-    for n in range(psum.size):
-        rounded = np.int32(np.int32(np.int32(factor * w_scales[n]) + half) >> bits)
-        s = np.int32(psum[n] + np.int32(np.int32(dots[n]) * rounded))
-        psum[n] = s
-        low[n] = min(low[n], s)
-        high[n] = max(high[n], s)
-
-
-@njit
-def add_many_dots(
-    psum: I32, parts: F32, v: int, r: int, a_scales: I32, w_scales: I32, block: int, shift: int, low: I32, high: I32
-) -> None:  # fmt: skip
-    """The same of `UNROLLED` blocks, one after another, each of which is a group."""
-    bits = np.int32(shift) & np.int32(31)
-    half = np.int32((np.int32(1) << bits) >> np.int32(1))
-    for n in range(psum.size):
-        s, lowest, highest = psum[n], low[n], high[n]
-        for u in range(UNROLLED):
-            rounded = np.int32(np.int32(np.int32(a_scales[r, block + u] * w_scales[block + u, n]) + half) >> bits)
-            s = np.int32(s + np.int32(np.int32(parts[v + u, r, n]) * rounded))
-            lowest = min(lowest, s)
-            highest = max(highest, s)
-        psum[n], low[n], high[n] = s, lowest, highest
-
-
-@njit
-def add_more_dots(psum: I32, dots: F32, scale: int, w_scales: I32, shift: int) -> None:
-    """The same within a group, where no psum is complete."""
-    bits, factor = np.int32(shift) & np.int32(31), np.int32(scale)
-    half = np.int32((np.int32(1) << bits) >> np.int32(1))
-    for n in range(psum.size):
-        rounded = np.int32(np.int32(np.int32(factor * w_scales[n]) + half) >> bits)
-        psum[n] = np.int32(psum[n] + np.int32(np.int32(dots[n]) * rounded))
-
-
-@njit
-def add_watched(held: I32, addend: I32, low: I32, high: I32) -> None:
-    """Add a row [N] to registers, and watch them."""
-    for n in range(held.size):
-        s = np.int32(held[n] + addend[n])
-        held[n] = s
-        low[n] = min(low[n], s)
-        high[n] = max(high[n], s)
-
-
-@njit
-def add_scaled(
-    psum: I32, acc: I32, parts: F32, first: int, per_group: int, blocks_per_fold: int, count: int, a_scales: I32,
-    w_scales: I32, shift: int, extremes: I32,
-) -> None:  # fmt: skip
-    """Add blocks' dot products times rounded products of their scales; no sum leaves int32.
-
-    a_scales [R, B], w_scales [B, N] : of all blocks of K
-    The rest as in `add_fixed`.
-    """
-    blocks, rows, _ = parts.shape
-    for r in range(rows):
-        v = 0
-        while v < blocks:
-            block = first + v
-            stop = fold_end(block, blocks_per_fold, count)
-            if per_group == 1 and v + UNROLLED <= blocks and block + UNROLLED <= stop:
-                add_many_dots(psum[r], parts, v, r, a_scales, w_scales, block, shift, extremes[0], extremes[1])
-                v += UNROLLED
-            else:
-                scale = a_scales[r, block]
-                if block + 1 == stop or (block + 1) % per_group == 0:
-                    add_dots(psum[r], parts[v, r], scale, w_scales[block], shift, extremes[0], extremes[1])
-                else:
-                    add_more_dots(psum[r], parts[v, r], scale, w_scales[block], shift)
-                v += 1
-            if first + v == stop:
-                add_watched(acc[r], psum[r], extremes[2], extremes[3])
-                psum[r] = 0
 
 
 @njit

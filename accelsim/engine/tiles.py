@@ -6,15 +6,18 @@ bound on every block's sum.
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from accelsim.engine.block_values import FLOAT32_EXACT, BlockValues
-from accelsim.engine.checks import register_limits
+from accelsim.engine.block_values import FLOAT32_EXACT, FLOAT64_EXACT, BlockValues
+from accelsim.engine.checks import SHIFTED_LIMIT, largest_magnitude, register_limits
+from accelsim.engine.ordered import column_blocks
 from accelsim.mapping.contract import LayerPlan
 
 Int32 = NDArray[np.int32]
@@ -55,18 +58,40 @@ class Parts:
 
 
 def scaled(values: BlockValues) -> tuple[NDArray[Any], NDArray[Any]]:
-    """Return both operands times their blocks' factors, float32 where `values.narrow`, else float64.
+    """Return both operands times their blocks' factors, float32 where `values.narrow`, else float64: [M, K], and w in
+    blocks of columns [Q, K * 64].
 
     A block's products remain multiples of one unit: what was exact stays so.
     """
     from accelsim.engine import tile_kernels as kernels
 
     dtype = np.float32 if values.narrow else np.float64
-    a, w = np.empty(values.a.shape, dtype), np.empty(values.w.shape, dtype)
+    length, columns = values.w.shape
+    a, w = np.empty(values.a.shape, dtype), np.zeros((-(-columns // kernels.COLUMNS), length * kernels.COLUMNS), dtype)
     a_factors, w_factors = values.factors(dtype)
     kernels.scaled_rows(np.ascontiguousarray(values.a), a_factors, values.size, a)
     kernels.scaled_columns(np.ascontiguousarray(values.w), w_factors, values.size, w)
     return a, w
+
+
+Scaled = tuple[NDArray[Any], NDArray[Any]]
+Share = TypeVar("Share")
+
+
+def shared(rows: int, threads: int, work: Callable[[int, int], Share]) -> list[Share]:
+    """Return work(first row, one past the last) of up to `threads` shares of rows, each an even number but the last."""
+    bounds = [2 * (rows * i // (2 * threads)) for i in range(threads)] + [rows]
+    shares = [(first, last) for first, last in itertools.pairwise(bounds) if first < last]
+    if len(shares) < 2:
+        return [work(first, last) for first, last in shares]
+    with ThreadPoolExecutor(len(shares)) as pool:
+        return list(pool.map(lambda share: work(*share), shares))
+
+
+def widen(extremes: NDArray[Any], found: NDArray[Any]) -> None:
+    """Widen lows (rows 0, 2) and highs (1, 3)."""
+    extremes[::2] = np.minimum(extremes[::2], found[::2])
+    extremes[1::2] = np.maximum(extremes[1::2], found[1::2])
 
 
 def float_sums(
@@ -75,98 +100,138 @@ def float_sums(
     bias: NDArray[np.float32],
     extremes: NDArray[np.float32],
     out: NDArray[np.float32],
+    threads: int,
 ) -> None:
     """Write float32 accumulators; widen the registers' extremes [4, N]. No sum may overflow; `values.wide` holds."""
     from accelsim.engine import tile_kernels as kernels
 
-    parts = Parts(*scaled(values), values.size)
-    psums = np.zeros((parts.tile, parts.columns), np.float32)
-    working = np.empty(parts.columns, np.float64)
-    order = (blocks_per_fold, parts.count, extremes)
-    for start, stop in parts.tiles():
-        psum, acc = psums[: stop - start], out[start:stop]
-        acc[:] = bias
-        for v, sums in parts.sums(start, stop):
-            if values.narrow:
-                kernels.add_narrow(psum, acc, sums, v, *order)
-            else:
-                kernels.add_wide(psum, acc, sums, v, *order, working, working.view(np.int64))
+    a, w = scaled(values)
+
+    def share(first: int, last: int) -> NDArray[np.float32]:
+        found = np.zeros_like(extremes)
+        kernels.float_rows(a, w, first, last, values.size, blocks_per_fold, bias, found, out)
+        return found
+
+    for found in shared(values.rows, threads, share):
+        widen(extremes, found)
 
 
-def fixed_sums(values: BlockValues, plan: LayerPlan, limited: bool, extremes: Int64, out: Int64) -> None:
+def fixed_sums(
+    operands: Scaled, size: int, plan: LayerPlan, limited: bool, extremes: Int64, out: Int64, threads: int
+) -> None:
     """Write fixed-point sums, less the bias; write the registers' extremes [4, N]. All sums are below 2^53.
 
-    limited : whether a block's sum may reach the shifter's limit
+    operands : of `scaled`, in blocks of `size`; limited : whether a block's sum may reach the shifter's limit
     """
     from accelsim.engine import tile_kernels as kernels
     from accelsim.engine.fast_float import ROUNDINGS
 
-    parts = Parts(*scaled(values), values.size)
-    per_group = plan.group // values.size
-    psums = np.zeros((parts.tile, parts.columns), np.float64)
-    accs, found = np.empty_like(psums), np.zeros((4, parts.columns))
-    whole = np.empty(parts.columns, np.float64)
-    order = (per_group, per_group * plan.groups_per_fold, parts.count, ROUNDINGS.index(plan.summation.rounding))
-    for start, stop in parts.tiles():
-        psum, acc = psums[: stop - start], accs[: stop - start]
-        acc[:] = 0
-        for v, sums in parts.sums(start, stop):
-            kernels.add_fixed(psum, acc, sums, v, *order, limited, whole, found)
-        out[start:stop] = acc
-    extremes[:] = found
+    per_group = plan.group // size
+    order = size, per_group, per_group * plan.groups_per_fold, ROUNDINGS.index(plan.summation.rounding)
+    limit = float(SHIFTED_LIMIT if limited else FLOAT64_EXACT)
+
+    def share(first: int, last: int) -> Int64:
+        found = np.zeros_like(extremes)
+        kernels.fixed_rows(*operands, first, last, *order, limit, found, out)
+        return found
+
+    for found in shared(out.shape[0], threads, share):
+        widen(extremes, found)
+
+
+def limited_fixed_sums(
+    operands: Scaled, size: int, plan: LayerPlan, limited: bool, held: Int64, out: Int64, threads: int
+) -> tuple[int, int, int, int]:
+    """Write fixed-point accumulators of limited width; blocks are groups, and all sums below 2^53.
+
+    operands, limited : of `fixed_sums`; held : int64 [N], what accumulators hold before; rows : as many as `out` has
+    Returns the overflows of psums and accumulators, and the first row with one of either, -1 if there is none.
+    """
+    from accelsim.engine import tile_kernels as kernels
+    from accelsim.engine.fast_float import ROUNDINGS
+
+    registers: list[Any] = []
+    for bits, policy in ((plan.psum_bits, plan.psum_overflow), (plan.acc_bits, plan.acc_overflow)):
+        registers += [*map(float, register_limits(bits)), policy == "saturate"]
+    order = size, plan.groups_per_fold, ROUNDINGS.index(plan.summation.rounding)
+    limit = float(SHIFTED_LIMIT if limited else FLOAT64_EXACT)
+    rest: tuple[Any, ...] = (*order, limit, *registers, held.astype(np.float64), out)
+    found = shared(out.shape[0], threads, lambda first, last: kernels.limited_fixed_rows(*operands, first, last, *rest))
+    rows = (next((share[i] for share in found if share[i] >= 0), -1) for i in (2, 3))  # shares are in their order
+    return sum(share[0] for share in found), sum(share[1] for share in found), *rows  # type: ignore[return-value]
 
 
 def scaled_sums(
-    a: Int32, w: Int32, scales: tuple[Int32, Int32], size: int, shift: int, plan: LayerPlan, extremes: Int64, out: Int64
+    a: Int32,
+    w: Int32,
+    scales: tuple[Int32, Int32],
+    size: int,
+    shift: int,
+    plan: LayerPlan,
+    extremes: Int64,
+    out: Int64,
+    threads: int,
 ) -> None:
     """The same of integers with integer scales, whose products lose `shift` bits; all sums fit int32, dots float32."""
     from accelsim.engine import tile_kernels as kernels
 
-    parts = Parts(a.astype(np.float32), w.astype(np.float32), size)
+    bound = largest_magnitude(a) * largest_magnitude(w) * size
+    dtype: type[np.generic] = np.int16 if bound < 1 << 15 else np.float32
     per_group = plan.group // size
-    psums = np.zeros((parts.tile, parts.columns), np.int32)
-    accs, found = np.empty_like(psums), np.zeros((4, parts.columns), np.int32)
-    order = (per_group, per_group * plan.groups_per_fold, parts.count)
-    for start, stop in parts.tiles():
-        psum, acc = psums[: stop - start], accs[: stop - start]
-        acc[:] = 0
-        of_a = np.ascontiguousarray(scales[0][start:stop])
-        for v, sums in parts.sums(start, stop):
-            kernels.add_scaled(psum, acc, sums, v, *order, of_a, scales[1], shift, found)
-        out[start:stop] = acc
-    extremes[:] = found
+    order = size, per_group, per_group * plan.groups_per_fold
+    stream: NDArray[Any] = np.ascontiguousarray(a, dtype)
+    blocks, w_scales = column_blocks(w, dtype), column_blocks(scales[1], np.int32)
+
+    def share(first: int, last: int) -> Int64:
+        found = np.zeros_like(extremes)
+        kernels.scaled_sums(stream, blocks, first, last, *order, scales[0], w_scales, shift, found, out)
+        return found
+
+    for found in shared(a.shape[0], threads, share):
+        widen(extremes, found)
 
 
-def plain_sums(a: Int32, w: Int32, plan: LayerPlan, extremes: Int64, out: Int64) -> NDArray[np.bool_]:
+def plain_sums(a: Int32, w: Int32, plan: LayerPlan, extremes: Int64, out: Int64, threads: int = 1) -> NDArray[np.bool_]:
     """The same of integers without scales; a chunk's sum is a float32 number (`chunk_size`).
 
     The psums' extremes are those of all outputs, the same for every column. Returns the rows, bool [M], in which a psum
-    may have been beyond its register's limits: in all others none was.
+    may have been beyond its register's limits: in all others none was. Which ones these are is all that may depend on
+    the number of threads.
     """
     from accelsim.engine import tile_kernels as kernels
 
     fold, length = plan.group * plan.groups_per_fold, a.shape[1]
     size = chunk_size(plan)
-    parts = Parts(a.astype(np.float32), w.astype(np.float32), size, at_once=1)
-    norms = np.empty((parts.count, parts.columns), np.float32)
+    lanes, weights = a.astype(np.float32), w.astype(np.float32)
+    norms = np.empty((-(-length // size), w.shape[1]), np.float32)
     kernels.column_norms(w, size, norms)
     limit = float(register_limits(plan.psum_bits)[1])
-    psums = np.zeros((parts.tile, parts.columns), np.int32)
-    accs, found = np.empty_like(psums), np.zeros((2, parts.columns), np.int32)
-    best, walked, unsafe = np.zeros(2, np.int32), np.empty(parts.columns, np.int32), np.zeros(parts.rows, np.bool_)
-    # A few rows are looked at twice, at first only at chunks' ends: what these show spares most of the following.
-    few = min(parts.tile, -(-parts.rows // 16))
-    for seeds, (start, stop) in [(True, (0, few)), *((False, tile) for tile in parts.tiles())]:
-        psum, acc = psums[: stop - start], accs[: stop - start]
-        acc[:] = 0
-        for v, sums in parts.sums(start, stop):
-            first, last = v * size, min((v + 1) * size, length)
-            kernels.add_chunk(
-                psum, acc, sums[0], a, w, start, first, last, plan.group, last % fold == 0 or last == length, norms[v],
-                limit, walked, best, found[0], found[1], unsafe, not seeds,
-            )  # fmt: skip
-        out[start:stop] = acc
-    extremes[0], extremes[1], extremes[2:] = best[0], best[1], found
+    unsafe = np.zeros(a.shape[0], np.bool_)
+
+    def share(top: int, bottom: int) -> Int64:
+        parts = Parts(lanes[top:bottom], weights, size, at_once=1)
+        rows, mine, sums_of = a[top:bottom], unsafe[top:bottom], out[top:bottom]
+        psums = np.zeros((parts.tile, parts.columns), np.int32)
+        accs, found = np.empty_like(psums), np.zeros((2, parts.columns), np.int32)
+        best, walked = np.zeros(2, np.int32), np.empty(parts.columns, np.int32)
+        # A few rows are looked at twice, at first only at chunks' ends: what these show spares most of the following.
+        few = min(parts.tile, -(-parts.rows // 16))
+        for seeds, (start, stop) in [(True, (0, few)), *((False, tile) for tile in parts.tiles())]:
+            psum, acc = psums[: stop - start], accs[: stop - start]
+            acc[:] = 0
+            for v, sums in parts.sums(start, stop):
+                first, last = v * size, min((v + 1) * size, length)
+                kernels.add_chunk(
+                    psum, acc, sums[0], rows, w, start, first, last, plan.group, last % fold == 0 or last == length,
+                    norms[v], limit, walked, best, found[0], found[1], mine, not seeds,
+                )  # fmt: skip
+            sums_of[start:stop] = acc
+        whole = np.empty((4, parts.columns), np.int64)
+        whole[0], whole[1], whole[2:] = best[0], best[1], found
+        return whole
+
+    for found in shared(a.shape[0], threads, share):
+        widen(extremes, found)
     return unsafe
 
 

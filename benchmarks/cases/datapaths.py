@@ -17,13 +17,16 @@ from benchmarks.peers.limits import numpy_xnor
 from benchmarks.result import Goal, Row, timed_row
 from benchmarks.run import Case, Run
 from benchmarks.shapes import Gemm
-from benchmarks.workloads import integers, machine, mx, signs, vsq
+from benchmarks.workloads import floats, integers, machine, mx, signs, vsq
 
 SHAPES = (
     Gemm("512 x 512 x 512", 1, 512, 512, 512),
     Gemm("512 x 2048 x 512", 1, 512, 2048, 512),
     Gemm("196 x 2304 x 256", 1, 196, 2304, 256),
 )
+
+
+SCALE_UNIT = ScaleUnit(product_bits=6)
 
 
 def _xnor(run: Run) -> Iterator[Row]:
@@ -53,10 +56,9 @@ def _xnor(run: Run) -> Iterator[Row]:
 
 
 def _blocks(run: Run) -> Iterator[Row]:
-    scale_unit = ScaleUnit(product_bits=6)
     for gemm in (SHAPES[0], SHAPES[2])[: 1 if run.quick else None]:
         for name, operands, config, goal in (
-            ("VSQ, vectors of 16 int4, rounded scales", vsq(gemm), machine(4, lanes=16, scale_unit=scale_unit), 0.4),
+            ("VSQ, vectors of 16 int4, rounded scales", vsq(gemm), machine(4, lanes=16, scale_unit=SCALE_UNIT), 0.4),
             ("MX, blocks of 32 int8, float32", mx(gemm, "float32"), machine(2, lanes=32, float_unit=FloatUnit()), 0.4),
             (
                 "MX, blocks of 32 int8, aligned to fixed point",
@@ -66,6 +68,35 @@ def _blocks(run: Run) -> Iterator[Row]:
             ),
         ):
             yield against_blas(run, "blocks", f"{name}, {gemm.name}", gemm, operands, config, watch=True, goal=goal)
+    yield from _block_floats(run)
+
+
+def _block_floats(run: Run) -> Iterator[Row]:
+    fixed = FloatUnit(accumulate="fixed")
+    for gemm in (SHAPES[0], SHAPES[2])[: 1 if run.quick else None]:
+        for name, operands, config, extremes, goal in (
+            ("MXFP8 E4M3, float32", floats(gemm, "e4m3"), machine(2, lanes=32, float_unit=FloatUnit()), True, 0.4),
+            ("NVFP4, float32", floats(gemm, "nvfp4"), machine(2, lanes=16, float_unit=FloatUnit()), True, 0.4),
+            ("MX9, float32", floats(gemm, "mx9"), machine(2, lanes=16, float_unit=FloatUnit()), True, 0.4),
+            ("VSQ, int8, rounded scales", vsq(gemm, bits=8), machine(4, lanes=16, scale_unit=SCALE_UNIT), True, 0.4),
+            (
+                "MXFP8 E4M3, aligned to 32 bits that overflow",
+                floats(gemm, "e4m3", "fixed"),
+                machine(2, lanes=32, float_unit=fixed),
+                True,
+                0.15,
+            ),
+            (
+                "MXFP8 E4M3, aligned to 32 bits that overflow, counted",
+                floats(gemm, "e4m3", "fixed"),
+                machine(2, lanes=32, float_unit=fixed),
+                False,
+                0.15,
+            ),
+        ):
+            yield against_blas(
+                run, "blocks", f"{name}, {gemm.name}", gemm, operands, config, watch=True, extremes=extremes, goal=goal
+            )
 
 
 def _wide_floats(gemm: Gemm) -> GemmOperands:

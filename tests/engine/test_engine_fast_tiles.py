@@ -63,6 +63,9 @@ def check(operands, config, parts):
             first = OverflowEvent((0, m, n), g * plan.group, value)
         assert (found.overflows, found.first) == (expected.counts[which], first)
         assert [found.low, found.high] == (expected.psum_range, expected.acc_range)[which]
+    shared = get_engine("fast", threads=3).run(operands, plan)
+    np.testing.assert_array_equal(shared.acc, result.acc)
+    assert (shared.psum, shared.accumulator) == (result.psum, result.accumulator)
     counted = get_engine("fast").run(operands, plan, extremes=False)  # proved, or counted
     np.testing.assert_array_equal(counted.acc, result.acc)
     for found, true in ((counted.psum, result.psum), (counted.accumulator, result.accumulator)):
@@ -192,6 +195,30 @@ def test_fixed_point_in_tiles(rounding, spread, dataflow, rows, lanes, peak):
     check(operands, config, np.add.reduceat(rounded, np.arange(0, len(rounded), group)))
 
 
+@pytest.mark.parametrize("policy", ["wrap", "saturate"])
+@pytest.mark.parametrize(("psum", "acc"), [(18, 20), (24, 24), (20, 48), (32, 22)])
+@pytest.mark.parametrize(("dataflow", "rows"), [("os", 2), ("ws", 1), ("ws", 3)])
+def test_fixed_point_registers_of_limited_width(policy, psum, acc, dataflow, rows):
+    rng = np.random.default_rng(7)
+    m, k, n, size = 35, 16 * 9, 150, 16
+    for peak, rounding in ((127, "truncate"), (200_000, "half_even"), (3, "toward_zero")):
+        bias = rng.integers(-1000, 1000, n).tolist()
+        operands = plain(rng.integers(-peak, peak, (m, k)).tolist(), rng.integers(-127, 128, (k, n)).tolist(), bias)
+        a_exponents = rng.integers(-4, 3, (1, m, k // size), np.int32)
+        w_exponents = rng.integers(-4, 1, (1, k // size, n), np.int32)
+        blocks = BlockScaling(
+            size, np.ones_like(a_exponents), np.ones_like(w_exponents), 0, 8, 8, a_exponents, w_exponents
+        )
+        operands = replace(operands, blocks=blocks, summation=Summation("fixed", -3, rounding))
+        shifts = a_exponents[0].T[:, :, None] + w_exponents[0][:, None, :] + 3
+        exact = products_of_groups(operands, size).astype(np.float64) * 2.0**shifts
+        whole = {"truncate": np.floor, "toward_zero": np.trunc, "half_even": np.rint}[rounding](exact).astype(np.int64)
+        config = machine(
+            dataflow, rows, lanes=size, psum=(psum, policy), acc=(acc, policy), float_unit=FloatUnit(accumulate="fixed")
+        )
+        check(operands, config, whole)
+
+
 @pytest.mark.parametrize("peak", [12, 127, 200_000])
 @pytest.mark.parametrize(("dataflow", "rows"), [("os", 2), ("ws", 1), ("ws", 3), ("ws", 7)])
 def test_float32_in_tiles(peak, dataflow, rows):
@@ -207,6 +234,9 @@ def test_float32_in_tiles(peak, dataflow, rows):
         dataflow, rows, lanes=size, psum=(32, "saturate"), acc=(32, "saturate"), float_unit=FloatUnit()
     ))  # fmt: skip
     result = get_engine("fast").run(operands, plan)
+    shared = get_engine("fast", threads=2).run(operands, plan)
+    np.testing.assert_array_equal(shared.acc, result.acc)
+    assert (shared.psum, shared.accumulator) == (result.psum, result.accumulator)
     # One rounding: longdouble has 64 bits, which hold every sum of a float32 and a block sum here.
     shifts = a_exponents[0].T[:, :, None] + w_exponents[0][:, None, :]
     sums = products_of_groups(operands, size).astype(np.longdouble) * np.exp2(shifts.astype(np.longdouble))
