@@ -132,7 +132,7 @@ def simulate(
     >>> trace = accelsim.load_trace("traces/digits_cnn_int8.npz").head(8)
     >>> report = accelsim.simulate(config, trace)
     >>> [(layer.name, layer.cycles.total, layer.mismatches) for layer in report.layers]
-    [('conv1', 178, 0), ('conv2', 2864, 0), ('fc1', 4884, 0), ('fc2', 172, 0)]
+    [('conv1', 285, 0), ('conv2', 3089, 0), ('fc1', 5095, 0), ('fc2', 301, 0)]
     """
     _check_arguments(config, trace, keep_outputs)
     kept, remark = _kept_layers(trace, keep_outputs)

@@ -22,7 +22,7 @@ def call(project_root, tmp_path):
             text = text.replace(before, after)
         run.config = tmp_path / "config.yaml"
         run.config.write_text(text)
-        return CliRunner().invoke(app, ["plan", str(run.config), str(run.trace), *options])
+        return CliRunner().invoke(app, ["plan", str(run.config), str(run.trace), *options], env={"COLUMNS": "160"})
 
     run.trace = project_root / "traces" / "digits_cnn_int8.npz"
     return run

@@ -168,7 +168,7 @@ def test_a_row_shorter_than_its_blocks_is_completed_by_zeros(name):
     assert_array_equal(tensor.block_scales, padded.block_scales[:count])
     one = kind.quantize([1.0])
     assert one.block_scales.shape == (1,)
-    assert one.size_bits == kind.code_bits + kind.blocks.row_bits(1)
+    assert one.size_bits == kind.code_bits + kind.blocks.row_bits(1) + kind.blocks.tensor_scale_bits
 
 
 @pytest.mark.parametrize("name", BLOCKED)

@@ -22,9 +22,10 @@ from tests.shared_data import shared
 MACHINES = ("bitfusion", "bitserial", "int8_ws")
 
 
-def configuration(project_root, name, **dram):
+def configuration(project_root, name, timing="ideal"):
+    """A shipped machine, by default with a memory that takes no time: layers then do not overlap."""
     config = accelsim.load_config(project_root / "configs" / f"{name}.yaml")
-    return config.model_copy(update={"dram": config.dram.model_copy(update=dram)})
+    return config.model_copy(update={"dram": config.dram.model_copy(update={"timing": timing})})
 
 
 @pytest.fixture(scope="module")
