@@ -7,7 +7,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cache, partial
-from typing import Any
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,8 +33,7 @@ class Timeline:
     total: int
 
 
-@dataclass(frozen=True)
-class Limits:
+class Limits(NamedTuple):
     """A register: smallest and largest value, bits in use, bits of its word not in use, and its policy."""
 
     low: int
@@ -99,34 +98,9 @@ def column_order(levels: int) -> Int64:
     return order
 
 
-def in_blocks(array: NDArray[Any], length: int, dtype: type[np.generic], order: Int64) -> NDArray[Any]:
-    """Return [K, N] as blocks of 64 columns [Q, length * 64], completed with zeros."""
-    rows, columns = array.shape
-    found = np.zeros((-(-columns // order.size), length, order.size), dtype)
-    for block, (first, places) in zip(found, _blocks(columns, order), strict=True):
-        part = array[:, first : first + order.size]
-        block[:rows, places] = part
-    return found.reshape(found.shape[0], -1)
-
-
-def out_of_blocks(blocks: NDArray[Any], to: NDArray[Any], order: Int64) -> None:
-    """Write blocks of 64 columns to rows and columns.
-
-    blocks [Q, ..., rows * 64], to [..., rows, columns] : of blocks that have more rows than `to` has, the first
-        ones are taken
-    """
-    *_, rows, columns = to.shape
-    blocks = blocks.reshape(*blocks.shape[:-1], blocks.shape[-1] // order.size, order.size)
-    for block, (first, places) in zip(blocks, _blocks(columns, order), strict=True):
-        to[..., first : first + order.size] = block[..., :rows, :][..., places]
-
-
-def _blocks(columns: int, order: Int64) -> list[tuple[int, Int64 | slice]]:
-    """Return the first column of each block, and the places of its columns."""
-    places = np.argsort(order)
-    in_order = np.array_equal(places, np.arange(order.size))  # slices copy several times faster
-    counts = [(first, min(order.size, columns - first)) for first in range(0, columns, order.size)]
-    return [(first, slice(count) if in_order else places[:count]) for first, count in counts]
+def as_kernels_take_them(*operands: Int32) -> list[Int32]:
+    """Return operands contiguous and writable: Numba would compile a kernel for each kind of array."""
+    return [np.require(operand, np.int32, ("C", "W")) for operand in operands]
 
 
 def thread_shares(items: int, threads: int) -> list[tuple[int, int]]:
@@ -152,7 +126,7 @@ class Watched:
 
     acc : int64 [batch, M, N]
     by_output : int32 [2, batch, M, N], overflows of psums and accumulators
-    found : int64 [2, 3], toggled bits, overflows, and the earliest cycle with an overflow
+    found : int64 [2, 4], toggled bits, overflows, the earliest cycle with an overflow, and what is not joined
     cycles : int64 [4, array cycles + 1], toggles and overflows of psums, then of accumulators; or, not kept, [4, 1]
     """
 
@@ -165,8 +139,9 @@ class Watched:
 class WatchedLayer:
     """What both schedules share."""
 
-    def __init__(self, operands: GemmOperands, plan: LayerPlan, threads: int) -> None:
-        self.plan, self.operands, self.threads = plan, operands, threads
+    def __init__(self, operands: GemmOperands, plan: LayerPlan, threads: int, product: int) -> None:
+        """Take a layer; product : what no product exceeds in magnitude."""
+        self.plan, self.operands, self.threads, self.product = plan, operands, threads, product
         self.bias_in: Preload = preload(operands, plan)
         self.psum = register_of(plan.psum_bits, plan.psum_overflow, 32)
         self.acc_limits = register_of(plan.acc_bits, plan.acc_overflow, 64)
@@ -194,7 +169,7 @@ class WatchedLayer:
 
         registers = []
         for number, find in enumerate((self.first_psum, self.first_accumulator)):
-            toggles, overflows, earliest = watched.found[number].tolist()
+            toggles, overflows, earliest, _ = watched.found[number].tolist()
             registers.append(
                 RegisterHistory(
                     overflows,
@@ -207,10 +182,18 @@ class WatchedLayer:
         return WatchedResult(watched.acc, self.timeline.total, *registers)
 
     def nothing_found(self, shares: int) -> Int64:
-        """Return what each of so many threads has found of each register before it begins: [shares, 2, 3]."""
-        found = np.zeros((shares, 2, 3), np.int64)
+        """Return what each of so many threads has found of each register before it begins: [shares, 2, 4]."""
+        found = np.zeros((shares, 2, 4), np.int64)
         found[..., 2] = NEVER
         return found
+
+    def empty(self, *, keep: bool) -> Watched:
+        """Return room for what the kernels find."""
+        shape = self.plan.shape
+        outputs = shape.batch, shape.m, shape.n
+        cycles = np.zeros((4, self.timeline.total + 1 if keep else 1), np.int64)
+        found = self.nothing_found(1)[0]
+        return Watched(np.empty(outputs, np.int64), np.zeros((2, *outputs), np.int32), found, cycles)
 
     def order(self, *, keep: bool) -> tuple[int, Int64]:
         """Return the levels of settling, and the columns' order that goes with it; only kept words settle."""
@@ -240,7 +223,7 @@ class WatchedLayer:
 
 
 def joined(found: Int64) -> Int64:
-    """Return what all threads have found [shares, 2, 3], as one [2, 3]."""
+    """Return what all threads have found [shares, 2, 4], as one [2, 4]."""
     whole: Int64 = found.sum(axis=0)
     whole[:, 2] = found[..., 2].min(axis=0)
     return whole
