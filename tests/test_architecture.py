@@ -260,7 +260,8 @@ def test_no_module_loads_a_heavy_library_by_being_imported():
     names = [
         name
         for name, _ in modules()
-        if not name.endswith("_kernels") and name not in (*(f"accelsim.{part}" for part in COMPILED), "accelsim.__main__")
+        if not name.endswith("_kernels")
+        and name not in (*(f"accelsim.{part}" for part in COMPILED), "accelsim.__main__")
     ]
     assert not loaded_by(f"import {', '.join(names)}") & HEAVY
 

@@ -630,15 +630,33 @@ def ws_blocks(
                 acc_misfits[:] = 0
 
 
-# ------------------------------------------------------------------------------------------- one output
+# ------------------------------------------------------------------------------------------- single outputs
 
 
 @njit
-def register_before(a: I32, w: I32, low: int, high: int, unused: int, saturates: bool) -> int:
-    """Return what one output's psum register holds after the elements a, w [K] int32."""
+def register_before(
+    a: I32, w: I32, m: int, n: int, start: int, stop: int, low: int, high: int, unused: int, saturates: bool
+) -> int:  # fmt: skip
+    """Return what an output's psum register holds after elements start .. stop - 1 of a fold, of a [M, K], w [K, N]."""
     held = np.int64(0)
     wide = unused + 32
-    for k in range(a.size):
-        held += np.int64(a[k]) * np.int64(w[k])
+    for k in range(start, stop):
+        held += np.int64(a[m, k]) * np.int64(w[k, n])
         held = clamped(held, low, high) if saturates else (held << wide) >> wide
     return held
+
+
+@njit
+def first_misfit(
+    a: I32, w: I32, additions: I64, low: int, high: int, unused: int, saturates: bool
+) -> tuple[int, int]:  # fmt: skip
+    """Return the first of additions [X, 4] (m, n, first element of the fold, k) whose sum does not fit, and that sum;
+    -1 if there is none.
+    """
+    for x in range(additions.shape[0]):
+        m, n, start, k = additions[x]
+        before = register_before(a, w, m, n, start, k, low, high, unused, saturates)
+        exact = before + np.int64(a[m, k]) * np.int64(w[k, n])
+        if exact < low or exact > high:
+            return x, exact
+    return -1, np.int64(0)

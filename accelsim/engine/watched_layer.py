@@ -109,7 +109,7 @@ def thread_shares(items: int, threads: int) -> list[tuple[int, int]]:
     return list(itertools.pairwise(bounds))
 
 
-def run_tasks(tasks: list[Callable[[], None]], threads: int) -> None:
+def run_tasks(tasks: list[Callable[[], object]], threads: int) -> None:
     """Run all tasks, on so many threads; the first exception of any is raised."""
     if threads == 1 or len(tasks) == 1:
         for task in tasks:
@@ -181,6 +181,12 @@ class WatchedLayer:
             )
         return WatchedResult(watched.acc, self.timeline.total, *registers)
 
+    def places(self, p: int) -> tuple[Int64, Int64]:
+        """Return (i, j) of all PEs that pass p uses, row by row."""
+        passes = self.plan.passes
+        i, j = np.indices((int(passes.rows[p]), int(passes.cols[p]))).reshape(2, -1)
+        return i, j
+
     def nothing_found(self, shares: int) -> Int64:
         """Return what each of so many threads has found of each register before it begins: [shares, 2, 4]."""
         found = np.zeros((shares, 2, 4), np.int64)
@@ -204,17 +210,23 @@ class WatchedLayer:
         """Return what the psum register of an output holds after elements first..stop-1 of a fold."""
         from accelsim.engine import watched_kernels as kernels
 
-        a = np.ascontiguousarray(self.operands.a[b, m, first:stop])
-        w = np.ascontiguousarray(self.operands.w[b, first:stop, n])
-        limits = self.psum
-        return int(kernels.register_before(a, w, limits.low, limits.high, limits.unused, limits.saturates))
+        a, w = as_kernels_take_them(self.operands.a[b], self.operands.w[b])
+        low, high, _, unused, saturates = self.psum
+        return int(kernels.register_before(a, w, m, n, first, stop, low, high, unused, saturates))
 
-    def psum_event(self, b: int, m: int, n: int, fold_start: int, k: int) -> OverflowEvent | None:
-        """Return the overflow of the addition of element k, if it is one."""
-        before = self.psum_before(b, m, n, fold_start, k)
-        exact = before + int(self.operands.a[b, m, k]) * int(self.operands.w[b, k, n])
-        fits = self.psum.low <= exact <= self.psum.high
-        return None if fits else OverflowEvent((b, m, n), k, exact)
+    def first_of(self, b: int, additions: Int64, watched: Watched) -> OverflowEvent:
+        """Return the first psum overflow of additions [X, 4]: m, n, first element of the fold, k."""
+        from accelsim.engine import watched_kernels as kernels
+
+        m, n, _, _ = additions.T
+        some = np.ascontiguousarray(additions[watched.by_output[0, b, m, n] > 0])
+        a, w = as_kernels_take_them(self.operands.a[b], self.operands.w[b])
+        low, high, _, unused, saturates = self.psum
+        number, exact = kernels.first_misfit(a, w, some, low, high, unused, saturates)
+        if number < 0:
+            raise AssertionError("no psum overflows in a cycle that has an overflow")
+        row, column, _, k = some[number].tolist()
+        return OverflowEvent((b, row, column), k, int(exact))
 
     def locate(self, cycle: int) -> tuple[int, int]:
         """Return (pass, cycle of the pass) of a cycle of the layer."""

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from accelsim.engine.checks import largest_magnitude
 from accelsim.engine.contract import OverflowEvent
@@ -19,6 +22,8 @@ from accelsim.engine.watched_layer import (
 )
 from accelsim.engine.watched_report import TimedEvent
 from accelsim.mapping.contract import GemmOperands, LayerPlan
+
+Int64 = NDArray[np.int64]
 
 
 class OutputStationary(WatchedLayer):
@@ -37,32 +42,25 @@ class OutputStationary(WatchedLayer):
         for b in range(shape.batch):
             passes = slice(b * folds * column_folds, (b + 1) * folds * column_folds)
             times = timeline.start[passes], timeline.drained[passes], timeline.rows[passes]
-            args = (
+            args: tuple[Any, ...] = (
                 plan.rows, plan.cols, levels, order, *times, *self.psum, *self.acc_limits, self.bias_in.held[b],
                 watched.acc[b], *watched.by_output[:, b], keep,
             )  # fmt: skip
-            operands = as_kernels_take_them(self.operands.a[b], self.operands.w[b])
-            run_tasks(
-                [
-                    partial(kernels.os_blocks, *operands, *share, *args, *own, *watched.cycles)
-                    for share, own in zip(shares, found, strict=True)
-                ],
-                self.threads,
-            )
+            a, w = as_kernels_take_them(self.operands.a[b], self.operands.w[b])
+            tasks: list[Callable[[], object]] = []
+            for (first, last), own in zip(shares, found, strict=True):
+                rest: tuple[Any, ...] = (*args, *own, *watched.cycles)
+                tasks.append(partial(kernels.os_blocks, a, w, first, last, *rest))
+            run_tasks(tasks, self.threads)
         return replace(watched, found=joined(found))
 
     def first_psum(self, cycle: int, watched: Watched) -> TimedEvent:
         p, t = self.locate(cycle)
-        passes = self.plan.passes
-        b, row0, col0 = int(passes.batch[p]), int(passes.row0[p]), int(passes.col0[p])
-        for i in range(int(passes.rows[p])):
-            for j in range(int(passes.cols[p])):
-                m, n, k = row0 + i, col0 + j, t - i - j
-                if 0 <= k < self.plan.shape.k and watched.by_output[0, b, m, n]:
-                    event = self.psum_event(b, m, n, 0, k)
-                    if event is not None:
-                        return TimedEvent(event, p, t, cycle)
-        raise AssertionError("no output overflows in a cycle that has an overflow")
+        passes, (i, j) = self.plan.passes, self.places(p)
+        k = t - i - j
+        additions = np.stack([passes.row0[p] + i, passes.col0[p] + j, np.zeros_like(k), k], axis=1)
+        there = (k >= 0) & (k < self.plan.shape.k)
+        return TimedEvent(self.first_of(int(passes.batch[p]), additions[there], watched), p, t, cycle)
 
     def first_accumulator(self, cycle: int, watched: Watched) -> TimedEvent:
         """Rows of PEs leave the array from the bottom up."""
@@ -109,35 +107,23 @@ class Stationary(WatchedLayer):
         cycles = [watched.cycles if by_columns or i == 0 else np.zeros_like(watched.cycles) for i in range(len(shares))]
         for b in range(shape.batch):
             a, w = self.operands.a[b], self.operands.w[b]
-            operands = as_kernels_take_them(*((w.T, a.T) if plan.transposed else (a, w)))
             starts = self.timeline.start[b * column_folds * self.folds : (b + 1) * column_folds * self.folds]
             ends = [self.timeline.total + 1] * len(shares)
             if by_columns:
                 folds = [last * kernels.COLUMNS // plan.cols for _, last in shares[:-1]]
                 ends = [int(starts[fold * self.folds]) for fold in folds] + ends[-1:]
-            args = (
+            args: tuple[Any, ...] = (
                 plan.rows, used_rows, plan.cols, levels, order, starts, *self.psum, *self.acc_limits, self.narrow,
                 plan.transposed, self.bias_in.held[b], watched.acc[b], *watched.by_output[:, b], keep,
             )  # fmt: skip
-            run_tasks(
-                [
-                    partial(
-                        kernels.ws_blocks,
-                        *operands,
-                        *(
-                            (*share, 0, kernels.TOGETHER * groups)
-                            if by_columns
-                            else (0, blocks, *(4 * x for x in share))
-                        ),
-                        *args,
-                        *own,
-                        end,
-                        *of_share,
-                    )
-                    for share, own, end, of_share in zip(shares, found, ends, cycles, strict=True)
-                ],
-                self.threads,
-            )
+            a, w = as_kernels_take_them(*((w.T, a.T) if plan.transposed else (a, w)))
+            tasks: list[Callable[[], object]] = []
+            for (first, last), own, end, of_share in zip(shares, found, ends, cycles, strict=True):
+                rows = first * kernels.TOGETHER, last * kernels.TOGETHER
+                work = (first, last, 0, groups * kernels.TOGETHER) if by_columns else (0, blocks, *rows)
+                rest: tuple[Any, ...] = (*work, *args, *own, end, *of_share)
+                tasks.append(partial(kernels.ws_blocks, a, w, *rest))
+            run_tasks(tasks, self.threads)
             for own, end in zip(found[:-1, 0], ends, strict=False):
                 if keep and by_columns:
                     watched.cycles[0, end] += own[kernels.BEHIND]
@@ -147,35 +133,30 @@ class Stationary(WatchedLayer):
                 watched.cycles[:] += others
         return replace(watched, found=joined(found))
 
-    def outputs_of(self, p: int, offset: int) -> list[tuple[int, int, int, int]]:
-        """Return (m, n, i, streamed row) of what PEs (i, j) of pass p work on where i + j + row = offset, in the order
-        of the outputs.
+    def outputs_of(self, p: int, offset: int) -> Int64:
+        """Return (m, n, i) [X, 3] of what PEs (i, j) of pass p work on where i + j + streamed row = offset, in the
+        order of the outputs.
         """
-        passes, found = self.plan.passes, []
-        for i in range(int(passes.rows[p])):
-            for j in range(int(passes.cols[p])):
-                row, col = offset - i - j, int(passes.col0[p]) + j
-                if 0 <= row < self.streamed:
-                    found.append((col, row, i, row) if self.plan.transposed else (row, col, i, row))
-        return sorted(found)
+        i, j = self.places(p)
+        row, column = offset - i - j, self.plan.passes.col0[p] + j
+        m, n = (column, row) if self.plan.transposed else (row, column)
+        there = (row >= 0) & (row < self.streamed)
+        found = np.stack([m, n, i], axis=1)[there]
+        return found[np.lexsort((found[:, 1], found[:, 0]))]
 
     def first_psum(self, cycle: int, watched: Watched) -> TimedEvent:
         p, t = self.locate(cycle)
-        b, row0 = int(self.plan.passes.batch[p]), int(self.plan.passes.row0[p])
-        for m, n, i, _ in self.outputs_of(p, t):
-            event = self.psum_event(b, m, n, row0, row0 + i) if watched.by_output[0, b, m, n] else None
-            if event is not None:
-                return TimedEvent(event, p, t, cycle)
-        raise AssertionError("no psum overflows in a cycle that has an overflow")
+        row0, outputs = int(self.plan.passes.row0[p]), self.outputs_of(p, t)
+        additions = np.column_stack([outputs[:, :2], np.full(len(outputs), row0), row0 + outputs[:, 2]])
+        return TimedEvent(self.first_of(int(self.plan.passes.batch[p]), additions, watched), p, t, cycle)
 
     def first_accumulator(self, cycle: int, watched: Watched) -> TimedEvent:
         p, t = self.locate(cycle)
         passes, limits = self.plan.passes, self.acc_limits
         b, row0 = int(passes.batch[p]), int(passes.row0[p])
         bottom = int(self.timeline.rows[p]) - 1
-        candidates = sorted((m, n) for m, n, i, _ in self.outputs_of(p, t - bottom) if i == 0)
-        for m, n in candidates:
-            if not watched.by_output[1, b, m, n]:
+        for m, n, i in self.outputs_of(p, t - bottom).tolist():
+            if i > 0 or not watched.by_output[1, b, m, n]:
                 continue
             held = int(self.bias_in.held[b, n])
             for start in range(0, row0 + 1, self.plan.rows):
