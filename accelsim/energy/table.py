@@ -139,6 +139,10 @@ def load_table(name_or_path: str | Path) -> EnergyTable:
 
     Anything with a folder or a ``.yaml`` / ``.yml`` ending is a path. Raises EnergyTableError with every problem of the
     file at once, or where there is no such table.
+
+    >>> table = load_table("horowitz45")
+    >>> table.name, table.price_pj("mult", (8, 8)), table.unit  # an 8-bit product, as published
+    ('horowitz45', 0.2, 'pJ')
     """
     text = str(name_or_path)
     is_path = isinstance(name_or_path, Path) or Path(text).name != text or text.endswith((".yaml", ".yml"))
