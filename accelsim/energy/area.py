@@ -153,8 +153,8 @@ def _node(config: HardwareConfig, table: AreaTable) -> tuple[int, float, tuple[s
         return here, 1.0, ()
     factor = area_factor(here, prices.node_nm)
     note = (
-        f"area is at {prices.node_nm} nm, the node of energy table {prices.name!r}: {factor:.3g} times that of {here} nm "
-        f"by {AREA_LAW}, which are those of gates; SRAM and wires shrink less"
+        f"area is at {prices.node_nm} nm, the node of energy table {prices.name!r}: {factor:.3g} times that of {here} "
+        f"nm by {AREA_LAW}, which are those of gates; SRAM and wires shrink less"
     )
     return prices.node_nm, factor, (note,)
 

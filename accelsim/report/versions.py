@@ -1,8 +1,8 @@
 """Reports of older versions of the document, brought up to the present one.
 
 1 -> 2 : stalls among the causes of cycles (there were none), what all cores spent on a layer, the run's timeline; the
-unit of energies (it was pJ), the node of areas (it was 45 nm), and energy per MAC, TOPS/W and energy-delay product among
-the totals
+unit of energies (it was pJ), the node of areas (it was 45 nm), and energy per MAC, TOPS/W and energy-delay product
+among the totals
 """
 
 from __future__ import annotations

@@ -72,8 +72,8 @@ def test_scaled_figures_name_their_law(under):
         ("", "area is at 45 nm: energy table 'mine' names no node_nm"),
         (
             "node_nm: 22",
-            "area is at 45 nm: no area factor is known for 22 nm, the node of energy table 'mine' (known: 7, 10, 14, 16, "
-            "20, 32, 45, 65, 90, 130 nm)",
+            "area is at 45 nm: no area factor is known for 22 nm, the node of energy table 'mine' (known: 7, 10, 14, "
+            "16, 20, 32, 45, 65, 90, 130 nm)",
         ),
     ],
 )
