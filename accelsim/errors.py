@@ -11,11 +11,27 @@ from collections.abc import Iterable, Sequence
 
 
 class AccelsimError(Exception):
-    """Base of every error that the user can mend; ``str(error)`` is the whole message."""
+    """Base of every error that the user can mend; ``str(error)`` is the whole message.
+
+    >>> import accelsim
+    >>> try:
+    ...     accelsim.load_config("configs/int8_sw.yaml")
+    ... except accelsim.AccelsimError as error:
+    ...     print(type(error).__name__, "-", error)
+    ConfigError - configs/int8_sw.yaml: there is no such file; did you mean 'int8_ws.yaml'?
+    """
 
 
 class ConfigError(AccelsimError):
-    """A configuration file is wrong; the message lists all of its problems."""
+    """A configuration file is wrong; the message lists all of its problems.
+
+    >>> from accelsim.config.loader import parse_config
+    >>> try:
+    ...     parse_config("{name: tiny, clock_mhz: fast, array: {rows: 2, cols: 2, dataflow: ws}}", "tiny.yaml")
+    ... except ConfigError as error:
+    ...     print(error)
+    tiny.yaml: line 1: clock_mhz: 'fast' is not a number; use more than 0, up to 100000
+    """
 
 
 class TraceError(AccelsimError):

@@ -83,6 +83,12 @@ def network_shapes(path: str | Path, *, weights: str = "int8", activations: str 
     shapes (``.csv``; weights and activations are the formats where it names none).
 
     Raises TraceError or ModelError for a damaged or unknown file.
+
+    >>> shapes = network_shapes("traces/shapes/llama7b_token2048.csv")
+    >>> from accelsim.config.loader import load_config
+    >>> report = estimate(load_config("configs/int8_ws.yaml"), shapes)  # one token of a language model
+    >>> report.macs, report.layers[0].shape
+    (7143948288, GemmShape(batch=1, m=1, k=4096, n=4096))
     """
     from accelsim.trace.reader import load_trace
 

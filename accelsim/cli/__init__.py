@@ -27,12 +27,14 @@ from accelsim.cli import search  # noqa: F401
 
 # isort: on
 from accelsim.cli.app import app
+from accelsim.cli.startup import collect_rarely
 
 __all__ = ["app", "main"]
 
 
 def main() -> None:
     """Run the command line (the ``accelsim`` command)."""
+    collect_rarely()
     try:
         app()
     except KeyboardInterrupt:

@@ -19,6 +19,7 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
+    rich_markup_mode=None,  # to load Rich takes longer than all else that a help needs
 )
 
 USER_ERROR, STRICT_FAILURE = 2, 3

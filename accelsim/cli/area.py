@@ -20,7 +20,7 @@ def area(
     parts: Annotated[bool, typer.Option("--parts", help="Circuit by circuit, not by component.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document only, sources included.")] = False,
 ) -> None:
-    """Print the modelled area of CONFIG's machine, and its peak rate for each mm2."""
+    """Print the modelled area of CONFIG's machine, and TOPS per mm2."""
     with user_errors():
         from accelsim.config.loader import load_config
 

@@ -59,7 +59,10 @@ def costs(
         Path | None, typer.Option(metavar="FILE", parser=path, help="HAWQ's columns by width too, .json or .py.")
     ] = None,
 ) -> None:
-    """Tabulate what each layer of NETWORK costs on CONFIG at each pair of bit widths: for mixed-precision searches."""
+    """Tabulate what each layer costs on CONFIG at each bit width.
+
+    NETWORK's layers at each pair of weight and activation widths: for mixed-precision searches.
+    """
     with user_errors():
         from accelsim.config.loader import load_config
 

@@ -19,7 +19,10 @@ def energy(
         Path | None, typer.Option(metavar="FILE", parser=path, help="Draw the curves: PNG, SVG or PDF.")
     ] = None,
 ) -> None:
-    """Print TABLE's prices over bit-width and capacity, next to the published points."""
+    """Print TABLE's prices, next to the published points.
+
+    Curves over bit-width and capacity.
+    """
     with user_errors():
         if plot is not None:
             from accelsim.plots.common import check_picture_path

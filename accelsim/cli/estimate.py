@@ -18,7 +18,10 @@ def estimate(
     activations: Annotated[str, typer.Option(metavar="FORMAT", help="A table's activations.")] = "int8",
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document only.")] = False,
 ) -> None:
-    """Estimate cycles, traffic and energy of NETWORK on CONFIG from shapes alone; nothing is computed."""
+    """Estimate cycles, traffic and energy from shapes alone.
+
+    Those of NETWORK on CONFIG; no value is computed.
+    """
     with user_errors():
         from accelsim.config.loader import load_config
 

@@ -18,7 +18,10 @@ def show(config: ConfigPath) -> None:
 
 @app.command()
 def schema() -> None:
-    """Print the JSON Schema of configurations, with which editors complete and check them."""
+    """Print the JSON Schema of configurations, for editors.
+
+    Editors complete and check configurations with it.
+    """
     from accelsim.config.loader import config_schema
 
     typer.echo(config_schema())

@@ -56,7 +56,10 @@ def quantize(
     per_tensor: Annotated[bool, typer.Option("--per-tensor", help="One weight scale a tensor, not a channel.")] = False,
     batch: Annotated[int | None, typer.Option(min=1, metavar="N", help="Only the first N inputs.")] = None,
 ) -> None:
-    """Quantize a float NETWORK into a trace (post-training; scales from its calibration inputs)."""
+    """Quantize a float NETWORK into a trace.
+
+    After training; scales come from its calibration inputs.
+    """
     with user_errors():
         from accelsim.quantize.convert import trace_builder
         from accelsim.quantize.network_file import load_network
@@ -111,7 +114,10 @@ def import_(
         typer.Option(metavar="CONFIG", parser=path, help="With --formats: the hardware whose accuracy is reported."),
     ] = None,
 ) -> None:
-    """Import a MODEL with its data as a trace: a quantized one as it is, or any in other number formats."""
+    """Import a MODEL with its data as a trace.
+
+    A quantized one as it is, or any in other number formats.
+    """
     with user_errors():
         from accelsim.importers.api import float_model, model_builder, open_model, refitted
         from accelsim.importers.data import read_data
@@ -170,7 +176,7 @@ def _need_formats(given: dict[str, object]) -> None:
 
 @app.command()
 def inspect(model: ModelPath) -> None:
-    """List the layers of MODEL, what they cost, and what cannot be imported."""
+    """List MODEL's layers, their cost, and what cannot be imported."""
     with user_errors():
         from accelsim.importers.api import open_model
         from accelsim.report.model_contents import print_model

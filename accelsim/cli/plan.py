@@ -19,7 +19,10 @@ def plan(
         int | None, typer.Option(min=1, metavar="N", help="Only the first N inputs of the batch.")
     ] = None,
 ) -> None:
-    """Print how the layers of TRACE are cut into tiles for CONFIG's buffers, what they move, and why."""
+    """Print how TRACE's layers are cut into tiles for CONFIG, and why.
+
+    Tiles for CONFIG's buffers, the order of the loops, and what crosses to and from DRAM.
+    """
     with user_errors():
         from accelsim.config.loader import load_config
 

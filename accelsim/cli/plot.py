@@ -43,7 +43,10 @@ def plot(
     out: Annotated[Path, typer.Option("--out", "-o", metavar="FILE", parser=path, help="PNG, SVG or PDF.")],
     layer: Annotated[str | None, typer.Option(metavar="NAME", help="utilization: one layer only.")] = None,
 ) -> None:
-    """Draw energy, cycles, a roofline, PE utilization, energy against bit-width or a timeline, from saved runs."""
+    """Draw a picture of saved runs.
+
+    Energy, cycles, a roofline, PE utilization, energy against bit-width, or a timeline.
+    """
     with user_errors():
         from accelsim.plots.common import check_picture_path
 

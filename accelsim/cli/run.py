@@ -11,6 +11,7 @@ import typer
 
 from accelsim.cli.app import STRICT_FAILURE, ConfigPath, TracePath, app, path, user_errors
 from accelsim.cli.progress import Progress
+from accelsim.cli.startup import load_numba_alone
 from accelsim.errors import AccelsimError, did_you_mean
 
 if TYPE_CHECKING:
@@ -72,7 +73,7 @@ def run(
         str | None, typer.Option(metavar="NAME", help="The layer for --vcd; default: the first.")
     ] = None,
 ) -> None:
-    """Run TRACE on CONFIG; report latency, energy, overflow and outputs."""
+    """Run TRACE on CONFIG: latency, energy, overflow, outputs."""
     with user_errors(), ExitStack() as open_files:
         from accelsim.config.loader import load_config
 
@@ -120,6 +121,7 @@ def run(
                 title = f"{hardware.name}: {network.name}"
                 save_text(chrome_trace(run_in_time, hardware.clock_mhz, title), timeline)
 
+        load_numba_alone()
         from accelsim.simulation import simulate
 
         with Progress() as progress:

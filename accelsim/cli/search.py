@@ -88,7 +88,10 @@ def search(
         Path | None, typer.Option("--out", "-o", metavar="FILE", parser=path, help="All points, .csv.")
     ] = None,
 ) -> None:
-    """Find the bit widths of each layer of NETWORK that cost least accuracy within limits on CONFIG."""
+    """Find the best bit widths of each layer within limits.
+
+    The widths of NETWORK's layers that cost least accuracy within limits on CONFIG.
+    """
     with user_errors():
         from accelsim.config.loader import load_config
 

@@ -20,7 +20,10 @@ def sweep(
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Check everything, list the points, run nothing.")] = False,
 ) -> None:
-    """Run every point of SPEC: configurations, formats and traces; go on where it was stopped."""
+    """Run every point of SPEC, or go on where it was stopped.
+
+    A point is a configuration, formats and a trace.
+    """
     with user_errors():
         from accelsim.sweeps.points import expand
         from accelsim.sweeps.run import sweep as run_sweep

@@ -14,9 +14,21 @@ _RESERVED = {"null", "true", "false", "yes", "no", "on", "off", "y", "n"}  # YAM
 
 
 def dump_config(config: HardwareConfig) -> str:
-    """Return `config` as YAML, fully resolved, in the order of the fields, each value with its description.
+    r"""Return `config` as YAML, fully resolved, in the order of the fields, each value with its description.
 
     Reading it back gives an equal configuration. Ends with a newline.
+
+    >>> from accelsim.config.loader import dump_config, parse_config
+    >>> config = parse_config("{name: tiny, clock_mhz: 100, array: {rows: 2, cols: 2, dataflow: ws}}")
+    >>> text = dump_config(config)
+    >>> print(*(line.split("#")[0].rstrip() for line in text.splitlines()[:5]), sep="\n")
+    name: tiny
+    clock_mhz: 100
+    array:
+      rows: 2
+      cols: 2
+    >>> parse_config(text) == config
+    True
     """
     lines = _section_lines(config, indent=0)
     width = max(len(text) for text, _ in lines if len(text) <= 60)
@@ -24,7 +36,11 @@ def dump_config(config: HardwareConfig) -> str:
 
 
 def config_schema() -> str:
-    """Return the JSON Schema (draft 2020-12) of configuration files, as JSON text."""
+    """Return the JSON Schema (draft 2020-12) of configuration files, as JSON text.
+
+    >>> json.loads(config_schema())["required"]
+    ['name', 'clock_mhz', 'array']
+    """
     schema = HardwareConfig.model_json_schema()
     head = {
         "$schema": "https://json-schema.org/draft/2020-12/schema",

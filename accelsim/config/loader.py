@@ -27,6 +27,10 @@ def load_config(path: str | Path) -> HardwareConfig:
 
     Raises ConfigError where the file cannot be read, is not YAML, or does not describe an accelerator; the message
     lists every problem with its line, its key, what was found and what would be accepted.
+
+    >>> import accelsim
+    >>> accelsim.load_config("configs/int8_ws.yaml").array.dataflow
+    'ws'
     """
     try:
         path = Path(path)

@@ -280,7 +280,19 @@ class Energy(Section):
 
 
 class HardwareConfig(Section):
-    """A whole accelerator: the root of the configuration file."""
+    """A whole accelerator: the root of the configuration file. Frozen; made by :func:`accelsim.load_config`.
+
+    Every section and field, with its unit and range, is on docs/configuration.md.
+
+    >>> import accelsim
+    >>> config = accelsim.load_config("configs/int8_ws.yaml")
+    >>> config.array.rows, config.array.cols, config.accumulator.bits, config.clock_mhz
+    (16, 16, 32, 700.0)
+    >>> from accelsim.config.loader import parse_config  # a changed one is parsed, so that it is checked
+    >>> changed = parse_config(config.model_dump() | {"accumulator": {"bits": 20, "overflow": "saturate"}})
+    >>> changed.accumulator.bits, changed.digest == config.digest
+    (20, False)
+    """
 
     name: Line = Field(min_length=1, max_length=100, description="shown in reports")
     clock_mhz: float = Field(gt=0, le=100_000, allow_inf_nan=False, description="the array clock")

@@ -125,7 +125,11 @@ _GRAMMAR = (
 
 
 def names() -> list[str]:
-    """Return the names of the catalog: operand formats, in a fixed order; :func:`get` accepts more."""
+    """Return the names of the catalog: operand formats, in a fixed order; :func:`get` accepts more.
+
+    >>> names()[:4], "mxfp4" in names(), "vsq_int6_v32_s8" in names()
+    (['int2', 'int3', 'int4', 'int5'], True, False)
+    """
     return list(CATALOG)
 
 
@@ -146,6 +150,15 @@ def get(name: str) -> Format:
     equal formats, whose ``name`` is the long one.
 
     Raises FormatError, which says what is accepted.
+
+    >>> get("int4").low, get("int4").high, get("int4").bits_per_element
+    (-8, 7, 4.0)
+    >>> get("vsq4") == get("vsq_int4_v16_s4")
+    True
+    >>> get("vsq_int6_v32_s8").bits_per_element  # 6, and 8 bits of scale for 32 elements
+    6.25
+    >>> get("fp8_e4m3").quantize([1.0, 500.0], scale=1.0).dequantize().tolist()  # saturates
+    [1.0, 448.0]
     """
     if not isinstance(name, str):
         raise FormatError(f"a number format is named by a string, such as 'int8'; found {name!r}")

@@ -58,6 +58,13 @@ class Blocks:
         then holds the code of every level above its elements, the lowest level in the lowest bits: the blocks of a
         larger group repeat its code. Memory holds that code once (`row_bits`)
     tensor_scale_bits : width of a scale of the whole tensor that is stored with it (NVFP4: float32); 0: none
+
+    >>> from accelsim import formats
+    >>> blocks = formats.get("vsq4").blocks
+    >>> blocks.size, blocks.scale_bits, blocks.scale_high
+    (16, 4, 15)
+    >>> blocks.row_bits(40)  # three scales
+    12
     """
 
     size: int
@@ -89,6 +96,13 @@ class Lanes:
     block_scales : int32, the tensor's shape with the block axis divided by the block size (rounded up), or None
     exponents : int32, the tensor's shape; each lane's power of two, for formats whose lanes are significands; or None
     block_exponents : int32, the shape of `block_scales`; each block scale's power of two, or None
+
+    >>> from accelsim import formats
+    >>> lanes = formats.get("mxfp4").quantize([6.0, -3.0, 0.5, 1.0]).lanes()  # significands of 2 bits: 3, 2, 1, 0
+    >>> lanes.values.tolist(), lanes.exponents.tolist()
+    ([3, -3, 1, 2], [1, 0, -1, -1])
+    >>> lanes.block_factors().tolist()
+    [1.0]
     """
 
     values: NDArray[np.int32]
@@ -110,6 +124,11 @@ class Format(Protocol):
 
     `low` and `high` bound the integers that enter a multiplier port (lanes); `code_low` and `code_high` bound the
     stored codes. The two are one for integers; a float's code is a bit pattern and its lane a significand.
+
+    >>> from accelsim import formats
+    >>> mx6 = formats.get("mx6")
+    >>> isinstance(mx6, formats.Format), mx6.name, mx6.datapath, mx6.bits_per_element
+    (True, 'mx6', 'block_float', 6.0)
     """
 
     @property
@@ -233,6 +252,17 @@ class QTensor:
         is stored (VSQ: an integer, MX: an E8M0 code)
     codebook : int32 [code_high - code_low + 1], the lane of each code from code_low on, for formats that decode by a
         table ("codebook" datapath); None for others
+
+    >>> from accelsim import formats
+    >>> tensor = formats.get("int4").quantize([[3.5, -1.0, 1.75], [14.0, 0.0, -13.0]], axis=0)  # a scale a row
+    >>> tensor.codes.tolist(), tensor.scales.tolist()  # largest magnitudes over 7; ties go to the even code
+    ([[7, -2, 4], [7, 0, -6]], [0.5, 2.0])
+    >>> tensor.dequantize().tolist()
+    [[3.5, -1.0, 2.0], [14.0, 0.0, -12.0]]
+    >>> tensor.shape, tensor.size_bits, tensor.lanes().values.dtype.name  # 6 codes of 4 bits
+    ((2, 3), 24, 'int32')
+    >>> tensor.per_channel(tensor.scale).shape  # broadcasts over the codes
+    (2, 1)
     """
 
     codes: Codes
@@ -283,6 +313,12 @@ def packed_bits(number_format: Format, shape: Sequence[int], block_axis: int | N
     where the format stores one; the table of a format that decodes by one.
 
     block_axis : the axis that blocks run along (formats without blocks: any)
+
+    >>> from accelsim import formats
+    >>> packed_bits(formats.get("mxfp4"), (2, 40), block_axis=1)  # 80 elements of 4 bits; 2 scales of 8 bits a row
+    352
+    >>> packed_bits(formats.get("kmeans2"), (10,))  # 10 indices of 2 bits, a table of 4 bytes
+    52
     """
     elements, blocks = math.prod(shape), number_format.blocks
     bits = elements * number_format.code_bits

@@ -47,6 +47,15 @@ def make_qtensor(
     Raises:
     FormatError : a value that the format cannot hold, with its index and what would fit
     ShapeError : shapes or axes that do not fit together
+
+    >>> from accelsim import formats
+    >>> tensor = formats.make_qtensor([[1, -2], [7, 0]], formats.get("int4"), [0.5, 2.0], channel_axis=0)
+    >>> tensor.dequantize().tolist()
+    [[0.5, -1.0], [14.0, 0.0]]
+    >>> formats.make_qtensor([9], formats.get("int4"))
+    Traceback (most recent call last):
+        ...
+    accelsim.errors.FormatError: tensor: code 9 at index (0) is outside int4's range [-8, 7]
     """
     code_array = _integers(codes, f"{subject}: codes")
     if code_array.size == 0:

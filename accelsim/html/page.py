@@ -17,6 +17,13 @@ def html_report(report: RunReport) -> str:
 
     Styles, pictures (SVG) and the script that sorts are inside; nothing is loaded from anywhere. The same report gives
     the same page.
+
+    >>> import accelsim
+    >>> trace = accelsim.load_trace("traces/digits_cnn_int8.npz").head(2)
+    >>> report = accelsim.simulate(accelsim.load_config("configs/int8_ws.yaml"), trace)
+    >>> page = html_report(report)
+    >>> page.startswith("<!DOCTYPE html>"), page.count("<svg "), "int8_ws on digits_cnn_int8" in page
+    (True, 4, True)
     """
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
@@ -54,7 +61,15 @@ def check_html_path(path: str | Path) -> Path:
 
 
 def save_html(report: RunReport, path: str | Path) -> Path:
-    """Write the page to `path`, whole or not at all. Raises ReportError where it cannot be written."""
+    """Write the page to `path`, whole or not at all. Raises ReportError where it cannot be written.
+
+    >>> import accelsim
+    >>> trace = accelsim.load_trace("traces/digits_cnn_int8.npz").head(2)
+    >>> report = accelsim.simulate(accelsim.load_config("configs/int8_ws.yaml"), trace)
+    >>> path = save_html(report, "run.html")
+    >>> path.name, path.read_text(encoding="utf-8")[:15]
+    ('run.html', '<!DOCTYPE html>')
+    """
     target = check_html_path(path)
     draft = target.with_name(f".{target.name}.{uuid.uuid4().hex}.tmp")
     try:

@@ -49,6 +49,23 @@ def import_model(
 
     Raises ModelError: a damaged file, inputs that do not fit, operators that are not supported (all in one message);
     NetworkError: formats that are unknown, or that do not fit the layers.
+
+    >>> import tempfile, numpy, onnx
+    >>> uint8 = onnx.TensorProto.UINT8
+    >>> ends = [onnx.helper.make_tensor_value_info(name, uint8, ["n", size]) for name, size in (("x", 3), ("y", 2))]
+    >>> scale, zero = numpy.float32(0.5), numpy.uint8(10)
+    >>> arrays = {"s": scale, "z": zero, "w": numpy.array([[12, 8], [10, 11], [9, 10]], numpy.uint8)}
+    >>> constants = [onnx.numpy_helper.from_array(numpy.asarray(array), name) for name, array in arrays.items()]
+    >>> node = onnx.helper.make_node("QLinearMatMul", ["x", "s", "z", "w", "s", "z", "s", "z"], ["y"], name="fc")
+    >>> graph = onnx.helper.make_graph([node], "tiny", ends[:1], ends[1:], constants)
+    >>> model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 21)])
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     onnx.save(model, folder + "/tiny.onnx")
+    ...     trace = import_model(folder + "/tiny.onnx", numpy.array([[14, 10, 12]], numpy.uint8))
+    >>> import accelsim
+    >>> report = accelsim.simulate(accelsim.load_config("configs/int8_reference.yaml"), trace)
+    >>> report.layers[0].output_codes.tolist()  # 10 + (4 * 2 + 0 * 0 - 2 * 1) / 2, 10 + (-4 * 2 + 0 + 0) / 2
+    [[13, 6]]
     """
     if formats is not None:
         if semantics is not None:
@@ -94,6 +111,29 @@ def float_model(
     Arguments as of :func:`import_model`. Float models are taken as they are; integer weights are dequantized.
 
     Raises ModelError: as import_model, and for a kind of file of which there is no float network.
+
+    >>> import numpy, flatbuffers
+    >>> from ai_edge_litert import schema_py_generated as tflite  # to make a model: y = W x, W [2, 3]
+    >>> tensors = {"x": [1, 3], "w": [2, 3], "y": [1, 2]}
+    >>> model, graph, node, code = tflite.ModelT(), tflite.SubGraphT(), tflite.OperatorT(), tflite.OperatorCodeT()
+    >>> graph.tensors, graph.operators = [tflite.TensorT() for _ in tensors], [node]
+    >>> graph.inputs, graph.outputs = [0], [2]
+    >>> for tensor, (tensor.name, tensor.shape) in zip(graph.tensors, tensors.items()):
+    ...     tensor.type, tensor.buffer = tflite.TensorType.FLOAT32, int(tensor.name == "w")
+    >>> code.builtinCode = code.deprecatedBuiltinCode = tflite.BuiltinOperator.FULLY_CONNECTED
+    >>> node.inputs, node.outputs, node.builtinOptions = [0, 1, -1], [2], tflite.FullyConnectedOptionsT()
+    >>> node.opcodeIndex, node.builtinOptionsType = 0, tflite.BuiltinOptions.FullyConnectedOptions
+    >>> model.version, model.subgraphs, model.operatorCodes = 3, [graph], [code]
+    >>> model.buffers = [tflite.BufferT(), tflite.BufferT()]
+    >>> model.buffers[1].data = numpy.array([1, -1, 2, 0.5, 1, 0], numpy.float32).view(numpy.uint8)
+    >>> builder = flatbuffers.Builder()
+    >>> size_bytes = builder.Finish(model.Pack(builder), b"TFL3")
+    >>> size_bytes = Path("tiny.tflite").write_bytes(builder.Output())
+    >>> network = float_model("tiny.tflite", numpy.array([[1, 2, 3], [0, 1, 0]], numpy.float32))
+    >>> network.shapes, network.layers[0].weight.tolist()
+    ({'input': (2, 3), '0_fully_connected': (2, 2)}, [[1.0, -1.0, 2.0], [0.5, 1.0, 0.0]])
+    >>> refitted(network, "*:mx6").build().tensor_meta("0_fully_connected.weight").format
+    'mx6'
     """
     model = open_model(source) if isinstance(source, str | os.PathLike) else source
     if isinstance(inputs, Mapping):

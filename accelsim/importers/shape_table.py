@@ -52,7 +52,7 @@ class ShapeRow:
 def read_shapes(
     path: str | Path, *, weights: str = "int8", activations: str = "int8", output: str | None = None
 ) -> TraceMeta:
-    """Return a table's layers as a network of shapes.
+    r"""Return a table's layers as a network of shapes.
 
     Columns, by their titles in the first line, in any order: ``name, M, N, K`` (products [M, K] x [K, N], SCALE-Sim's
     GEMM topologies), or ``name, IFMAP Height, IFMAP Width, Filter Height, Filter Width, Channels, Num Filter, Strides``
@@ -64,6 +64,11 @@ def read_shapes(
     weights, activations : formats, where the row names none; output: of the results, default those of the activations
 
     Raises ModelError with the line and what would be accepted; FormatError for an unknown format.
+
+    >>> size = Path("shapes.csv").write_text("name,M,N,K\nq,16,64,32\nff,16,128,64\n")
+    >>> meta = read_shapes("shapes.csv", weights="int4")
+    >>> [(layer.name, meta.tensors[layer.weight].format, meta.tensors[layer.weight].shape) for layer in meta.layers]
+    [('q', 'int4', (64, 32)), ('ff', 'int4', (128, 64))]
     """
     source = Path(path)
     rows = _rows(source)

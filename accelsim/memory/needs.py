@@ -69,6 +69,12 @@ def network_needs(network: Trace | NetworkShapes, config: HardwareConfig) -> lis
     """Return what each layer of a network needs, in the order of computation.
 
     Raises UnsupportedLayerError where the hardware lacks what a layer needs, ShapeError where shapes do not fit.
+
+    >>> import accelsim
+    >>> trace = accelsim.load_trace("traces/digits_cnn_int8.npz").head(1)
+    >>> needs = network_needs(trace, accelsim.load_config("configs/int8_ws.yaml"))
+    >>> [(need.name, need.weight.bits) for need in needs]  # 8 bits a weight
+    [('conv1', 1152), ('conv2', 36864), ('fc1', 262144), ('fc2', 5120)]
     """
     shapes = NetworkShapes.of(network) if isinstance(network, Trace) else network
     results = set(shapes.meta.outputs)

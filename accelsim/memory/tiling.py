@@ -100,6 +100,16 @@ def tile_network(layers: Sequence[LayerNeeds], config: HardwareConfig) -> list[L
     kept. Tensors that enter through the weight port come from DRAM.
 
     Raises UnsupportedLayerError as :func:`tile_layer` does, and where `memory.tiling` names a layer that is not there.
+
+    >>> import accelsim
+    >>> from accelsim.memory.needs import network_needs
+    >>> config = accelsim.load_config("configs/int8_ws.yaml")
+    >>> trace = accelsim.load_trace("traces/digits_cnn_int8.npz").head(1)
+    >>> tilings = tile_network(network_needs(trace, config), config)
+    >>> tilings[1].explanation
+    'weights once; activations once; loops, outermost first: columns, the reduction; fullest buffer: weight, 4%'
+    >>> [each.dram_read_bits + each.dram_write_bits == each.lower_bound_bits for each in tilings]  # all tensors, once
+    [True, True, True, True]
     """
     _check_pins(layers, config)
     tilings = _each_once(layers, config)

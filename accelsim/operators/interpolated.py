@@ -37,6 +37,13 @@ def interpolation_table(function: str, x: TensorSpec, output: TensorSpec) -> NDA
     """Return the points of `function` over the codes of `x`, int32 [513] (TFLite's LUTPopulate for int16).
 
     Raises FormatError where `x` or `output` is not int16, or has a zero point.
+
+    >>> from accelsim import formats
+    >>> int16 = formats.get("int16")
+    >>> x, y = TensorSpec((1,), int16, 2.0**-12, 0), TensorSpec((1,), int16, 2.0**-15, 0)
+    >>> points = interpolation_table("tanh", x, y)
+    >>> points.shape, points[[0, 512]].tolist()  # tanh(-8) and tanh(8), saturated
+    ((513,), [-32768, 32767])
     """
     function_named(function)
     _check_int16(x, output)

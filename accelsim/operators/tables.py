@@ -99,6 +99,12 @@ def table(function: str, x: TensorSpec, output: TensorSpec, kernel: Kernel = "fl
         QuantizeLinear does
 
     Raises FormatError : unknown functions, formats that are too wide, no integer kernel of that name
+
+    >>> from accelsim import formats
+    >>> int8 = formats.get("int8")
+    >>> codes = table("tanh", TensorSpec((1,), int8, 1 / 16, 0), TensorSpec((1,), int8, 1 / 128, 0))
+    >>> codes[[0, 128, 144]].tolist()  # of codes -128, 0 and 16: tanh(-8), tanh(0), tanh(1) = 0.7616, times 128
+    [-128, 0, 97]
     """
     function_named(function)
     check_integers(x, bits=8)

@@ -23,6 +23,18 @@ def energy_breakdown(reports: RunReport | Sequence[RunReport], axes: Axes) -> Ax
     """Draw energy by component: of every layer of one report (the whole batch), or of each report (one inference).
 
     Returns `axes`. Raises ReportError where there is no report.
+
+    >>> import accelsim
+    >>> trace = accelsim.load_trace("traces/digits_cnn_int8.npz").head(2)
+    >>> report = accelsim.simulate(accelsim.load_config("configs/int8_ws.yaml"), trace)
+    >>> from accelsim import plots
+    >>> figure, axes = plots.new_figure((6.0, 3.0))  # or plt.subplots()
+    >>> axes = plots.energy_breakdown(report, axes)
+    >>> axes.get_xlabel()
+    'energy, µJ for the batch of 2 (modelled, horowitz45)'
+    >>> energy_uj = sum(bar.get_width() for bar in axes.patches)  # all bars together
+    >>> bool(abs(energy_uj - report.totals.total_energy_pj / 1e6) < 1e-9)
+    True
     """
     listed = as_reports(reports)
     if len(listed) == 1:
@@ -45,6 +57,17 @@ def cycle_breakdown(reports: RunReport | Sequence[RunReport], axes: Axes) -> Axe
     """Draw cycles by cause: of every layer of one report, or of each report.
 
     Returns `axes`. Raises ReportError where there is no report.
+
+    >>> import accelsim
+    >>> trace = accelsim.load_trace("traces/digits_cnn_int8.npz").head(2)
+    >>> report = accelsim.simulate(accelsim.load_config("configs/int8_ws.yaml"), trace)
+    >>> from accelsim import plots
+    >>> figure, axes = plots.new_figure((6.0, 3.0))  # or plt.subplots()
+    >>> axes = plots.cycle_breakdown(report, axes)
+    >>> [label.get_text() for label in axes.get_yticklabels()]
+    ['conv1', 'conv2', 'fc1', 'fc2']
+    >>> int(sum(bar.get_width() for bar in axes.patches)) == report.totals.total_cycles  # all bars together
+    True
     """
     listed = as_reports(reports)
     if len(listed) == 1:

@@ -79,7 +79,12 @@ def labels_of(reports: Sequence[RunReport]) -> list[str]:
 
 
 def new_figure(size_inches: tuple[float, float]) -> tuple[Figure, Axes]:
-    """Return a figure with one Axes that belongs to no window, whatever backend is configured."""
+    """Return a figure with one Axes that belongs to no window, whatever backend is configured.
+
+    >>> figure, axes = new_figure((6.0, 3.0))
+    >>> figure.get_size_inches().tolist(), axes.figure is figure
+    ([6.0, 3.0], True)
+    """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -89,9 +94,18 @@ def new_figure(size_inches: tuple[float, float]) -> tuple[Figure, Axes]:
 
 
 def save_figure(figure: Figure, path: str | Path) -> Path:
-    """Write a figure as PNG, SVG or PDF, by the ending of `path`; whole or not at all.
+    r"""Write a figure as PNG, SVG or PDF, by the ending of `path`; whole or not at all.
 
     Raises ReportError for another ending, or where the file cannot be written.
+
+    >>> figure, axes = new_figure((6.0, 3.0))
+    >>> lines = axes.plot([8, 4, 2], [1.0, 0.6, 0.4])
+    >>> save_figure(figure, "energy.png").read_bytes()[:4]
+    b'\x89PNG'
+    >>> save_figure(figure, "energy.gif")
+    Traceback (most recent call last):
+        ...
+    accelsim.errors.ReportError: 'energy.gif': pictures are written as .png, .svg, .pdf; end the name in one of these
     """
     target = Path(path)
     check_picture_path(target)

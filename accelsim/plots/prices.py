@@ -27,6 +27,13 @@ _STYLES = {
 def price_by_width(table: EnergyTable, axes: Axes) -> Axes:
     """Draw prices over operand width, both axes logarithmic, published points as circles; what is free is named in the
     legend only. Returns `axes`.
+
+    >>> from accelsim import plots
+    >>> from accelsim.energy.table import load_table
+    >>> figure, axes = plots.new_figure((6.0, 4.0))
+    >>> axes = plots.price_by_width(load_table("horowitz45"), axes)
+    >>> axes.get_ylabel(), axes.get_lines()[0].get_label()
+    ('energy of an operation, pJ', 'add, n bits (fit)')
     """
     _draw([curve for curve in price_curves(table) if curve.axis == "bits"], axes)
     axes.set_xlabel("operand width n, bits")
@@ -37,7 +44,15 @@ def price_by_width(table: EnergyTable, axes: Axes) -> Axes:
 
 
 def price_by_capacity(table: EnergyTable, axes: Axes) -> Axes:
-    """Draw the price of an SRAM bit over capacity, likewise. Returns `axes`."""
+    """Draw the price of an SRAM bit over capacity, likewise. Returns `axes`.
+
+    >>> from accelsim import plots
+    >>> from accelsim.energy.table import load_table
+    >>> figure, axes = plots.new_figure((6.0, 4.0))
+    >>> axes = plots.price_by_capacity(load_table("horowitz45"), axes)
+    >>> axes.get_lines()[0].get_label()
+    'sram_read, a bit (fit)'
+    """
     _draw([curve for curve in price_curves(table) if curve.axis == "bytes"], axes)
     axes.set_xlabel("capacity of the SRAM")
     axes.set_ylabel(_price_of(table, "bit"))
@@ -48,7 +63,14 @@ def price_by_capacity(table: EnergyTable, axes: Axes) -> Axes:
 
 
 def prices_figure(table: EnergyTable) -> Figure:
-    """Return a figure of both pictures side by side."""
+    """Return a figure of both pictures side by side.
+
+    >>> from accelsim import plots
+    >>> from accelsim.energy.table import load_table
+    >>> figure = plots.prices_figure(load_table("eyeriss65"))  # a table of relative prices
+    >>> [axes.get_ylabel() for axes in figure.axes]
+    ['price of an operation, relative', 'price of a bit, relative']
+    """
     figure, axes = new_figure((12.0, 4.8))
     axes.remove()
     left, right = figure.subplots(1, 2, width_ratios=(3, 2))
@@ -70,6 +92,8 @@ def _draw(curves: list[Curve], axes: Axes) -> None:
         color, line = _STYLES[curve.operation]
         if "8 x n" in curve.label:
             line = ":"
+        if "of 256" in curve.label:
+            line = "--"
         drawn = [(place, price) for place, price in zip(curve.places, curve.prices, strict=True) if price > 0]
         label = f"{curve.label} ({curve.mark})" if drawn else f"{curve.label}: 0"
         axes.plot([place for place, _ in drawn], [price for _, price in drawn], line, color=color, label=label)

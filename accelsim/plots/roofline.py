@@ -27,6 +27,10 @@ class RoofPoint:
         formats
     roof : what the layer could attain at most, the lower of peak and intensity * bandwidth
     bound : "compute" or "memory", whichever is the lower
+
+    >>> point = RoofPoint("fc", intensity=2.0, attained=1.5e9, peak=1e10, roof=2e9, bound="memory")
+    >>> point.attained / point.roof  # of what the memory allows
+    0.75
     """
 
     name: str
@@ -38,7 +42,19 @@ class RoofPoint:
 
 
 def roof_points(report: RunReport) -> list[RoofPoint]:
-    """Return a point for every layer that multiplies on the array."""
+    """Return a point for every layer that multiplies on the array.
+
+    >>> import accelsim
+    >>> trace = accelsim.load_trace("traces/digits_cnn_int8.npz").head(2)
+    >>> report = accelsim.simulate(accelsim.load_config("configs/int8_ws.yaml"), trace)
+    >>> from accelsim import plots
+    >>> for point in plots.roof_points(report):
+    ...     print(point.name, point.bound, f"{point.peak / 1e9:.1f}", point.attained <= point.roof <= point.peak)
+    conv1 memory 358.4 True
+    conv2 compute 358.4 True
+    fc1 memory 358.4 True
+    fc2 memory 358.4 True
+    """
     bandwidth = bandwidth_bytes_per_s(report)
     cores = 1 if report.timeline is None else len(report.timeline.cores)
     points = []
@@ -72,7 +88,17 @@ def bandwidth_bytes_per_s(report: RunReport) -> float:
 
 
 def roofline(report: RunReport, axes: Axes) -> Axes:
-    """Draw the roof and every layer under it, on logarithmic axes. Returns `axes`."""
+    """Draw the roof and every layer under it, on logarithmic axes. Returns `axes`.
+
+    >>> import accelsim
+    >>> trace = accelsim.load_trace("traces/digits_cnn_int8.npz").head(2)
+    >>> report = accelsim.simulate(accelsim.load_config("configs/int8_ws.yaml"), trace)
+    >>> from accelsim import plots
+    >>> figure, axes = plots.new_figure((6.0, 3.0))  # or plt.subplots()
+    >>> axes = plots.roofline(report, axes)
+    >>> [text.get_text() for text in axes.texts]
+    ['array, 358.4 GOP/s', 'DRAM, 12.8 GB/s', 'conv1', 'conv2', 'fc1', 'fc2']
+    """
     points, bandwidth = roof_points(report), bandwidth_bytes_per_s(report)
     drawn = [point for point in points if math.isfinite(point.intensity)]
     peaks = sorted({point.peak for point in points})

@@ -18,7 +18,20 @@ WAIT_COLOR = "#BBBBBB"
 
 
 def load_timeline(path: str | Path) -> dict[str, Any]:
-    """Return the document that ``accelsim run --timeline`` wrote. Raises ReportError where it is something else."""
+    """Return the document that ``accelsim run --timeline`` wrote. Raises ReportError where it is something else.
+
+    >>> import accelsim
+    >>> from pathlib import Path
+    >>> from accelsim.memory.chrome_trace import chrome_trace
+    >>> config = accelsim.load_config("configs/int8_ws.yaml")
+    >>> trace = accelsim.load_trace("traces/digits_cnn_int8.npz").head(1)
+    >>> write = lambda run: Path("time.json").write_text(chrome_trace(run, config.clock_mhz))
+    >>> report = accelsim.simulate(config, trace, timeline_done=write)
+    >>> from accelsim import plots
+    >>> document = plots.load_timeline("time.json")  # what `accelsim run --timeline time.json` writes too
+    >>> document["otherData"]["makespan_cycles"] == report.timeline.makespan_cycles
+    True
+    """
     file = Path(path)
     try:
         document = json.loads(file.read_text(encoding="utf-8"))
@@ -35,6 +48,19 @@ def timeline(document: Mapping[str, Any], axes: Axes) -> Axes:
     """Draw a timeline's slices, a row a track, in the colour of their layer; waits are grey.
 
     document : of `load_timeline`. Returns `axes`.
+
+    >>> import accelsim
+    >>> from pathlib import Path
+    >>> from accelsim.memory.chrome_trace import chrome_trace
+    >>> config = accelsim.load_config("configs/int8_ws.yaml")
+    >>> trace = accelsim.load_trace("traces/digits_cnn_int8.npz").head(1)
+    >>> write = lambda run: Path("time.json").write_text(chrome_trace(run, config.clock_mhz))
+    >>> report = accelsim.simulate(config, trace, timeline_done=write)
+    >>> from accelsim import plots
+    >>> figure, axes = plots.new_figure((8.0, 3.0))
+    >>> axes = plots.timeline(plots.load_timeline("time.json"), axes)
+    >>> [label.get_text() for label in axes.get_yticklabels()]
+    ['core 0', 'ppu 0', 'dma 0.0', 'dma 0.1', 'dram']
     """
     events = document["traceEvents"]
     tracks = {

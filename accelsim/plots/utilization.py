@@ -28,6 +28,14 @@ def pe_utilization(report: RunReport, layer: str | None = None) -> NDArray[np.fl
 
     A PE counts as busy for every lane step that its place in the pass has work for, even where the last lanes of the
     step are empty. Raises KeyError for an unknown layer.
+
+    >>> import accelsim
+    >>> trace = accelsim.load_trace("traces/digits_cnn_int8.npz").head(2)
+    >>> report = accelsim.simulate(accelsim.load_config("configs/int8_ws.yaml"), trace)
+    >>> from accelsim import plots
+    >>> share = plots.pe_utilization(report, "conv1")  # K is 3 x 3 x 1: 9 of 16 rows have work
+    >>> share.shape, int((share > 0).all(axis=1).sum())
+    ((16, 16), 9)
     """
     config = HardwareConfig.model_validate(dict(report.config), strict=False)
     chosen = report.layers if layer is None else (report.layer(layer),)
@@ -40,7 +48,17 @@ def pe_utilization(report: RunReport, layer: str | None = None) -> NDArray[np.fl
 
 
 def utilization_map(report: RunReport, axes: Axes, layer: str | None = None) -> Axes:
-    """Draw `pe_utilization` as a heat map with its scale. Returns `axes`."""
+    """Draw `pe_utilization` as a heat map with its scale. Returns `axes`.
+
+    >>> import accelsim
+    >>> trace = accelsim.load_trace("traces/digits_cnn_int8.npz").head(2)
+    >>> report = accelsim.simulate(accelsim.load_config("configs/int8_ws.yaml"), trace)
+    >>> from accelsim import plots
+    >>> figure, axes = plots.new_figure((6.0, 3.0))  # or plt.subplots()
+    >>> axes = plots.utilization_map(report, axes, "conv1")
+    >>> axes.get_images()[0].get_array().shape, axes.get_xlabel()
+    ((16, 16), 'PE column')
+    """
     share = pe_utilization(report, layer)
     image = axes.imshow(100 * share, vmin=0, vmax=100, cmap="viridis", interpolation="nearest", aspect="equal")
     figure = axes.get_figure()

@@ -24,10 +24,21 @@ def weight_bits(report: RunReport) -> float:
 
 
 def energy_by_width(reports: RunReport | Sequence[RunReport], axes: Axes) -> Axes:
-    """Draw the energy of one inference by component, a bar a run, sorted by the bits of a weight.
+    r"""Draw the energy of one inference by component, a bar a run, sorted by the bits of a weight.
 
     Where runs know their accuracy, a second axis shows it. Returns `axes`; the second axis is `axes.child_axes[0]` or
     the figure's last. Raises ReportError where there is no report.
+
+    >>> import accelsim
+    >>> from accelsim import plots
+    >>> reports = []
+    >>> for machine, network in (("int8_ws", "digits_cnn_int8"), ("int4_vsq", "digits_cnn_int4_vsq")):
+    ...     trace = accelsim.load_trace(f"traces/{network}.npz").head(2)
+    ...     reports.append(accelsim.simulate(accelsim.load_config(f"configs/{machine}.yaml"), trace))
+    >>> figure, axes = plots.new_figure((6.0, 3.0))
+    >>> axes = plots.energy_by_width(reports, axes)
+    >>> [label.get_text() for label in axes.get_xticklabels()]
+    ['4.25\nint4_vsq', '8\nint8_ws']
     """
     listed = sorted(as_reports(reports), key=weight_bits)
     totals = [report.totals for report in listed]

@@ -75,6 +75,12 @@ def quantize_network(
 
     Raises NetworkError (an unknown layer, an activation that a format cannot hold), FormatError (an unknown format) or
     TraceError (formats that do not go together), all AccelsimError, and name the layer where there is one.
+
+    >>> from accelsim.quantize.network_file import load_network
+    >>> network = load_network("traces/digits_cnn_float.npz")
+    >>> trace = quantize_network(network.head(4), weights="int4", activations="int8", first=("int8", "int8"))
+    >>> [(row["weight_format"], row["input_format"]) for row in trace.describe()]  # after ReLU there is no sign
+    [('int8', 'int8'), ('int4', 'uint8'), ('int4', 'uint8'), ('int4', 'uint8')]
     """
     return trace_builder(
         network,

@@ -42,7 +42,11 @@ class Conv2d(FloatLayerMeta):
 
 
 class Linear(FloatLayerMeta):
-    """Fully connected: weight [out, in]; reduces the input's last axis, or all but the first if `flatten`."""
+    """Fully connected: weight [out, in]; reduces the input's last axis, or all but the first if `flatten`.
+
+    >>> Linear(name="fc1", activation="relu").model_dump(exclude_defaults=True)
+    {'name': 'fc1', 'activation': 'relu'}
+    """
 
     op: Literal["linear"] = "linear"
     flatten: bool = False

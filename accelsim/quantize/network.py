@@ -26,6 +26,11 @@ class FloatLayer:
     weight : floats, conv2d [out, kernel height, kernel width, in / groups], linear [out, in], layer norm's gamma [n],
         the constant of a sum; None for all others
     bias : floats [out], layer norm's beta [n], or None
+
+    >>> from accelsim.quantize.layers import Linear
+    >>> layer = FloatLayer(Linear(name="fc", activation="relu"), np.ones((2, 3)), np.zeros(2))
+    >>> layer.name, layer.activation, layer.is_vector
+    ('fc', 'relu', False)
     """
 
     meta: LayerMeta
@@ -59,6 +64,16 @@ class FloatNetwork:
     Arrays are kept as they are given (float16, float32 or float64; integers become float64).
 
     Raises NetworkError with everything that is wrong: shapes that do not fit, unknown names, NaN or infinity.
+
+    >>> from accelsim.quantize.layers import Linear
+    >>> first = FloatLayer(Linear(name="fc1", activation="relu"), np.eye(3))
+    >>> network = FloatNetwork("tiny", np.ones((8, 3)), [first, FloatLayer(Linear(name="fc2"), np.ones((2, 3)))])
+    >>> network.shapes
+    {'input': (8, 3), 'fc1': (8, 3), 'fc2': (8, 2)}
+    >>> network.sources(network.layers[1]), [layer.name for layer in network.consumers("input")]
+    (('fc1',), ['fc1'])
+    >>> network.head(2).inputs.shape, network.head(2).calibration.shape
+    ((2, 3), (8, 3))
     """
 
     def __init__(

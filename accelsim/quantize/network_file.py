@@ -35,6 +35,12 @@ def save_network(path: str | os.PathLike[str], network: FloatNetwork) -> Path:
     give equal bytes.
 
     Raises NetworkError where the name does not end in .npz, or the folder is missing or may not be written to.
+
+    >>> from accelsim.quantize.network_file import load_network
+    >>> network = load_network("traces/digits_cnn_float.npz")
+    >>> path = save_network("few.npz", network.head(10))
+    >>> load_network(path).inputs.shape
+    (10, 8, 8, 1)
     """
     meta = {
         "schema": SCHEMA,
@@ -64,6 +70,10 @@ def load_network(path: str | os.PathLike[str]) -> FloatNetwork:
 
     Raises NetworkError, one clear message, where the file is missing, damaged, truncated, pickled or no float network,
     or where anything in it is wrong.
+
+    >>> network = load_network("traces/digits_cnn_float.npz")
+    >>> [(layer.name, layer.weight.shape) for layer in network.layers]
+    [('conv1', (16, 3, 3, 1)), ('conv2', (32, 3, 3, 16)), ('fc1', (64, 512)), ('fc2', (10, 64))]
     """
     try:
         file = file_path(path)

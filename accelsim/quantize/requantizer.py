@@ -62,6 +62,16 @@ class Requantizer:
     references : store each layer's float output in the traces, for the SQNR; False: those of the outputs only
 
     The float network is evaluated once, here. Weights, scales and encoded inputs are kept for further assignments.
+
+    >>> from accelsim import load_config, simulate
+    >>> from accelsim.quantize.network_file import load_network
+    >>> requantizer = Requantizer(load_network("traces/digits_cnn_float.npz").head(40))
+    >>> sqnr = {}
+    >>> for pair in (("int8", "int8"), ("int4", "int8"), ("int4", "int4")):
+    ...     trace = requantizer.trace(dict.fromkeys(("conv1", "conv2", "fc1", "fc2"), pair))
+    ...     sqnr[pair] = simulate(load_config("configs/bitfusion.yaml"), trace).network.sqnr_db
+    >>> sqnr["int8", "int8"] > sqnr["int4", "int8"] + 6 > sqnr["int4", "int4"] + 6
+    True
     """
 
     def __init__(

@@ -122,6 +122,16 @@ def encoder_trace(
     all others : as :func:`encoder_network`'s
 
     Raises NetworkError, FormatError or TraceError, all AccelsimError.
+
+    >>> rng = np.random.default_rng(1)
+    >>> shapes = dict.fromkeys(("query", "key", "value", "output"), (8, 8)) | {"ff1": (16, 8), "ff2": (8, 16)}
+    >>> params = {f"blocks.0.{name}.weight": rng.normal(0, 0.3, shape) for name, shape in shapes.items()}
+    >>> params |= {f"blocks.0.{norm}.gamma": np.ones(8) for norm in ("norm1", "norm2")}
+    >>> trace = encoder_trace(params, rng.normal(size=(2, 5, 8)), heads=2).build()  # 2 inputs of 5 tokens
+    >>> from accelsim import load_config, simulate
+    >>> report = simulate(load_config("configs/int8_ws.yaml"), trace)
+    >>> report.layers[-1].output_codes.shape, report.network.sqnr_db > 20
+    ((2, 8), True)
     """
     network = encoder_network(
         params,

@@ -52,6 +52,15 @@ class OutputsWriter:
     Use it as a context manager: what was not given to `save_report` is gone afterwards, and the folder as it was.
 
     folder : as `prepare_folder` takes it; raises ReportError where it cannot be written
+
+    >>> import accelsim
+    >>> config = accelsim.load_config("configs/int8_ws.yaml")
+    >>> trace = accelsim.load_trace("traces/digits_cnn_int8.npz").head(2)
+    >>> with OutputsWriter("results") as writer:  # no layer's codes stay in memory
+    ...     report = accelsim.simulate(config, trace, keep_outputs="none", layer_done=writer.add)
+    ...     save_report(report, "results", writer)
+    >>> report.layers[0].output_codes is None, load_report("results").layers[0].output_codes.shape
+    (True, (2, 4, 4, 16))
     """
 
     def __init__(self, folder: str | Path) -> None:
@@ -107,6 +116,14 @@ def save_report(report: RunReport, folder: str | Path, outputs: OutputsWriter | 
     Both files are written in full beside the old ones and only then take their places, so a write that fails changes
     neither, and a reader never finds half a file. A report without arrays (read from JSON) removes an older
     run's outputs.npz. Raises ReportError where the folder cannot be written; it names the final file.
+
+    >>> import accelsim
+    >>> trace = accelsim.load_trace("traces/digits_cnn_int8.npz").head(2)
+    >>> report = accelsim.simulate(accelsim.load_config("configs/int8_ws.yaml"), trace)
+    >>> save_report(report, "results")
+    >>> from pathlib import Path
+    >>> sorted(path.name for path in Path("results").iterdir())
+    ['outputs.npz', 'report.json']
     """
     home = prepare_folder(folder)
     if outputs is None:
@@ -179,6 +196,14 @@ def load_report(folder: str | Path) -> RunReport:
     """Return the report that `save_report` wrote into `folder`, with its output arrays where outputs.npz is there.
 
     Raises ReportError where a file is missing or damaged, or where the arrays are another run's.
+
+    >>> import accelsim
+    >>> trace = accelsim.load_trace("traces/digits_cnn_int8.npz").head(2)
+    >>> report = accelsim.simulate(accelsim.load_config("configs/int8_ws.yaml"), trace)
+    >>> save_report(report, "results")
+    >>> again = load_report("results")
+    >>> again == report, again.layers[0].output_codes.shape
+    (True, (2, 4, 4, 16))
     """
     home = Path(folder)
     try:

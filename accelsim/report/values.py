@@ -67,10 +67,11 @@ def output_digest(codes: IntArray, block_scales: IntArray | None = None) -> str:
 class LayerReport:
     """One layer of a run. `build` computes what follows from the rest.
 
-    op : "conv2d", "linear", "matmul"
-    shape : sizes of the layer's GEMMs as they ran
+    op : "conv2d", "linear", "matmul"; of the vector unit, the operator (docs/operators.md)
+    shape : sizes of the layer's GEMMs as they ran; of an operator of the vector unit, outputs as [m, n], and k = 0
     macs : useful multiply-accumulates (padding and zero-point sums left out)
-    cycles : int, cycles of the array clock by cause, stalls included; `total_cycles` is their sum
+    input_format, weight_format, output_format : names of number formats; "-": there is no second operand
+    cycles : ints, cycles of the array clock by cause, stalls included; `total_cycles` is their sum
     core_cycles : cycles that all cores together spent on the layer (one core: `total_cycles`)
     peak_macs_per_cycle : of one core's array in the layer's formats: PEs * lanes / cycles of a lane step (a fusing
         multiplier has more lanes for narrow operands, a bit-serial one more cycles for wide ones)
@@ -83,10 +84,30 @@ class LayerReport:
     energy_pj : float, pJ by component, of the whole batch; `total_energy_pj` is their sum
     activity : toggles and zero operands; None: not asked for, or an operator of the vector unit
     data_aware_energy_pj : float, pJ by component, of the same work, priced by its activity; None as above
-    overflow : int, additions that did not fit (psum, accumulator), and outputs that were clamped
+    overflow : ints, additions that did not fit (psum, accumulator), and outputs that were clamped
     accuracy : distance from the float reference, `sqnr_db` (float, dB) among it; None: the trace has none
-    output_codes : int, the output tensor, read-only; None where the report comes from JSON alone
-    output_block_scales : int, one a block of the last axis, where the output's format has blocks
+    fake_quant : distance from simulated quantization in float, in output steps
+    actions : what the hardware did, counted (accelsim.actions)
+    output_digest : 16 hex digits over the shape and the values of the output codes, and of their block scales
+    output_codes : integers, the output tensor, read-only; None in a report read from JSON, and where the run kept none
+    output_block_scales : integers, one a block of the last axis, where the output's format has blocks; else None
+
+    >>> import accelsim
+    >>> trace = accelsim.load_trace("traces/digits_cnn_int8.npz").head(1)
+    >>> layer = accelsim.simulate(accelsim.load_config("configs/int8_ws.yaml"), trace).layer("conv1")
+    >>> layer.op, layer.macs, layer.output_codes.shape  # 4 x 4 outputs in 16 channels, 9 products each
+    ('conv2d', 2304, (1, 4, 4, 16))
+    >>> layer.total_cycles == layer.cycles["load"] + layer.cycles["fill"] + layer.cycles["compute"] + sum(
+    ...     layer.cycles[cause] for cause in ("drain", "ppu", "vector", "dram", "dma", "buffer", "sync"))
+    True
+    >>> round(layer.energy_pj["mac"] / layer.macs, 3)  # pJ: 8-bit products, and their sums
+    0.266
+    >>> sum(layer.energy_pj.values()) == layer.total_energy_pj
+    True
+    >>> layer.overflow["accumulator"].count, layer.overflow["accumulator"].sufficient_bits
+    (0, 17)
+    >>> layer.sqnr_db > 40  # dB, against the float network
+    True
     """
 
     DERIVED: ClassVar = ("total_cycles", "total_energy_pj", "sqnr_db")
@@ -242,7 +263,7 @@ class Totals:
 
 @dataclass(frozen=True, kw_only=True, repr=False)
 class RunReport:
-    """A whole run: what ran on what, layer by layer.
+    """A whole run: what ran on what, layer by layer. Frozen; equal runs give equal reports.
 
     config : the resolved configuration, ``HardwareConfig.model_dump(mode="json")``; any mapping is frozen
     config_digest, trace_digest, energy_table_digest : identify exactly what was run
@@ -257,6 +278,22 @@ class RunReport:
     timeline : the run in time, with the memory around the arrays; None: they never wait (docs/memory.md)
     network : distance of the network's output (the last layer's) from its float reference, or None
     assumptions : the models behind the numbers, one sentence each
+
+    >>> import accelsim
+    >>> trace = accelsim.load_trace("traces/digits_cnn_int8.npz").head(4)
+    >>> report = accelsim.simulate(accelsim.load_config("configs/int8_ws.yaml"), trace)
+    >>> report.totals.macs, report.totals.mismatches, report.accuracy.images
+    (437760, 0, 4)
+    >>> report.totals.latency_us == report.totals.total_cycles / report.clock_mhz
+    True
+    >>> report.layer("fc2").shape
+    GemmShape(batch=1, m=4, k=64, n=10)
+    >>> import pandas
+    >>> frame = pandas.DataFrame(report.to_rows())  # a row a layer
+    >>> frame.set_index("layer").macs.to_dict()
+    {'conv1': 9216, 'conv2': 294912, 'fc1': 131072, 'fc2': 2560}
+    >>> accelsim.RunReport.from_json(report.to_json()) == report
+    True
     """
 
     DERIVED: ClassVar = ("totals",)
@@ -336,7 +373,7 @@ class RunReport:
         )
 
     def to_rows(self) -> list[dict[str, Any]]:
-        """Return one flat row per layer for ``pandas.DataFrame(report.to_rows())``; units are in the keys."""
+        """Return one flat row a layer for ``pandas.DataFrame(report.to_rows())``; units are in the keys."""
         from accelsim.report.rows import layer_row
 
         return [layer_row(self, layer) for layer in self.layers]

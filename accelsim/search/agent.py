@@ -53,6 +53,18 @@ def cross_entropy_agent(env: QuantizationEnv, *, episodes: int, seed: int = 0, p
     population : episodes between two updates, at least 4
 
     Raises SearchError for numbers or actions that do not fit.
+
+    >>> import numpy as np
+    >>> from accelsim.quantize.network_file import load_network
+    >>> from accelsim.search.environment import QuantizationEnv
+    >>> network = load_network("traces/digits_cnn_float.npz").head(1)
+    >>> bits = np.arange(1, 9)
+    >>> table = np.broadcast_to(np.outer(bits, bits), (4, 8, 8))  # costs: products of widths
+    >>> accuracy = lambda formats: sum(int(weights[3:]) for weights, _ in formats.values()) / 100  # more bits, better
+    >>> env = QuantizationEnv(network, table=table, evaluate=accuracy, budget=0.6)
+    >>> found = cross_entropy_agent(env, episodes=40, population=8)
+    >>> found.cost <= env.limit, len(found.rewards), found.accuracy >= random_agent(env, episodes=8).accuracy
+    (True, 40, True)
     """
     if population < 4:
         raise SearchError(f"population={population}: use 4 or more, of which the best quarter counts")
@@ -73,6 +85,18 @@ def random_agent(env: QuantizationEnv, *, episodes: int, seed: int = 0) -> Agent
     """Take every action at random, equally distributed: what an agent has to be better than.
 
     Raises SearchError for numbers or actions that do not fit.
+
+    >>> import numpy as np
+    >>> from accelsim.quantize.network_file import load_network
+    >>> from accelsim.search.environment import QuantizationEnv
+    >>> network = load_network("traces/digits_cnn_float.npz").head(1)
+    >>> bits = np.arange(1, 9)
+    >>> table = np.broadcast_to(np.outer(bits, bits), (4, 8, 8))  # costs: products of widths
+    >>> accuracy = lambda formats: sum(int(weights[3:]) for weights, _ in formats.values()) / 100  # more bits, better
+    >>> env = QuantizationEnv(network, table=table, evaluate=accuracy, budget=0.6)
+    >>> found = random_agent(env, episodes=10)
+    >>> found.cost <= env.limit, found.reward == max(found.rewards)
+    (True, True)
     """
     random = np.random.default_rng(seed)
     size, best = _action_size(env), _Best()

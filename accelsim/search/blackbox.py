@@ -59,6 +59,14 @@ def search_blackbox(
     seed : the same call finds the same, if it is not interrupted
 
     Raises SearchError (optuna is not installed, unknown costs, a storage of another search, inputs without labels).
+
+    >>> from accelsim import load_config
+    >>> from accelsim.quantize.network_file import load_network
+    >>> requantizer = Requantizer(load_network("traces/digits_cnn_float.npz").head(10))
+    >>> trials = search_blackbox(requantizer, load_config("configs/bitfusion.yaml"), trials=3, costs=["size"],
+    ...                          weight_bits=[4, 8], activation_bits=[8])
+    >>> len(trials), trials.conv1[0], float(trials.size_bytes[0])  # the widest widths come first
+    (3, '8/8', 38160.0)
     """
     optuna = _optuna()
     unknown = [name for name in (*costs, *(limits or {})) if name not in ADDITIVE]

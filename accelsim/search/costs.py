@@ -126,6 +126,15 @@ class CostTable:
     cells : by (layer, weight bits, activation bits)
     fixed : operators of the vector unit, at the widths that they have
     notes : what was assumed
+
+    >>> import accelsim
+    >>> trace = accelsim.load_trace("traces/digits_cnn_int8.npz").head(1)
+    >>> table = cost_table(accelsim.load_config("configs/bitfusion.yaml"), trace, [4, 8], [4, 8])
+    >>> table.array("energy").shape, len(table.frame())  # [layers, weight widths, activation widths]
+    ((4, 2, 2), 16)
+    >>> widths = {"conv1": (8, 8), "conv2": (4, 8), "fc1": (4, 8), "fc2": (8, 8)}
+    >>> table.total("size", widths), table.total("bops", widths)  # bytes of weights; b_w b_a MACs
+    (19472.0, 3596288.0)
     """
 
     config_name: str
@@ -190,7 +199,7 @@ def cost_table(
 
     >>> import accelsim
     >>> config = accelsim.load_config("configs/bitfusion.yaml")
-    >>> table = cost_table(config, accelsim.load_trace("traces/digits_cnn_int8.npz"), [4, 8], [4, 8])
+    >>> table = cost_table(config, accelsim.load_trace("traces/digits_cnn_int8.npz").head(1), [4, 8], [4, 8])
     >>> [table.cells["conv2", bits, bits].estimate.total_cycles for bits in (4, 8)]
     [397, 944]
     """

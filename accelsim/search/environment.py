@@ -72,6 +72,21 @@ class QuantizationEnv(gymnasium.Env[NDArray[np.float32], NDArray[Any]]):
     Nothing is random: the seed of `reset` changes nothing. Equal assignments are evaluated once.
 
     Raises SearchError: arguments that make no sense, a budget that the smallest widths exceed, labels that are missing.
+
+    >>> import numpy as np
+    >>> from accelsim.quantize.network_file import load_network
+    >>> network = load_network("traces/digits_cnn_float.npz").head(1)
+    >>> bits = np.arange(1, 9)
+    >>> table = np.broadcast_to(np.outer(bits, bits), (4, 8, 8))  # costs: products of widths
+    >>> accuracy = lambda formats: sum(int(weights[3:]) for weights, _ in formats.values()) / 100  # more bits, better
+    >>> env = QuantizationEnv(network, table=table, evaluate=accuracy, budget=0.6)
+    >>> observation, info = env.reset()
+    >>> observation.shape, info["layer"]
+    ((10,), 'conv1')
+    >>> for action in ([1, 1], [1, 0.5], [0, 1], [1, 1]):  # weights, activations; the first and the last layer stay
+    ...     observation, reward, done, truncated, info = env.step(action)
+    >>> done, info["assignment"]
+    (True, {'conv1': ('int8', 'int8'), 'conv2': ('int6', 'int2'), 'fc1': ('int2', 'int5'), 'fc2': ('int8', 'int8')})
     """
 
     metadata = {"render_modes": []}  # noqa: RUF012  the base class declares it so

@@ -41,6 +41,14 @@ def save_costs(table: CostTable, path: str | Path) -> Path:
     """Write the table as ``.csv``, or as ``.parquet`` (which needs pandas and pyarrow). Empty: not known.
 
     Raises SearchError for another ending, ReportError where the file cannot be written.
+
+    >>> import accelsim
+    >>> from accelsim.search.costs import cost_table
+    >>> trace = accelsim.load_trace("traces/digits_cnn_int8.npz").head(1)
+    >>> table = cost_table(accelsim.load_config("configs/bitfusion.yaml"), trace, [4, 8], [4, 8])
+    >>> import pandas
+    >>> len(pandas.read_csv(save_costs(table, "costs.csv")))
+    16
     """
     target = Path(path)
     _check(target, COSTS_FILE)
@@ -66,6 +74,14 @@ def haq_array(table: CostTable, cost: Cost = "latency") -> NDArray[np.float64]:
     of the cells for 8 bits; it indexes the first layer's activation with -2, that is 7 bits.
 
     Raises SearchError where the table has no 8 bits, to which all others are compared.
+
+    >>> import accelsim
+    >>> from accelsim.search.costs import cost_table
+    >>> trace = accelsim.load_trace("traces/digits_cnn_int8.npz").head(1)
+    >>> table = cost_table(accelsim.load_config("configs/bitfusion.yaml"), trace, [4, 8], [4, 8])
+    >>> array = haq_array(table, "size")
+    >>> array.shape, array[1, :, 7].tolist()  # bytes of conv2's weights: narrower ones are stored as 4 bits
+    ((4, 8, 8), [2304.0, 2304.0, 2304.0, 2304.0, 4608.0, 4608.0, 4608.0, 4608.0])
     """
     if HAQ_BITS not in table.weight_bits or HAQ_BITS not in table.activation_bits:
         raise SearchError("a HAQ table compares with 8 bits; let --weight-bits and --activation-bits include 8")
@@ -91,7 +107,16 @@ def _wider(known: tuple[int, ...], bits: int) -> int:
 
 
 def save_haq(table: CostTable, path: str | Path, cost: Cost = "latency") -> Path:
-    """Write :func:`haq_array` as ``.npy``. Raises SearchError as it does, or for another ending."""
+    """Write :func:`haq_array` as ``.npy``. Raises SearchError as it does, or for another ending.
+
+    >>> import accelsim
+    >>> from accelsim.search.costs import cost_table
+    >>> trace = accelsim.load_trace("traces/digits_cnn_int8.npz").head(1)
+    >>> table = cost_table(accelsim.load_config("configs/bitfusion.yaml"), trace, [4, 8], [4, 8])
+    >>> import numpy
+    >>> numpy.load(save_haq(table, "costs.npy", "energy")).shape
+    (4, 8, 8)
+    """
     target = Path(path)
     _check(target, HAQ_FILE)
     buffer = io.BytesIO()
@@ -108,6 +133,14 @@ def hawq_columns(table: CostTable) -> dict[str, Any]:
     may the reader.
 
     Raises SearchError where weights and activations have no width in common.
+
+    >>> import accelsim
+    >>> from accelsim.search.costs import cost_table
+    >>> trace = accelsim.load_trace("traces/digits_cnn_int8.npz").head(1)
+    >>> table = cost_table(accelsim.load_config("configs/bitfusion.yaml"), trace, [4, 8], [4, 8])
+    >>> columns = hawq_columns(table)
+    >>> columns["layers"], columns["bops"]
+    (['conv1', 'conv2', 'fc1', 'fc2'], [0.002304, 0.073728, 0.032768, 0.00064])
     """
     both = [bits for bits in table.weight_bits if bits in table.activation_bits]
     if not both or not table.weighted:
@@ -133,6 +166,14 @@ def save_hawq(table: CostTable, path: str | Path) -> Path:
     """Write :func:`hawq_columns` as ``.json``, or as ``.py``: literal lists to paste or import.
 
     Raises SearchError as it does, or for another ending.
+
+    >>> import accelsim
+    >>> from accelsim.search.costs import cost_table
+    >>> trace = accelsim.load_trace("traces/digits_cnn_int8.npz").head(1)
+    >>> table = cost_table(accelsim.load_config("configs/bitfusion.yaml"), trace, [4, 8], [4, 8])
+    >>> import json
+    >>> json.loads(save_hawq(table, "columns.json").read_text())["layers"]
+    ['conv1', 'conv2', 'fc1', 'fc2']
     """
     target = Path(path)
     _check(target, HAWQ_FILE)

@@ -52,6 +52,20 @@ class Problem:
     fixed : layers whose widths are given, e.g. {"conv1": (8, 8)}
 
     Raises SearchError where the table lacks a width, or sensitivities a layer.
+
+    >>> import accelsim
+    >>> from accelsim.search.costs import cost_table
+    >>> from accelsim.search.sensitivity import Sensitivity
+    >>> trace = accelsim.load_trace("traces/digits_cnn_int8.npz").head(1)
+    >>> table = cost_table(accelsim.load_config("configs/bitfusion.yaml"), trace, [4, 8], [8])
+    >>> loss = {"conv1": 0.3, "conv2": 0.2, "fc1": 0.1, "fc2": 0.3}  # with 4-bit weights
+    >>> rows = [Sensitivity(name, "weight", bits, loss[name] if bits == 4 else 0.0) for name in loss for bits in (4, 8)]
+    >>> problem = Problem(table, Sensitivities("supplied", tuple(rows)))
+    >>> problem.widest.costs["size"]  # bytes of weights
+    38160.0
+    >>> choice = problem.solve({"size": "60%"})
+    >>> {name: widths.weight for name, widths in choice.widths.items()}, choice.loss
+    ({'conv1': 8, 'conv2': 8, 'fc1': 4, 'fc2': 8}, 0.1)
     """
 
     def __init__(

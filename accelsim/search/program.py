@@ -39,6 +39,11 @@ class Program:
     costs : by name, the same shape; `constant`: by name, what the rest of the network costs
     ties : layers that share widths
     allowed : bool, the same shape; None: everything is
+
+    >>> program = Program(losses=np.array([[[3.0], [0.0]], [[1.0], [0.0]]]),  # two layers, each of 4 or 8 bits
+    ...                   costs={"size": np.array([[[4.0], [8.0]], [[4.0], [8.0]]])}, constant={})
+    >>> program.total("size", np.array([[1, 0], [0, 0]])), program.loss(np.array([[1, 0], [0, 0]]))
+    (12.0, 1.0)
     """
 
     losses: Losses
@@ -70,6 +75,15 @@ def solve(program: Program, limits: Mapping[str, float]) -> NDArray[np.int64]:
     limits : by name of a cost, the most that the whole network may cost; of picks of equal loss, one that costs little
 
     Raises SearchError, which names the smallest value that can be reached, where nothing is within the limits.
+
+    >>> program = Program(losses=np.array([[[3.0], [0.0]], [[1.0], [0.0]]]),  # two layers, each of 4 or 8 bits
+    ...                   costs={"size": np.array([[[4.0], [8.0]], [[4.0], [8.0]]])}, constant={})
+    >>> solve(program, {"size": 12.0}).tolist()  # the second layer suffers less from 4 bits
+    [[1, 0], [0, 0]]
+    >>> solve(program, {"size": 7.0})
+    Traceback (most recent call last):
+        ...
+    accelsim.errors.SearchError: size of at most 7 cannot be reached; the smallest that these widths reach is 8
     """
     unknown = [name for name in limits if name not in program.costs]
     if unknown:

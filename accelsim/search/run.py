@@ -66,6 +66,17 @@ class Search:
     ranges : how scales are chosen (docs/quantize.md)
 
     Raises SearchError, NetworkError for what does not fit.
+
+    >>> from accelsim import load_config
+    >>> from accelsim.quantize.network_file import load_network
+    >>> network = load_network("traces/digits_cnn_float.npz").head(60)
+    >>> config = load_config("configs/bitfusion.yaml")
+    >>> search = Search(config, network, calibration=20, weight_bits=[4, 8], activation_bits=[8])
+    >>> found, widest = search.find({"energy": "80%"}), search.uniform(8)
+    >>> found.verified.energy_pj < 0.8 * widest.verified.energy_pj, found.verified.inputs
+    (True, 40)
+    >>> found.formats  # as `accelsim import --formats` takes them
+    'conv1:int8, conv2:int8, fc1:int4/int8, fc2:int8'
     """
 
     def __init__(

@@ -114,6 +114,14 @@ def measure_sensitivities(
     never taken to suffer less from fewer bits than from more: what looks so is chance, and the larger loss counts.
 
     Raises SearchError (no labels; a measure unknown) and what a run raises.
+
+    >>> from accelsim import load_config
+    >>> from accelsim.quantize.network_file import load_network
+    >>> requantizer = Requantizer(load_network("traces/digits_cnn_float.npz").head(20))
+    >>> found = measure_sensitivities(requantizer, load_config("configs/bitfusion.yaml"), [2, 8], [8])
+    >>> losses = found.array(["conv1", "conv2", "fc1", "fc2"], [2, 8], [8])  # [layers, widths, widths]
+    >>> losses.shape, bool((losses[:, 0] > losses[:, 1]).all())
+    ((4, 2, 1), True)
     """
     if measure not in MEASURES:
         raise SearchError(f"measure {measure!r} is unknown{did_you_mean(measure, MEASURES)}; use {', '.join(MEASURES)}")
@@ -149,6 +157,13 @@ def hessian_sensitivities(
 
     Weights are quantized as networks are: a scale for each output channel, of least squared error. Raises SearchError
     where layers and traces do not agree.
+
+    >>> from accelsim.quantize.network_file import load_network
+    >>> network = load_network("traces/digits_cnn_float.npz").head(1)
+    >>> traces = {"conv1": 4.0, "conv2": 2.0, "fc1": 0.5, "fc2": 1.0}
+    >>> losses = hessian_sensitivities(network, traces, [2, 4]).frame()
+    >>> losses.query("layer == 'fc1'").bits.tolist(), bool((losses.loss > 0).all())
+    ([2, 4], True)
     """
     layers = {layer.name: layer for layer in network.array_layers if layer.weight is not None}
     unknown = [name for name in traces if name not in layers]
@@ -170,10 +185,14 @@ def hessian_sensitivities(
 
 
 def read_sensitivities(path: str | Path, network: FloatNetwork | None = None) -> Sensitivities:
-    """Read losses from ``.csv`` (columns layer, operand, bits, loss; without an operand: of the weights), or Hessian
+    r"""Read losses from ``.csv`` (columns layer, operand, bits, loss; without an operand: of the weights), or Hessian
     traces from ``.json``, {layer: mean trace}, which need the network.
 
     Raises SearchError with the line of what is wrong.
+
+    >>> size = Path("losses.csv").write_text("layer,operand,bits,loss\nfc,weight,4,0.02\nfc,weight,8,0.001\n")
+    >>> read_sensitivities("losses.csv").array(["fc"], [4, 8], [8]).tolist()
+    [[[0.02], [0.001]]]
     """
     file = Path(path)
     try:

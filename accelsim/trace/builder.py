@@ -60,6 +60,21 @@ class TraceBuilder:
     reference : the float network's values
 
     Each layer method returns the name of its output tensor, for the layers that use it.
+
+    >>> import accelsim
+    >>> int8 = accelsim.formats.get("int8")
+    >>> builder = accelsim.TraceBuilder("tiny")
+    >>> x = builder.input("x", int8.quantize([[1.27, -0.5, 0.25]]))  # codes 127, -50, 25; scale 0.01
+    >>> weight = int8.quantize([[1.27, 1.0, 1.0], [0.0, 1.0, -1.0]])
+    >>> y = builder.linear("fc", x, weight, bias=[0.5, 0.0], output="int8", scale=0.02, activation="relu")
+    >>> builder.shape(y)
+    (1, 2)
+    >>> report = accelsim.simulate(accelsim.load_config("configs/int8_ws.yaml"), builder.build())
+    >>> report.layer("fc").output_codes.tolist()  # (1.6129 - 0.5 + 0.25 + 0.5) / 0.02; relu(-0.5 - 0.25)
+    [[93, 0]]
+    >>> path = builder.save("tiny.npz")  # or to a file
+    >>> accelsim.load_trace(path).digest == builder.build().digest
+    True
     """
 
     def __init__(self, name: str, description: str = "", *, semantics: str = "") -> None:
@@ -120,6 +135,16 @@ class TraceBuilder:
         pad_value : what padding stands for: 0; or 1 or -1 for binary inputs, which have no 0
 
         Raises TraceError, which names the layer.
+
+        >>> from accelsim import TraceBuilder, formats, load_config, simulate
+        >>> import numpy as np
+        >>> int8, builder = formats.get("int8"), TraceBuilder("sums")
+        >>> x = builder.input("x", int8.quantize(np.ones((1, 3, 3, 1)), scale=1.0))
+        >>> ones = int8.quantize(np.ones((1, 3, 3, 1)), scale=1.0)
+        >>> y = builder.conv2d("sum", x, ones, padding="same", output="int8", scale=1.0)
+        >>> report = simulate(load_config("configs/int8_ws.yaml"), builder.build())
+        >>> report.layer("sum").output_codes[0, :, :, 0].tolist()
+        [[4, 6, 4], [6, 9, 6], [4, 6, 4]]
         """
         finish = Finish(bias, output, scale, zero_point, output_name, rounding, activation, clamp, requantization_scale,
                         multiplier, shift, expected, expected_block_scales, reference, thresholds)  # fmt: skip
@@ -158,6 +183,16 @@ class TraceBuilder:
         `flatten` (in the order height, width, channel).
 
         Raises TraceError, which names the layer.
+
+        >>> from accelsim import TraceBuilder, formats, load_config, simulate
+        >>> int8, builder = formats.get("int8"), TraceBuilder("classes")
+        >>> x = builder.input("x", int8.quantize([[5.0, -2.0], [0.0, 3.0]], scale=1.0))
+        >>> y = builder.linear("fc", x, int8.quantize([[1.0, 0.0], [0.0, 1.0]], scale=1.0), output="int8", scale=1.0,
+        ...                    reference=[[5.0, -2.0], [0.0, 3.0]])  # the float network's outputs
+        >>> builder.output(y)
+        >>> builder.labels([0, 1])
+        >>> simulate(load_config("configs/int8_ws.yaml"), builder.build()).accuracy.simulated_accuracy
+        1.0
         """
         finish = Finish(bias, output, scale, zero_point, output_name, rounding, activation, clamp, requantization_scale,
                         multiplier, shift, expected, expected_block_scales, reference, thresholds)  # fmt: skip
@@ -193,6 +228,14 @@ class TraceBuilder:
         trace stores as "<name>.weight".
 
         Raises TraceError, which names the layer.
+
+        >>> from accelsim import TraceBuilder, formats, load_config, simulate
+        >>> int8, builder = formats.get("int8"), TraceBuilder("scores")
+        >>> q = builder.input("q", int8.quantize([[[1.0, 2.0], [3.0, 4.0]]], scale=1.0))
+        >>> k = builder.input("k", int8.quantize([[[1.0, 0.0], [0.0, 2.0]]], scale=1.0))
+        >>> scores = builder.matmul("scores", q, k, transpose_other=True, output="int8", scale=1.0)
+        >>> simulate(load_config("configs/int8_ws.yaml"), builder.build()).layer("scores").output_codes.tolist()
+        [[[1, 4], [3, 8]]]
         """
         finish = Finish(bias, output, scale, zero_point, output_name, rounding, activation, clamp, requantization_scale,
                         multiplier, shift, expected, expected_block_scales, reference, thresholds)  # fmt: skip
@@ -221,6 +264,14 @@ class TraceBuilder:
         attributes : by name, as the operator's own page says
 
         Raises TraceError, which names the layer.
+
+        >>> from accelsim import TraceBuilder, formats, load_config, simulate
+        >>> int8, builder = formats.get("int8"), TraceBuilder("residual")
+        >>> x = builder.input("x", int8.quantize([[1.0, -2.0]], scale=0.5))
+        >>> y = builder.input("y", int8.quantize([[3.0, 4.0]], scale=0.5))
+        >>> total = builder.vector("sum", "add", [x, y], output="int8", scale=0.25, attributes={"rule": "tflite"})
+        >>> simulate(load_config("configs/int8_ws.yaml"), builder.build()).layer("sum").output_codes.tolist()  # 4 and 2
+        [[16, 8]]
         """
         return self._assembly.add_vector(
             name,

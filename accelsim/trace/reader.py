@@ -57,6 +57,27 @@ class Trace:
 
     Immutable. Made by :func:`load_trace` or ``TraceBuilder.build()``. Every method that reads an array raises
     TraceError, naming the array, where it is damaged or holds what its format cannot.
+
+    >>> import accelsim
+    >>> trace = accelsim.load_trace("traces/digits_cnn_int8.npz")
+    >>> [layer.name for layer in trace.layers]
+    ['conv1', 'conv2', 'fc1', 'fc2']
+    >>> trace.path.name, trace.digest, trace.description.split(",")[0]
+    ('digits_cnn_int8.npz', '9b9222ef3a522abf', 'Handwritten digits')
+    >>> trace.inputs, len(trace.meta.tensors)  # the images; a weight and an output of each layer
+    (('image',), 9)
+    >>> weight = trace.tensor("fc2.weight")  # read now
+    >>> weight.format.name, weight.shape, trace.bias("fc2").shape
+    ('int8', (10, 64), (10,))
+    >>> trace.tensor_meta("fc2.weight").dims  # known without reading
+    ('out_channel', 'in_channel')
+    >>> few = trace.head(3)  # the first images only
+    >>> few.labels.tolist(), few.outputs, few.reference("fc2.out").shape
+    ([8, 7, 6], ('fc2.out',), (3, 10))
+    >>> few.expected("fc2.out").dequantize().argmax(axis=1).tolist()  # what the network answers
+    [8, 7, 6]
+    >>> [row["macs"] for row in few.describe()], few.weight_bytes
+    ([6912, 221184, 98304, 1920], 38160)
     """
 
     def __init__(self, meta: TraceMeta, source: ArraySource, path: Path | None = None) -> None:
@@ -136,6 +157,12 @@ class Trace:
         block_scales : integers, where the output format has blocks
 
         Raises TraceError for a wrong shape; FormatError for codes outside of the format's range.
+
+        >>> from accelsim import load_trace
+        >>> trace = load_trace("traces/digits_cnn_int8.npz").head(2)
+        >>> codes = trace.expected("fc2.out").codes
+        >>> trace.output_tensor("fc2", codes).dequantize().argmax(axis=1).tolist(), trace.labels.tolist()
+        ([8, 7], [8, 7])
         """
         output = self._step(layer).output
         shape = self._meta.tensors[output].shape
@@ -148,17 +175,37 @@ class Trace:
     def output_factors(
         self, layer: LayerMeta | VectorMeta | str
     ) -> tuple[Format, NDArray[np.float64], NDArray[np.int64]]:
-        """Return (format, scale, zero point) of a layer's output tensor; scale and zero point are () or (C,)."""
+        """Return (format, scale, zero point) of a layer's output tensor; scale and zero point are () or (C,).
+
+        >>> from accelsim import load_trace
+        >>> trace = load_trace("traces/digits_cnn_int8.npz").head(2)
+        >>> number_format, scale, zero_point = trace.output_factors("fc2")
+        >>> number_format.name, round(float(scale), 6), int(zero_point)
+        ('int8', 0.172825, 17)
+        """
         output = self._step(layer).output
         return (formats.get(self._meta.tensors[output].format), *self._factors(output))
 
     def factors(self, tensor: str) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
-        """Return a tensor's (scale, zero point), each () or (C,); no code is read."""
+        """Return a tensor's (scale, zero point), each () or (C,); no code is read.
+
+        >>> from accelsim import load_trace
+        >>> trace = load_trace("traces/digits_cnn_int8.npz").head(2)
+        >>> scale, zero_point = trace.factors("fc2.weight")  # a scale for each output channel
+        >>> scale.shape, zero_point.tolist()
+        ((10,), [0, 0, 0, 0, 0, 0, 0, 0, 0, 0])
+        """
         self.tensor_meta(tensor)
         return self._factors(tensor)
 
     def array_shape(self, name: str) -> tuple[int, ...] | None:
-        """Return the shape of an array of the archive (accelsim.trace.slots), or None where there is none."""
+        """Return the shape of an array of the archive (accelsim.trace.slots), or None where there is none.
+
+        >>> from accelsim import load_trace
+        >>> trace = load_trace("traces/digits_cnn_int8.npz").head(2)
+        >>> trace.array_shape("layers/fc2/bias"), trace.array_shape("layers/fc2/thresholds")
+        ((10,), None)
+        """
         header = self._source.headers.get(name)
         return None if header is None else header.shape
 
@@ -211,7 +258,13 @@ class Trace:
         return bias
 
     def thresholds(self, layer: LayerMeta | str) -> NDArray[np.int64] | None:
-        """Return a layer's thresholds, int64 [N, T], ascending in each row, or None."""
+        """Return a layer's thresholds, int64 [N, T], ascending in each row, or None.
+
+        >>> from accelsim import load_trace
+        >>> network = load_trace("traces/digits_cnn_int8.npz")
+        >>> network.thresholds("fc1") is None  # it requantizes by multiplying
+        True
+        """
         name = layer_array(self._layer(layer).name, "thresholds")
         thresholds = self._integers(name)
         if thresholds is not None and np.any(np.diff(thresholds, axis=-1) < 0):
@@ -220,7 +273,14 @@ class Trace:
         return thresholds
 
     def requantization(self, layer: LayerMeta | str) -> Requantization | None:
-        """Return how a layer requantizes, or None where raw accumulators leave."""
+        """Return how a layer requantizes, or None where raw accumulators leave.
+
+        >>> from accelsim import load_trace
+        >>> trace = load_trace("traces/digits_cnn_int8.npz").head(2)
+        >>> how = trace.requantization("fc2")
+        >>> how.rounding, how.scale.shape, how.multiplier
+        ('double_half_up_then_away', (10,), None)
+        """
         meta = self._layer(layer)
         if meta.rounding is None:
             return None
@@ -261,7 +321,13 @@ class Trace:
         return [layer_row(layer, self._meta.tensors, self._source.headers) for layer in self.layers]
 
     def check_arrays(self) -> None:
-        """Read every array, one at a time; raise one TraceError with everything that is damaged or out of range."""
+        """Read every array, one at a time; raise one TraceError with everything that is damaged or out of range.
+
+        >>> from accelsim import load_trace
+        >>> trace = load_trace("traces/digits_cnn_int8.npz")
+        >>> trace.check_arrays(), trace.check_layer_arrays("fc2")  # nothing is raised: all are well
+        (None, None)
+        """
         problems = []
         for read in self._reads():
             try:
@@ -387,6 +453,11 @@ def load_trace(path: str | os.PathLike[str], *, size_limit_bytes: int = SIZE_LIM
     size_limit_bytes : refuse any single array that is larger
 
     Raises TraceError with all problems of the file: damage, an inconsistent graph, arrays that do not fit it.
+
+    >>> import accelsim
+    >>> trace = accelsim.load_trace("traces/digits_cnn_int8.npz")
+    >>> trace.name, len(trace.layers), trace.digest
+    ('digits_cnn_int8', 4, '9b9222ef3a522abf')
     """
     file = file_path(path)
     source = ZipSource(file, size_limit_bytes=size_limit_bytes)
