@@ -55,8 +55,14 @@ def _splat(builder: Any, scalar: Value, lanes: int) -> Value:
     return builder.shuffle_vector(one, undefined, ir.Constant(places, [0] * lanes))
 
 
-def _loop(step: Step, states: int, context: Any, builder: Any, kinds: Any, values: Any) -> None:
-    """Write a loop that carries `states` rows of state through `step`."""
+def _loop(
+    step: Step, states: int, context: Any, builder: Any, kinds: Any, values: Any, *, folds: bool = False
+) -> None:  # fmt: skip
+    """Write a loop that carries `states` rows of state through `step`.
+
+    folds : the arguments sums, fold and behind precede the limits; what row 0 of the state becomes in each `fold`
+        elements is shifted right by `behind` and added to sums, and the next ones begin with zeros
+    """
     a, row, other, start, stop, w, state, *limits = values
     dtype = kinds[0].dtype
     lane = context.get_data_type(dtype)
@@ -77,39 +83,81 @@ def _loop(step: Step, states: int, context: Any, builder: Any, kinds: Any, value
         builder.inttoptr(builder.add(base, builder.mul(number, pitch)), lane.as_pointer()) for number in (row, other)
     ]
     weights, held = array(5, w).data, array(6, state).data
-    constants = [_splat(builder, builder.trunc(x, lane) if x.type != lane else x, lanes) for x in limits]
+    numbers = limits[3:] if folds else limits
+    constants = [_splat(builder, builder.trunc(x, lane) if x.type != lane else x, lanes) for x in numbers]
     places = [at(held, i * lanes) for i in range(states * ROWS * parts)]
     before = [builder.load(place, align=lane_bytes) for place in places]
 
+    def walk(first: Value, last: Value, initial: list[Value]) -> list[Value]:
+        """Write the loop over elements first .. last - 1; return what it carries behind the last one."""
+        entry = builder.block
+        head, body, done = (builder.append_basic_block(name) for name in ("lanes.head", "lanes.body", "lanes.done"))
+        builder.branch(head)
+        builder.position_at_end(head)
+        k = builder.phi(INDEX)
+        k.add_incoming(first, entry)
+        carried = [builder.phi(vector) for _ in initial]
+        for phi, value in zip(carried, initial, strict=True):
+            phi.add_incoming(value, entry)
+        builder.cbranch(builder.icmp_signed("<", k, last), body, done)
+
+        builder.position_at_end(body)
+        element = builder.gep(weights, [builder.mul(k, ir.Constant(INDEX, COLUMNS))])
+        factors = [builder.load(at(element, p * lanes), align=lane_bytes) for p in range(parts)]
+        after = list(carried)
+        for r in range(ROWS):
+            x = _splat(builder, builder.load(builder.gep(rows[r], [k])), lanes)
+            for p in range(parts):
+                mine = [(s * ROWS + r) * parts + p for s in range(states)]
+                new = step(builder, [carried[i] for i in mine], x, factors[p], constants)
+                for i, value in zip(mine, new, strict=True):
+                    after[i] = value
+        k.add_incoming(builder.add(k, ir.Constant(INDEX, 1)), builder.block)
+        for phi, value in zip(carried, after, strict=True):
+            phi.add_incoming(value, builder.block)
+        builder.branch(head)
+        builder.position_at_end(done)
+        return carried
+
+    if not folds:
+        for place, value in zip(places, walk(start, stop, before), strict=True):
+            builder.store(value, place, align=lane_bytes)
+        return
+    fold, sums, many = limits[1], array(7, limits[0]).data, ROWS * parts
+    behind = builder.trunc(limits[2], ir.IntType(32))
     entry = builder.block
-    head, body, done = (builder.append_basic_block(name) for name in ("lanes.head", "lanes.body", "lanes.done"))
+    head, body, done = (builder.append_basic_block(name) for name in ("folds.head", "folds.body", "folds.done"))
     builder.branch(head)
     builder.position_at_end(head)
-    k = builder.phi(INDEX)
-    k.add_incoming(start, entry)
-    carried = [builder.phi(vector) for _ in places]
-    for phi, value in zip(carried, before, strict=True):
+    first = builder.phi(INDEX)
+    first.add_incoming(start, entry)
+    counts = [builder.phi(vector) for _ in before[many:]]
+    for phi, value in zip(counts, before[many:], strict=True):
         phi.add_incoming(value, entry)
-    builder.cbranch(builder.icmp_signed("<", k, stop), body, done)
-
+    builder.cbranch(builder.icmp_signed("<", first, stop), body, done)
     builder.position_at_end(body)
-    element = builder.gep(weights, [builder.mul(k, ir.Constant(INDEX, COLUMNS))])
-    factors = [builder.load(at(element, p * lanes), align=lane_bytes) for p in range(parts)]
-    after = list(carried)
-    for r in range(ROWS):
-        x = _splat(builder, builder.load(builder.gep(rows[r], [k])), lanes)
-        for p in range(parts):
-            mine = [(s * ROWS + r) * parts + p for s in range(states)]
-            for i, new in zip(mine, step(builder, [carried[i] for i in mine], x, factors[p], constants), strict=True):
-                after[i] = new
-    k.add_incoming(builder.add(k, ir.Constant(INDEX, 1)), builder.block)
-    for phi, value in zip(carried, after, strict=True):
+    following = builder.add(first, fold)
+    last = builder.select(builder.icmp_signed("<", following, stop), following, stop)
+    after = walk(first, last, [ir.Constant(vector, [0] * lanes)] * many + counts)
+    for i, psum in enumerate(after[:many]):
+        _add_up(builder, psum, behind, sums, i * lanes)
+    first.add_incoming(last, builder.block)
+    for phi, value in zip(counts, after[many:], strict=True):
         phi.add_incoming(value, builder.block)
     builder.branch(head)
-
     builder.position_at_end(done)
-    for place, phi in zip(places, carried, strict=True):
-        builder.store(phi, place, align=lane_bytes)
+    for place, value in zip(places[many:], counts, strict=True):
+        builder.store(value, place, align=lane_bytes)
+
+
+def _add_up(builder: Any, psum: Value, behind: Value, sums: Value, index: int) -> None:
+    """Add a vector of integers, shifted right by `behind`, to int32 sums from `index` on."""
+    lanes = psum.type.count
+    wide = ir.VectorType(ir.IntType(32), lanes)
+    whole = psum if psum.type == wide else builder.sext(psum, wide)
+    place = builder.bitcast(builder.gep(sums, [ir.Constant(INDEX, index)]), wide.as_pointer())
+    content = builder.ashr(whole, _splat(builder, behind, lanes))
+    builder.store(builder.add(builder.load(place, align=4), content), place, align=4)
 
 
 def _signature(*arguments: Any) -> Any:
@@ -117,6 +165,12 @@ def _signature(*arguments: Any) -> Any:
     a, w, state = arguments[0], arguments[5], arguments[6]
     numbers = [types.int64] * 4
     return types.void(a, *numbers, w, state, *[types.int64] * (len(arguments) - 7))
+
+
+def _folds_signature(*arguments: Any) -> Any:
+    """Return the types of a loop over folds."""
+    kinds = [kind if isinstance(kind, types.Array) else types.int64 for kind in arguments]
+    return types.void(*kinds)
 
 
 def _counted(builder: Any, count: Value, misfit: Value) -> Value:
@@ -193,6 +247,44 @@ def wrapping(typing, a, row, other, start, stop, w, state, unused):
     """Add products to registers that wrap, `unused` bits narrower than a lane, which holds an exact sum."""
     return _signature(a, row, other, start, stop, w, state, unused), lambda context, builder, signature, values: _loop(
         _wrap_any, 2, context, builder, signature.args, values
+    )
+
+
+@intrinsic
+def saturating_folds(typing, a, row, other, start, stop, w, state, sums, fold, behind, low, high):
+    """Do what `saturating` does, in folds of `fold` elements whose sums are added to sums [128], int32."""
+    return _folds_signature(
+        a, row, other, start, stop, w, state, sums, fold, behind, low, high
+    ), lambda context, builder, signature, values: _loop(
+        _saturate, 2, context, builder, signature.args, values, folds=True
+    )
+
+
+@intrinsic
+def saturating_lanes_folds(typing, a, row, other, start, stop, w, state, sums, fold, behind):
+    """Do what `saturating_lanes` does, in folds."""
+    return _folds_signature(
+        a, row, other, start, stop, w, state, sums, fold, behind
+    ), lambda context, builder, signature, values: _loop(
+        _saturate_lane, 2, context, builder, signature.args, values, folds=True
+    )
+
+
+@intrinsic
+def wrapping_lanes_folds(typing, a, row, other, start, stop, w, state, sums, fold, behind):
+    """Do what `wrapping_lanes` does, in folds; behind : by how much registers are kept shifted left."""
+    return _folds_signature(
+        a, row, other, start, stop, w, state, sums, fold, behind
+    ), lambda context, builder, signature, values: _loop(_wrap, 2, context, builder, signature.args, values, folds=True)
+
+
+@intrinsic
+def wrapping_folds(typing, a, row, other, start, stop, w, state, sums, fold, behind, unused):
+    """Do what `wrapping` does, in folds."""
+    return _folds_signature(
+        a, row, other, start, stop, w, state, sums, fold, behind, unused
+    ), lambda context, builder, signature, values: _loop(
+        _wrap_any, 2, context, builder, signature.args, values, folds=True
     )
 
 
