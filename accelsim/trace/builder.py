@@ -300,7 +300,10 @@ class TraceBuilder:
         self._labels = plain_array(labels, "labels")
 
     def output(self, name: str) -> None:
-        """Name a network output; without any, these are the tensors that no layer uses. TraceError for an unknown name."""
+        """Name a network output; without any, these are the tensors that no layer uses.
+
+        Raises TraceError for an unknown name.
+        """
         known = self._assembly.computed
         if name not in known:
             raise TraceError(f"output {name!r} is not computed by a layer{did_you_mean(name, known)}")

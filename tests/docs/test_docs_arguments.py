@@ -1,5 +1,5 @@
-"""What docs/api.md promises of every error that a user can mend: an AccelsimError that says what was found and what would
-be accepted, also where an argument is of another kind altogether.
+"""What docs/api.md promises of every error that a user can mend: an AccelsimError that says what was found and what
+would be accepted, also where an argument is of another kind altogether.
 """
 
 import numpy as np
@@ -68,8 +68,7 @@ def test_a_head_takes_numpy_s_integers(trace):
 
 @pytest.mark.parametrize("bounds", [{"qmin": 1.5}, {"qmax": "127"}, {"qmin": np.float64(0)}])
 def test_bounds_that_are_no_integers(bounds):
-    ((name, value),) = bounds.items()
-    with refused(f"{name}=", "whole numbers"):
+    with refused(f"{next(iter(bounds))}=", "whole numbers"):
         accelsim.requantize([1], 1, 0, **bounds)
 
 
