@@ -1,7 +1,8 @@
 """The only import of numba: one set of compile options, and where compiled kernels are kept.
 
 The cache folder's name holds a digest of every kernel's source, so that arithmetic compiled from another version of a
-kernel can never be run: a changed file means another folder. Only `*_kernels.py` modules import this one, and `_lanes`.
+kernel can never be run: a changed file means another folder. Only `*_kernels.py` modules import this one, `_lanes` and
+`_watched_lanes`.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ F = TypeVar("F", bound=Callable[..., object])
 def _kernel_digest() -> str:
     digest = hashlib.sha256()
     package = Path(__file__).parent
-    for path in [Path(__file__), package / "_lanes.py", *sorted(package.rglob("*_kernels.py"))]:
+    for path in [Path(__file__), *sorted(package.glob("_*lanes.py")), *sorted(package.rglob("*_kernels.py"))]:
         digest.update(path.name.encode())
         digest.update(path.read_bytes())
     return digest.hexdigest()[:16]

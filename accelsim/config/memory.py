@@ -9,10 +9,16 @@ from pydantic import BeforeValidator, Field, PlainSerializer, model_validator
 from accelsim.config.section import Line, Section
 
 ORDER_LETTERS = "bmnk"
+WORD_BITS = 64
+"""Of an SRAM whose width is not given: the published prices are of accesses of 64 bits."""
 
 
 class Buffer(Section):
-    """An on-chip SRAM; its capacity sets the energy of a bit, and how much of a tensor can wait for the array."""
+    """An on-chip SRAM; its banks, words and ports set the energy of a bit, its capacity how much of a tensor can wait.
+
+    The halves of a ping-pong buffer are halves of its addresses, since a tensor that stays as a whole uses both; halves
+    that are SRAMs of their own are two `banks`.
+    """
 
     size_bytes: int = Field(ge=64, le=1 << 30, description="capacity")
     width_bits: int | None = Field(
@@ -21,6 +27,12 @@ class Buffer(Section):
     banks: int = Field(1, ge=1, le=1024, description="parts that work at the same time")
     ports: int = Field(1, ge=1, le=8, description="accesses a cycle of each bank")
     ping_pong: bool = Field(True, description="two halves: one is filled while the other one is used")
+
+    @property
+    def sram(self) -> tuple[int, int, int]:
+        """What the price of a bit depends on: bytes of a bank, bits of a word, and ports."""
+        word_bits = WORD_BITS if self.width_bits is None else self.width_bits
+        return -(-self.size_bytes // self.banks), word_bits, self.ports
 
 
 class Buffers(Section):

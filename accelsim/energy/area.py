@@ -8,7 +8,7 @@ from types import MappingProxyType
 
 from accelsim.config.model import HardwareConfig
 from accelsim.energy.area_laws import AreaTable, load_area_table
-from accelsim.energy.area_parts import circuits
+from accelsim.energy.area_parts import Circuit, circuits
 
 AREA_COMPONENTS = MappingProxyType(
     {
@@ -105,9 +105,16 @@ def area_report(config: HardwareConfig, *, exponent_spans: tuple[int, int] = (0,
     for circuit in circuits(config, exponent_spans):
         law = table[circuit.law]
         um2 = table.um2(circuit.law, *circuit.params)
-        what = f"{circuit.what}, {' x '.join(map(str, circuit.params))} bits" if circuit.params else circuit.what
+        what = f"{circuit.what}, {_size(circuit)}" if circuit.params else circuit.what
         parts.append(AreaPart(circuit.component, what, circuit.count, um2, law.mark, law.source))
     return AreaReport(config.name, table.technology, tuple(parts), _notes(config, table, exponent_spans))
+
+
+def _size(circuit: Circuit) -> str:
+    if circuit.law == "sram":
+        bits, ports = circuit.params
+        return f"{bits} bits" + (f", {ports} ports" if ports > 1 else "")
+    return f"{' x '.join(map(str, circuit.params))} bits"
 
 
 def _notes(config: HardwareConfig, table: AreaTable, exponent_spans: tuple[int, int]) -> tuple[str, ...]:

@@ -45,6 +45,11 @@ def mux_tree(index_bits: int, value_bits: int, *, per_mux: float) -> float:
     return per_mux * value_bits * ((1 << index_bits) - 1)
 
 
+def sram_cells(bits: int, ports: int, *, per_bit: float, per_port: float) -> float:
+    """Return ``per_bit * bits * (1 + per_port * (ports - 1))**2``: each port brings lines in both directions."""
+    return per_bit * bits * (1 + per_port * (ports - 1)) ** 2
+
+
 def scaled_linear(width_bits: int, bits: int, *, per_bit: float, offset: float, at_bits: float) -> float:
     """Return ``(per_bit * bits + offset) * width / at_bits``."""
     return (per_bit * bits + offset) * width_bits / at_bits
@@ -60,6 +65,7 @@ AREA_FORMS: dict[str, Callable[..., float]] = {
         mux_tree,
         brick_levels,
         scaled_linear,
+        sram_cells,
         array_divider,
     )
 }
@@ -101,7 +107,7 @@ class AreaTable:
         raise KeyError(name)
 
     def um2(self, name: str, *params: int) -> float:
-        """Return the area in um2 of one circuit; `params` are its widths in bits, each at least 1.
+        """Return the area in um2 of one circuit; `params` are its widths in bits (of an SRAM: bits and ports).
 
         Raises KeyError for an unknown circuit; ValueError for a width below 1.
         """

@@ -51,8 +51,8 @@ def circuits(config: HardwareConfig, exponent_spans: tuple[int, int]) -> Iterato
     yield from _ppu(config)
     yield from _vector(config)
     for name in type(config.buffers).model_fields:
-        size_bits = 8 * getattr(config.buffers, name).size_bytes
-        yield Circuit("buffer", f"{name} buffer", 1, "sram", (size_bits,))
+        buffer = getattr(config.buffers, name)
+        yield Circuit("buffer", f"{name} buffer", 1, "sram", (8 * buffer.size_bytes, buffer.ports))
 
 
 @dataclass(frozen=True)
@@ -211,4 +211,4 @@ def _vector(config: HardwareConfig) -> Iterator[Circuit]:
     yield Circuit("vector", "rescaling multiplier", lanes, "multiplier", (VECTOR_BITS, VECTOR_BITS))
     yield Circuit("vector", "rounding shifter", lanes, "shifter", (2 * VECTOR_BITS,))
     yield Circuit("vector", "adder and comparator", 2 * lanes, "adder", (VECTOR_BITS,))
-    yield Circuit("vector", "table of a lane", lanes, "sram", (TABLE_ENTRIES * TABLE_BITS,))
+    yield Circuit("vector", "table of a lane", lanes, "sram", (TABLE_ENTRIES * TABLE_BITS, 1))

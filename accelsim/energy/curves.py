@@ -41,8 +41,9 @@ _BY_WIDTH = (
     ("register_write", "register_write, n bits", lambda n: (n,)),
 )
 _BY_CAPACITY = (
-    ("sram_read", "sram_read, a bit", lambda n: (n,)),
-    ("sram_write", "sram_write, a bit", lambda n: (n,)),
+    ("sram_read", "sram_read, a bit of 64", lambda n: (n, 64, 1)),
+    ("sram_read", "sram_read, a bit of 256", lambda n: (n, 256, 1)),
+    ("sram_write", "sram_write, a bit of 64", lambda n: (n, 64, 1)),
 )
 
 
@@ -57,7 +58,7 @@ def price_curves(table: EnergyTable) -> list[Curve]:
             if operation not in table:
                 continue
             entry = table[operation]
-            points = {at[-1]: price for at, price in entry.points if at == numbers(at[-1])}
+            points = {place: price for at, price in entry.points for place in at if at == numbers(place)}
             prices = tuple(table.price_pj(operation, numbers(place)) for place in places)
             found.append(Curve(operation, label, axis, places, prices, tuple(sorted(points.items())), entry.mark))
     return found

@@ -77,9 +77,38 @@ def array_divider(a_bits: int, b_bits: int, *, per_bit: float) -> float:
     return per_bit * a_bits * (b_bits + 1)
 
 
-def sqrt_capacity(capacity_bytes: int, *, price: float, at_bytes: float, floor: float) -> float:
-    """Return ``price * sqrt(capacity / at_bytes)``, at least `floor`: word and bit lines grow with the array's edge."""
-    return max(floor, price * math.sqrt(capacity_bytes / at_bytes))
+REFERENCE_WORD_BITS = 64  # prices of an SRAM's bit hold for words of this width
+
+
+def sram_organization(word_bits: int, ports: int, *, row_bits: float | None, per_port: float) -> float:
+    """Return by what an SRAM's price of a bit is multiplied for its words and ports; 1 for 64 bits and one port.
+
+    An access costs as much as `row_bits` bits (the decoder, the word line, and the bit lines that nobody asked for) and
+    those of its word: ``64 / w * (row_bits + w) / (row_bits + 64)``; None: every bit costs the same. Each further port
+    brings its own lines to the cells, and ``per_port`` of the price.
+    """
+    share = 1.0
+    if row_bits is not None:
+        share = REFERENCE_WORD_BITS / word_bits * (row_bits + word_bits) / (row_bits + REFERENCE_WORD_BITS)
+    return share * (1 + per_port * (ports - 1))
+
+
+def sqrt_capacity(
+    capacity_bytes: int,
+    word_bits: int,
+    ports: int,
+    *,
+    price: float,
+    at_bytes: float,
+    floor: float,
+    row_bits: float | None = None,
+    per_port: float = 0.0,
+) -> float:
+    """Return ``price * sqrt(capacity / at_bytes)``, at least `floor`: word and bit lines grow with the array's edge;
+    times what words and ports make of it (`sram_organization`).
+    """
+    organization = sram_organization(word_bits, ports, row_bits=row_bits, per_port=per_port)
+    return max(floor, price * math.sqrt(capacity_bytes / at_bytes)) * organization
 
 
 def power_product(
@@ -96,6 +125,8 @@ def power_product(
 
 def three_capacities(
     capacity_bytes: int,
+    word_bits: int,
+    ports: int,
     *,
     price_1: float,
     at_bytes_1: float,
@@ -103,14 +134,17 @@ def three_capacities(
     at_bytes_2: float,
     price_3: float,
     at_bytes_3: float,
+    row_bits: float | None = None,
+    per_port: float = 0.0,
 ) -> float:
     """Return the price on the lines through three points in the logarithms of capacity and price, the outer ones
-    continued.
+    continued; times what words and ports make of it (`sram_organization`).
     """
     low, high = ((price_1, at_bytes_1), (price_2, at_bytes_2)), ((price_2, at_bytes_2), (price_3, at_bytes_3))
     (one, at_one), (other, at_other) = low if capacity_bytes <= at_bytes_2 else high
     slope = math.log(other / one) / math.log(at_other / at_one)
-    return float(one * (capacity_bytes / at_one) ** slope)
+    organization = sram_organization(word_bits, ports, row_bits=row_bits, per_port=per_port)
+    return float(one * (capacity_bytes / at_one) ** slope) * organization
 
 
 def power(clock_hz: int, *, power_uw: float) -> float:
@@ -118,9 +152,13 @@ def power(clock_hz: int, *, power_uw: float) -> float:
     return power_uw * 1e6 / clock_hz
 
 
-def power_per_kilobyte(capacity_bytes: int, clock_hz: int, *, power_uw: float) -> float:
-    """Return the energy in pJ that `power_uw` microwatts for each 1024 bytes take in a cycle: leakage of an SRAM."""
-    return power_uw * (capacity_bytes / 1024) * 1e6 / clock_hz
+def power_per_kilobyte(
+    capacity_bytes: int, clock_hz: int, ports: int, *, power_uw: float, per_port: float = 0.0
+) -> float:
+    """Return the energy in pJ that `power_uw` microwatts for each 1024 bytes take in a cycle: leakage of an SRAM; the
+    transistors of each further port leak ``per_port`` of it.
+    """
+    return power_uw * (capacity_bytes / 1024) * 1e6 / clock_hz * (1 + per_port * (ports - 1))
 
 
 def inverse_bits(bits: int, *, limit: float, slope: float) -> float:

@@ -19,6 +19,7 @@ class Operation:
 
     params : the numbers that a price depends on, in the order of ``Action.params``
     happened : completes "<count> ..." in messages
+    defaults : of the last of these numbers, which may then be left out
     unit : "pJ" for each event, or "pJ/bit" where bits are counted; "share": no price, but a part of one (0 to 1), which
         the data-aware account asks for (accelsim.energy.data_aware)
     """
@@ -27,8 +28,20 @@ class Operation:
     params: tuple[str, ...]
     happened: str
     unit: Unit = "pJ"
+    defaults: tuple[int, ...] = ()
+
+    def complete(self, numbers: tuple[int, ...]) -> tuple[int, ...]:
+        """Return the numbers, with defaults for those left out. Raises ValueError where there are too few or too many,
+        or where one is below 1.
+        """
+        given, known = len(numbers), len(self.params)
+        if not known - len(self.defaults) <= given <= known or any(number < 1 for number in numbers):
+            wanted = f"{', '.join(self.params)} (each at least 1)" if self.params else "no numbers"
+            raise ValueError(f"{self.name} is priced by {wanted}; got {numbers}")
+        return numbers + self.defaults[len(self.defaults) + given - known :]
 
 
+SRAM_DEFAULTS = (64, 1)  # word_bits, ports
 DRAM_KINDS = ("ddr3", "ddr4", "lpddr4", "lpddr5", "hbm2", "hbm2_board")
 
 _TABLE = (
@@ -44,8 +57,8 @@ _TABLE = (
     Operation("lookup", ("index_bits", "value_bits"), "codebook values were looked up"),
     Operation("fp32_add", (), "float32 additions were made"),
     Operation("register_write", ("bits",), "registers were written"),
-    Operation("sram_read", ("capacity_bytes",), "bits were read", "pJ/bit"),
-    Operation("sram_write", ("capacity_bytes",), "bits were written", "pJ/bit"),
+    Operation("sram_read", ("bank_bytes", "word_bits", "ports"), "bits were read", "pJ/bit", SRAM_DEFAULTS),
+    Operation("sram_write", ("bank_bytes", "word_bits", "ports"), "bits were written", "pJ/bit", SRAM_DEFAULTS),
     *(Operation(f"dram_read_{kind}", (), "bits were read", "pJ/bit") for kind in DRAM_KINDS),
     *(Operation(f"dram_write_{kind}", (), "bits were written", "pJ/bit") for kind in DRAM_KINDS),
     Operation("shift_clamp", (), "values were shifted and clamped"),
@@ -57,7 +70,7 @@ _TABLE = (
     Operation("array_cycle", (), "array cycles passed"),
     Operation("clock_per_pe_cycle", (), "PE cycles were clocked"),
     Operation("leakage_per_pe_cycle", ("clock_hz",), "PE cycles passed"),
-    Operation("sram_leakage_cycle", ("capacity_bytes", "clock_hz"), "buffer cycles passed"),
+    Operation("sram_leakage_cycle", ("capacity_bytes", "clock_hz", "ports"), "buffer cycles passed", defaults=(1,)),
     Operation("dram_standby_cycle", (), "DRAM cycles passed"),
     Operation("register_clock", (), "register bits were clocked", "pJ/bit"),
     Operation("register_toggle", (), "register bits changed", "pJ/bit"),

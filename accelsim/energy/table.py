@@ -57,13 +57,10 @@ class Entry:
 
         Raises ValueError where `params` are not the operation's.
         """
-        names = OPERATIONS[self.operation].params
-        if len(params) != len(names) or any(value < 1 for value in params):
-            wanted = f"{', '.join(names)} (each at least 1)" if names else "no numbers"
-            raise ValueError(f"{self.operation} is priced by {wanted}; got {params}")
+        numbers = OPERATIONS[self.operation].complete(params)
         form = FORMS[self.form]
         try:
-            return form.function(*params[: form.takes], **dict(self.coefficients))
+            return form.function(*numbers[: form.takes], **dict(self.coefficients))
         except (ArithmeticError, ValueError):  # a user's coefficients: no logarithm, no power
             return math.nan
 
@@ -102,7 +99,8 @@ class EnergyTable:
         """Return the price in pJ of one event, or of one bit where the operation counts bits; of relative tables, in
         their unit.
 
-        params : the operation's numbers, in the order of ``OPERATIONS[operation].params``
+        params : the operation's numbers, in the order of ``OPERATIONS[operation].params``; those that have defaults may
+            be left out (of an SRAM word_bits, 64, and ports, 1)
 
         Raises EnergyTableError where the table has no such entry, or where its formula gives no usable price for
         these numbers (negative, or not finite); ValueError where `params` are not the operation's.

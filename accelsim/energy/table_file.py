@@ -15,6 +15,7 @@ from accelsim.errors import ConfigError, EnergyTableError, did_you_mean
 
 SCHEMA = "accelsim-energy-table"
 VERSION = 1
+MODIFIERS = ("row_bits", "per_port")  # of a price, which they multiply
 LARGEST = 1e12  # pJ: a joule for one event; keeps every product of a count and a price finite
 
 _TOP_REQUIRED = ("schema", "version", "name", "entries")
@@ -97,10 +98,10 @@ class _Checker:
         if form and FORMS[form].takes > len(OPERATIONS[operation].params):
             self._problem((*path, "form"), _takes_too_many(form, operation))
         coefficients = self._coefficients(fields, path, form) if form else ()
-        points = self._points(fields, path, len(OPERATIONS[operation].params))
+        points = self._points(fields, path, operation)
         if len(self.problems) > before:
             return None
-        if not any(value for key, value in coefficients if not _is_place(key)) and not reason:
+        if not any(value for key, value in coefficients if not (_is_place(key) or key in MODIFIERS)) and not reason:
             self._problem(path, "its price is zero without a reason; add 'reason:' and say why it costs nothing")
             return None
         return Entry(operation, form, coefficients, unit, mark, source, notes, reason, points)
@@ -126,15 +127,17 @@ class _Checker:
         return tuple(numbers)
 
     def _points(
-        self, fields: dict[str, object], path: tuple[str, ...], numbers: int
+        self, fields: dict[str, object], path: tuple[str, ...], operation: str
     ) -> tuple[tuple[tuple[int, ...], float], ...]:
         """Return published points: lists of the operation's numbers, then the price there."""
+        known, defaults = len(OPERATIONS[operation].params), len(OPERATIONS[operation].defaults)
+        numbers = known - defaults
         given = fields.get("points", [])
         listed = given if isinstance(given, list) else [given]
         found_points = []
         for point in listed:
             values: list[Any] = point if isinstance(point, list) else [point]
-            usable = len(values) == numbers + 1 and all(
+            usable = numbers + 1 <= len(values) <= known + 1 and all(
                 isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= LARGEST
                 for value in values
             )
@@ -142,7 +145,7 @@ class _Checker:
                 what = f"{numbers} whole number(s) above 0 and the price there" if numbers else "the price"
                 self._problem((*path, "points"), f"{found(point)} is not a published point; write [{what}]")
                 return ()
-            found_points.append((tuple(values[:-1]), float(values[-1])))
+            found_points.append((OPERATIONS[operation].complete(tuple(values[:-1])), float(values[-1])))
         return tuple(found_points)
 
     def _section(

@@ -31,6 +31,6 @@ def upkeep_actions(config: HardwareConfig, total_cycles: int, busy_cycles: int, 
         Action("dram", "dram_standby_cycle"): total_cycles // cores,
     }
     for buffer in (buffers.weight, buffers.activation, buffers.output, buffers.accumulator):
-        action = Action("leakage", "sram_leakage_cycle", (buffer.size_bytes, clock_hz))
-        counts[action] = counts.get(action, 0) + total_cycles  # two buffers may have one capacity
+        action = Action("leakage", "sram_leakage_cycle", (buffer.size_bytes, clock_hz, buffer.ports))
+        counts[action] = counts.get(action, 0) + total_cycles  # two buffers may be alike
     return Actions(counts)

@@ -5,8 +5,8 @@ walk k, or m, for all columns at once, which are the SIMD axis; what happens in 
 k + i, a word for each column. A piece's words are added up (`total`), or shifted by j and added to the cycles of the
 layer (`settle`).
 
-Columns lie in blocks of 64, each block contiguous: distances that are known when this is compiled let the compiler keep
-columns in SIMD registers. Columns, elements of K and (os) rows that fill up a block are zero, and cause no event.
+Columns lie in blocks of 64, each block contiguous: loops over K keep a part of them in SIMD registers (_watched_lanes).
+Columns, elements of K and rows that fill up a block are zero, and cause no event.
 
 A word holds a cycle's toggled bits in its low `SHIFT` bits, and its overflows above. Registers are int32, and hold
 their content plus `offset`, half of their range: what fits is then a number of `bits` bits without sign. The caller
@@ -15,6 +15,9 @@ knows that no register content plus a product leaves int32.
 Overflow is rare, so work is done twice where it happens. A tile (`*_clean`) is computed as if nothing could overflow,
 with two operations fewer for each of clamping, comparing and counting; bits beyond the register in any sum say that
 something did. Then what was counted is taken back, and the tile done in full (`*_exact`).
+
+Operands come as they are. What a tile needs of them is copied to where it stays in the cache, and what comes out of it
+goes to the outputs at once: nothing but these is as large as the layer.
 
 Indices are np.uintp: one that could be negative would be counted from the end, which keeps loops out of SIMD.
 """
@@ -28,20 +31,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from accelsim._jit import njit
+from accelsim._watched_lanes import os_clean, os_exact, ws_clean, ws_exact
 
 I32 = NDArray[np.int32]
 I64 = NDArray[np.int64]
 U8 = NDArray[np.uint8]
 COLUMNS = 64
-UNROLLED = 8  # elements of K (os), rows of PEs (ws)
-TOGETHER = 4  # rows of PEs (os), streamed rows (ws)
-ROWS = 4  # of PEs, where ws sums are done in full
+TOGETHER = 4  # rows of PEs (os), streamed rows (ws) in a tile
+ELEMENTS = 16  # of K in a tile (os)
 CYCLES = 256  # of a pass whose words are kept before they settle, so that they stay in the cache
 SHIFT = 18
 TOGGLES = (1 << SHIFT) - 1
 TOTALLED = 16
-# What is known of a kind of register after a call: toggled bits, overflows, and the layer's earliest cycle with one.
-BITS, MISFITS, EARLIEST = 0, 1, 2
+# What is known of a kind of register after a call: toggled bits, overflows, and the layer's earliest cycle with one;
+# and of the toggled bits those of the cycle behind a thread's own (`settle`).
+BITS, MISFITS, EARLIEST, BEHIND = 0, 1, 2, 3
 
 
 @njit
@@ -78,13 +82,6 @@ def wrapped(x: int, unused: int) -> int:
 
 
 @njit
-def word(exact: int, held: int, before: int, mask: int) -> int:
-    """Return what the word of a cycle gains when a register takes `held` for `before`; `exact` is the exact sum."""
-    toggled = ones(np.int32(np.int32(held ^ before) & mask))
-    return np.int32(toggled + (np.int32(1 << SHIFT) if exact != held else np.int32(0)))
-
-
-@njit
 def halved(words: I32, first: int, steps: int, apart: int, half: int, to: I32) -> None:
     """Write rows of `half` words to `to`: the first half of each row of `words`, from `first` on, plus the second half
     of the row `apart` steps before, if there is one.
@@ -102,10 +99,10 @@ def halved(words: I32, first: int, steps: int, apart: int, half: int, to: I32) -
 @njit
 def settle(
     words: I32, steps: int, levels: int, column_of: I64, first_column: int, columns: int, cols: int, starts: I64,
-    first_pass: int, passes_apart: int, first_cycle: int, events: int, even: I32, odd: I32, toggles: I64,
-    overflows: I64,
-) -> int:  # fmt: skip
-    """Shift each column's words by its j, and add them up over the columns of a pass. Return the toggled bits.
+    first_pass: int, passes_apart: int, first_cycle: int, events: int, even: I32, odd: I32, found: I64, end: int,
+    toggles: I64, overflows: I64,
+) -> None:  # fmt: skip
+    """Shift each column's words by its j, and add them up over the columns of a pass; add the toggled bits to `found`.
 
     words : int32 [(1 + steps + 64 + 1) * 64], word (s, place) at (1 + s) * 64 + place, row 0 and those from `steps` on
         are zero
@@ -117,6 +114,8 @@ def settle(
     first_cycle : cycle of the pass of s = 0 in column 0
     events : overflows in the words
     even, odd : scratch, of half the size of words
+    end : the first cycle that is another thread's, or behind the layer's last one. Registers that return to zero may
+        toggle in it, and in none behind it
     toggles, overflows : int64 [cycles of the layer + 1], added to
     """
     rows, left = steps + (1 << levels), COLUMNS >> levels
@@ -147,26 +146,31 @@ def settle(
             cycle = np.uintp(starts[number] + first_cycle + column % cols)
             at = np.uintp(first + x)
             # Words beyond the pass are zero, and their cycles another thread's, or none at all: they are not touched.
-            for s in range(np.uintp(rows)):
+            own = np.uintp(max(0, min(rows, end - np.int64(cycle))))
+            for s in range(own):
                 toggled = settled[at + s * np.uintp(left)] & TOGGLES
                 if toggled != 0:
                     toggles[cycle + s] += toggled
                     bits += toggled
+            if own < np.uintp(rows):
+                toggled = settled[at + own * np.uintp(left)] & TOGGLES
+                found[BEHIND] += toggled
+                bits += toggled
             if events > 0:
-                for s in range(np.uintp(rows)):
+                for s in range(own):
                     misfits = settled[at + s * np.uintp(left)] >> SHIFT
                     if misfits != 0:
                         overflows[cycle + s] += misfits
-    return bits
+    found[BITS] += bits
 
 
 @njit
 def total(
     words: I32, steps: int, levels: int, column_of: I64, first_column: int, columns: int, cols: int, starts: I64,
     first_pass: int, passes_apart: int, first_cycle: int, events: int, keep: bool, even: I32, odd: I32, found: I64,
-    toggles: I64, overflows: I64,
+    end: int, toggles: I64, overflows: I64,
 ) -> None:  # fmt: skip
-    """Add a piece's words, in which there are so many overflows, to `found` [3], and, to `keep` them, to every cycle's;
+    """Add a piece's words, in which there are so many overflows, to `found` [4], and, to `keep` them, to every cycle's;
     clear them. See `settle`.
     """
     found[MISFITS] += events
@@ -181,9 +185,9 @@ def total(
                     if words[np.uintp((step + 1) * COLUMNS + x)] >> SHIFT:
                         found[EARLIEST] = first + step
     if keep:
-        found[BITS] += settle(
+        settle(
             words, steps, levels, column_of, first_column, columns, cols, starts, first_pass, passes_apart,
-            first_cycle, events, even, odd, toggles, overflows,
+            first_cycle, events, even, odd, found, end, toggles, overflows,
         )  # fmt: skip
     else:
         for row in range(0, steps + 1, TOTALLED):  # so few rows that int32 sums cannot overflow
@@ -194,54 +198,43 @@ def total(
     words[: (steps + 1) * COLUMNS] = 0
 
 
+@njit
+def packed(w: I32, first_column: int, column_of: I64, block: I32) -> None:
+    """Write the columns of w [K, N] from `first_column` on as a block [K * 64], each where `column_of` has it."""
+    many = min(COLUMNS, w.shape[1] - first_column)
+    for k in range(w.shape[0]):
+        row, to = w[k, first_column : first_column + many], block[k * COLUMNS : (k + 1) * COLUMNS]
+        for x in range(COLUMNS):
+            column = np.uintp(column_of[x])
+            to[x] = row[column] if column < np.uintp(many) else 0
+
+
+@njit
+def lanes_of(a: I32, first_row: int, start: int, lanes: I32) -> None:
+    """Write a piece of a [M, K] from (first_row, start) on, zero where there is none."""
+    rows = max(0, min(lanes.shape[0], a.shape[0] - first_row))
+    length = max(0, min(lanes.shape[1], a.shape[1] - start))
+    lanes[:] = 0
+    for r in range(max(0, -first_row), rows):
+        row, to = a[first_row + r, start : start + length], lanes[r, :length]
+        for k in range(length):
+            to[k] = row[k]
+
+
 # ------------------------------------------------------------------------------------------- output-stationary
 
 
 @njit
-def os_clean(a: I32, first: int, start: int, w: I32, acc: I32, words: I32, s: int) -> int:
-    """Add eight elements of K, from `start` on, to four rows of registers, `first` and below, of one block of columns,
-    as if none could overflow. Return the bits that any sum has set.
+def os_take_back(a: I32, first: int, start: int, stop: int, w: I32, acc: I32, words: I32, s: int) -> None:
+    """Undo what `os_clean` did to registers and words; int32 sums can be undone even where they have wrapped.
 
     s : place of (first, start) in `words`
-
-    What happens in row i + 1 at element k belongs to the cycle of row i's element k + 1: it waits in `late`.
     """
-    i, k = np.uintp(first), np.uintp(start)
-    at, from_w, to = np.uintp(first * COLUMNS), np.uintp(start * COLUMNS), np.uintp((s + 1) * COLUMNS)
-    found = np.int32(0)
-    for j in range(np.uintp(COLUMNS)):
-        r0, r1 = acc[at + j], acc[at + np.uintp(COLUMNS) + j]
-        r2, r3 = acc[at + np.uintp(2 * COLUMNS) + j], acc[at + np.uintp(3 * COLUMNS) + j]
-        late1, late2, late3 = np.int32(0), np.int32(0), np.int32(0)
-        for u in range(UNROLLED):
-            weight, e = w[from_w + np.uintp(u * COLUMNS) + j], to + np.uintp(u * COLUMNS) + j
-            ku = k + np.uintp(u)
-            s0 = np.int32(r0 + np.int32(a[i, ku] * weight))
-            s1 = np.int32(r1 + np.int32(a[i + np.uintp(1), ku] * weight))
-            s2 = np.int32(r2 + np.int32(a[i + np.uintp(2), ku] * weight))
-            s3 = np.int32(r3 + np.int32(a[i + np.uintp(3), ku] * weight))
-            found = np.int32(found | np.int32(np.int32(s0 | s1) | np.int32(s2 | s3)))
-            words[e] = np.int32(words[e] + np.int32(ones(np.int32(s0 ^ r0)) + late1))
-            late1 = np.int32(ones(np.int32(s1 ^ r1)) + late2)
-            late2 = np.int32(ones(np.int32(s2 ^ r2)) + late3)
-            late3 = ones(np.int32(s3 ^ r3))
-            r0, r1, r2, r3 = s0, s1, s2, s3
-        words[to + np.uintp(UNROLLED * COLUMNS) + j] += late1
-        words[to + np.uintp((UNROLLED + 1) * COLUMNS) + j] += late2
-        words[to + np.uintp((UNROLLED + 2) * COLUMNS) + j] += late3
-        acc[at + j], acc[at + np.uintp(COLUMNS) + j] = r0, r1
-        acc[at + np.uintp(2 * COLUMNS) + j], acc[at + np.uintp(3 * COLUMNS) + j] = r2, r3
-    return found
-
-
-@njit
-def os_take_back(a: I32, first: int, start: int, w: I32, acc: I32, words: I32, s: int) -> None:
-    """Undo what `os_clean` did to registers and words; int32 sums can be undone even where they have wrapped."""
     for r in range(TOGETHER):
-        at = np.uintp((first + r) * COLUMNS)
-        for u in range(UNROLLED - 1, -1, -1):
-            x = a[first + r, start + u]
-            from_w, to = np.uintp((start + u) * COLUMNS), np.uintp((s + r + u + 1) * COLUMNS)
+        at = np.uintp(r * COLUMNS)
+        for k in range(stop - 1, start - 1, -1):
+            x = a[first + r, k]
+            from_w, to = np.uintp(k * COLUMNS), np.uintp((s + r + k - start) * COLUMNS)
             for j in range(np.uintp(COLUMNS)):
                 before = np.int32(acc[at + j] - np.int32(x * w[from_w + j]))
                 words[to + j] -= ones(np.int32(before ^ acc[at + j]))
@@ -249,377 +242,185 @@ def os_take_back(a: I32, first: int, start: int, w: I32, acc: I32, words: I32, s
 
 
 @njit
-def os_exact(
-    a: I32, first: int, start: int, w: I32, acc: I32, counts: I32, words: I32, s: int, low: int, high: int, mask: int,
-    unused: int, saturates: bool, offset: int,
+def os_pass(
+    a: I32, w: I32, start: int, stop: int, acc: I32, counts: I32, troubled: U8, words: I32, low: int, high: int,
+    mask: int, unused: int, saturates: bool, offset: int,
 ) -> int:  # fmt: skip
-    """Do what `os_clean` does, for two rows of registers and in full. Return the overflows; counts : added to."""
-    i, k = np.uintp(first), np.uintp(start)
-    at, from_w, to = np.uintp(first * COLUMNS), np.uintp(start * COLUMNS), np.uintp((s + 1) * COLUMNS)
-    misfits = np.int32(0)
-    if saturates:
-        for j in range(np.uintp(COLUMNS)):
-            one, two = np.int32(acc[at + j] - offset), np.int32(acc[at + np.uintp(COLUMNS) + j] - offset)
-            one_count, two_count, late = np.int32(0), np.int32(0), np.int32(0)
-            for u in range(UNROLLED):
-                weight, e = w[from_w + np.uintp(u * COLUMNS) + j], to + np.uintp(u * COLUMNS) + j
-                exact = np.int32(one + np.int32(a[i, k + np.uintp(u)] * weight))
-                held = clamped(exact, low, high)
-                gain = word(exact, held, one, mask)
-                one, one_count = held, np.int32(one_count + gain)
-                words[e] = np.int32(words[e] + np.int32(gain + late))
-                exact = np.int32(two + np.int32(a[i + np.uintp(1), k + np.uintp(u)] * weight))
-                held = clamped(exact, low, high)
-                late = word(exact, held, two, mask)
-                two, two_count = held, np.int32(two_count + late)
-            words[to + np.uintp(UNROLLED * COLUMNS) + j] += late
-            acc[at + j], acc[at + np.uintp(COLUMNS) + j] = np.int32(one + offset), np.int32(two + offset)
-            one_count, two_count = np.int32(one_count >> SHIFT), np.int32(two_count >> SHIFT)
-            counts[at + j] += one_count
-            counts[at + np.uintp(COLUMNS) + j] += two_count
-            misfits = np.int32(misfits + one_count + two_count)
-    else:
-        for j in range(np.uintp(COLUMNS)):
-            one, two = np.int32(acc[at + j] - offset), np.int32(acc[at + np.uintp(COLUMNS) + j] - offset)
-            one_count, two_count, late = np.int32(0), np.int32(0), np.int32(0)
-            for u in range(UNROLLED):
-                weight, e = w[from_w + np.uintp(u * COLUMNS) + j], to + np.uintp(u * COLUMNS) + j
-                exact = np.int32(one + np.int32(a[i, k + np.uintp(u)] * weight))
-                held = wrapped(exact, unused)
-                gain = word(exact, held, one, mask)
-                one, one_count = held, np.int32(one_count + gain)
-                words[e] = np.int32(words[e] + np.int32(gain + late))
-                exact = np.int32(two + np.int32(a[i + np.uintp(1), k + np.uintp(u)] * weight))
-                held = wrapped(exact, unused)
-                late = word(exact, held, two, mask)
-                two, two_count = held, np.int32(two_count + late)
-            words[to + np.uintp(UNROLLED * COLUMNS) + j] += late
-            acc[at + j], acc[at + np.uintp(COLUMNS) + j] = np.int32(one + offset), np.int32(two + offset)
-            one_count, two_count = np.int32(one_count >> SHIFT), np.int32(two_count >> SHIFT)
-            counts[at + j] += one_count
-            counts[at + np.uintp(COLUMNS) + j] += two_count
-            misfits = np.int32(misfits + one_count + two_count)
+    """Add elements start .. stop - 1 to the registers of rows a [R, K], of one block of columns; return the overflows.
+
+    acc, counts [R * 64] : registers plus offset, and how often each overflowed; updated
+    troubled [R / 4] : rows that overflowed in their last tile may do so again
+    words : the piece's, the word of (row 0, start) behind a row of zeros
+    """
+    misfits = 0
+    for first in range(start, stop, ELEMENTS):
+        last = min(first + ELEMENTS, stop)
+        for i in range(0, a.shape[0], TOGETHER):
+            mine, place = acc[i * COLUMNS : (i + TOGETHER) * COLUMNS], first - start + i + 1
+            if troubled[i // TOGETHER] == 0:
+                if os_clean(a, i, first, last, w, mine, words, place) & ~mask == 0:
+                    continue
+                os_take_back(a, i, first, last, w, mine, words, place)
+            events = os_exact(
+                a, i, first, last, w, mine, words, place, counts[i * COLUMNS : (i + TOGETHER) * COLUMNS], low, high,
+                mask, unused, saturates, offset,
+            )  # fmt: skip
+            troubled[i // TOGETHER] = events > 0
+            misfits += events
     return misfits
 
 
 @njit
-def os_folds(
-    a: I32, w: I32, columns: int, cols: int, levels: int, column_of: I64, starts: I64, low: int, high: int, mask: int,
-    unused: int, saturates: bool, acc: I32, counts: I32, keep: bool, found: I64, toggles: I64, overflows: I64,
-) -> None:  # fmt: skip
-    """Run the passes of the row folds a [F] of one GEMM, output-stationary.
-
-    a [F, rows, K] : rows a multiple of 4, K of 8, completed with zeros
-    w [Q, K * 64] : blocks of columns; `columns` of them are in use, `cols` a pass
-    low, high, mask, unused, saturates : the psum registers' limits, bits in use, and 32 less their number
-    acc, counts [F, Q, rows * 64] : psums, written; and how often each overflowed, added to
-    starts [F * column folds] : first cycle of each pass
-    keep : whether to add to toggles, overflows [cycles of the layer + 1]
-    found [3] : added to, the earliest cycle lowered
-    """
-    folds, rows, length = a.shape
-    low, high, mask, unused = np.int32(low), np.int32(high), np.int32(mask), np.int32(unused)
-    offset = np.int32(np.int32(-1) * low)
-    steps = CYCLES + rows
-    column_folds = (columns + cols - 1) // cols
-    words = np.zeros((steps + COLUMNS + 2) * COLUMNS, np.int32)
-    even, odd = np.empty(words.size // 2, np.int32), np.empty(words.size // 2, np.int32)
-    troubled = np.zeros(rows // TOGETHER, np.uint8)  # what overflowed in the last tile may do so again
-    for fold in range(folds):
-        for q in range(w.shape[0]):
-            psums, misfits, weights = acc[fold, q], counts[fold, q], w[q]
-            psums[:] = offset
-            troubled[:] = 0
-            for start in range(0, length, CYCLES):
-                piece = 0
-                for k in range(start, min(start + CYCLES, length), UNROLLED):
-                    for i in range(0, rows, TOGETHER):
-                        s = k - start + i
-                        if troubled[i // TOGETHER] == 0:
-                            beyond = os_clean(a[fold], i, k, weights, psums, words, s) & ~mask
-                            if beyond == 0:
-                                continue
-                            os_take_back(a[fold], i, k, weights, psums, words, s)
-                        events = 0
-                        for pair in range(0, TOGETHER, 2):
-                            events += os_exact(
-                                a[fold], i + pair, k, weights, psums, misfits, words, s + pair, low, high, mask,
-                                unused, saturates, offset,
-                            )  # fmt: skip
-                        troubled[i // TOGETHER] = events > 0
-                        piece += events
-                total(
-                    words, min(CYCLES, length - start) + rows, levels, column_of, q * COLUMNS, columns, cols, starts,
-                    fold * column_folds, 1, start, piece, keep, even, odd, found, toggles, overflows,
-                )  # fmt: skip
-            for x in range(np.uintp(rows * COLUMNS)):
-                psums[x] -= offset
-
-
-@njit
 def os_drain(
-    psums: I32, preloaded: I64, rows: int, cols: int, drained: I64, extents: I64, low: int, high: int, mask: int,
-    unused: int, saturates: bool, acc: I64, counts: I32, keep: bool, found: I64, toggles: I64, overflows: I64,
+    psums: I32, preloaded: I64, first_column: int, cols: int, drained: I64, first_pass: int, rows_apart: int,
+    low: int, high: int, mask: int, unused: int, saturates: bool, acc: I64, counts: I32, words: I64, keep: bool,
+    found: I64, toggles: I64, overflows: I64,
 ) -> None:  # fmt: skip
-    """Add the psums of one GEMM to the accumulators, as rows of PEs leave the array, the bottom one first.
+    """Add a row of psums, of columns from `first_column` on, to the accumulators as it leaves the array.
 
-    psums [M, N]; preloaded [N] : accumulators
-    drained, extents [passes] : first cycle of each pass's drain, and the rows that it travels
-    acc, counts [M, N] : accumulators, and which of them overflowed; written
-    keep, found, toggles, overflows : as in `os_folds`
+    preloaded [N] : accumulators
+    drained [passes] : first cycle of each pass's drain; the row leaves so many cycles (rows_apart) later
+    first_pass : of the row's passes, one for each column fold
+    acc, counts [N] : a row of accumulators, and which of them overflowed; written
+    words [64] : scratch
+    found, toggles, overflows : as in `os_blocks`
     """
-    streams, columns = psums.shape
-    column_folds = (columns + cols - 1) // cols
-    words = np.zeros(columns, np.int64)
-    for m in range(streams):
-        of_row, to, misfits = psums[m], acc[m], counts[m]
-        if saturates:
-            for n in range(np.uintp(columns)):
-                exact = preloaded[n] + of_row[n]
-                held = clamped(exact, low, high)
-                to[n] = held
-                misfits[n] = exact != held
-                words[n] = ones64((held ^ preloaded[n]) & mask)
-        else:
-            for n in range(np.uintp(columns)):
-                exact = preloaded[n] + of_row[n]
-                held = (exact << unused) >> unused
-                to[n] = held
-                misfits[n] = exact != held
-                words[n] = ones64((held ^ preloaded[n]) & mask)
-        for fold in range(column_folds):
-            number = m // rows * column_folds + fold
-            cycle = drained[number] + extents[number] - 1 - m % rows
-            bits, events = np.int64(0), np.int64(0)
-            for n in range(np.uintp(fold * cols), np.uintp(min((fold + 1) * cols, columns))):
-                bits += words[n]
-                events += misfits[n]
-            found[BITS] += bits
+    missed = np.int64(0)
+    many = np.uintp(psums.size)
+    for n in range(many):
+        before = preloaded[np.uintp(first_column) + n]
+        exact = before + psums[n]
+        held = clamped(exact, low, high) if saturates else (exact << unused) >> unused
+        acc[np.uintp(first_column) + n] = held
+        missed += exact != held
+        words[n] = ones64((held ^ before) & mask)
+    n = 0
+    while n < psums.size:
+        fold = (first_column + n) // cols
+        last = min((fold + 1) * cols - first_column, psums.size)
+        cycle = drained[first_pass + fold] + rows_apart
+        bits = np.int64(0)
+        for x in range(np.uintp(n), np.uintp(last)):
+            bits += words[x]
+        found[BITS] += bits
+        if keep:
+            toggles[cycle] += bits
+        if missed > 0:
+            events = 0
+            for x in range(n, last):
+                before, column = preloaded[first_column + x], first_column + x
+                misfit = np.int32(before + psums[x] != acc[column])
+                counts[column] = misfit
+                events += misfit
             found[MISFITS] += events
             if events > 0:
                 found[EARLIEST] = min(found[EARLIEST], cycle)
             if keep:
-                toggles[cycle] += bits
                 overflows[cycle] += events
+        n = last
+
+
+@njit
+def os_blocks(
+    a: I32, w: I32, first_fold: int, last_fold: int, rows: int, cols: int, levels: int, column_of: I64, starts: I64,
+    drained: I64, extents: I64, low: int, high: int, mask: int, unused: int, saturates: bool, acc_low: int,
+    acc_high: int, acc_mask: int, acc_unused: int, acc_saturates: bool, preloaded: I64, acc: I64, psum_counts: I32,
+    acc_counts: I32, keep: bool, psum_found: I64, acc_found: I64, psum_toggles: I64, psum_overflows: I64,
+    acc_toggles: I64, acc_overflows: I64,
+) -> None:  # fmt: skip
+    """Run the passes of row folds first_fold .. last_fold - 1 of one GEMM, output-stationary.
+
+    a [M, K], w [K, N] : operands; a pass has `rows` and `cols` of them
+    levels, column_of : of `settle`
+    starts, drained, extents [row folds * column folds] : of each pass the first cycle, the first one of the drain, and
+        the rows that this travels
+    low, high, mask, unused, saturates : the psum registers' limits, bits in use, and 32 less their number
+    acc_* : the accumulators', 64 less their number; preloaded [N] : what they hold before
+    acc, psum_counts, acc_counts [M, N] : accumulators, written; how often registers overflowed, added to
+    keep : whether to add to *_toggles, *_overflows [cycles of the layer + 1]
+    psum_found, acc_found [4] : added to, the earliest cycle lowered
+    """
+    length, columns = w.shape
+    low, high, mask, unused = np.int32(low), np.int32(high), np.int32(mask), np.int32(unused)
+    offset = np.int32(np.int32(-1) * low)
+    height = (rows + TOGETHER - 1) // TOGETHER * TOGETHER
+    column_folds = (columns + cols - 1) // cols
+    words = np.zeros((CYCLES + height + COLUMNS + 2) * COLUMNS, np.int32)
+    even, odd = np.empty(words.size // 2, np.int32), np.empty(words.size // 2, np.int32)
+    lanes, weights = np.empty((height, length), np.int32), np.empty(length * COLUMNS, np.int32)
+    psums, counts = np.empty(height * COLUMNS, np.int32), np.zeros(height * COLUMNS, np.int32)
+    row, scratch = np.empty(COLUMNS, np.int32), np.empty(COLUMNS, np.int64)
+    troubled = np.zeros(height // TOGETHER, np.uint8)
+    end = psum_toggles.size
+    for column in range(0, columns, COLUMNS):
+        packed(w, column, column_of, weights)
+        many = min(COLUMNS, columns - column)
+        for fold in range(first_fold, last_fold):
+            used = min(rows, a.shape[0] - fold * rows)
+            lanes_of(a[: fold * rows + used], fold * rows, 0, lanes)
+            psums[:] = offset
+            troubled[:] = 0
+            misfits = 0
+            for start in range(0, length, CYCLES):
+                stop = min(start + CYCLES, length)
+                events = os_pass(
+                    lanes, weights, start, stop, psums, counts, troubled, words, low, high, mask, unused, saturates,
+                    offset,
+                )  # fmt: skip
+                misfits += events
+                total(
+                    words, stop - start + height, levels, column_of, column, columns, cols, starts,
+                    fold * column_folds, 1, start, events, keep, even, odd, psum_found, end, psum_toggles,
+                    psum_overflows,
+                )  # fmt: skip
+            for i in range(used):
+                m = fold * rows + i
+                for x in range(COLUMNS):
+                    row[column_of[x]] = np.int32(psums[i * COLUMNS + x] - offset)
+                os_drain(
+                    row[:many], preloaded, column, cols, drained, fold * column_folds,
+                    extents[fold * column_folds] - 1 - i, acc_low, acc_high, acc_mask, acc_unused, acc_saturates,
+                    acc[m], acc_counts[m], scratch, keep, acc_found, acc_toggles, acc_overflows,
+                )  # fmt: skip
+                if misfits > 0:
+                    for x in range(COLUMNS):
+                        if column_of[x] < many:
+                            psum_counts[m, column + column_of[x]] = counts[i * COLUMNS + x]
+            if misfits > 0:
+                counts[:] = 0
 
 
 # ------------------------------------------------------------------------------------------- stationary operand
 
 
 @njit
-def ws_clean(
-    a: I32, row0: int, start: int, w: I32, psums: I32, before: I32, after: I32, i: int, words: I32, s: int
-) -> int:  # fmt: skip
-    """Let the psums of streamed row `row0` and the next three pass eight rows of PEs, i to i + 7, of one block of
-    columns, as if none could overflow. Return the bits that any sum has set.
+def ws_take_back(a: I32, row0: int, r: int, w: I32, psums: I32, held: I32, words: I32, s: int, offset: int) -> None:
+    """Undo what `ws_clean` did to words.
 
-    start : element of K in row i; s : place of (row0, i) in `words`
-    psums [4 * 64] : of the four rows, as they come from above; then as they leave
-    before, after [R * 64] : what the psum registers hold from the row before, and from the last of the four (written)
+    held [R * 64] : as it was before; s : place of (row0, 0) in `words`
     """
-    m, k = np.uintp(row0), np.uintp(start)
-    from_w, at, to = np.uintp(start * COLUMNS), np.uintp(i * COLUMNS), np.uintp((s + 1) * COLUMNS)
-    found = np.int32(0)
-    for j in range(np.uintp(COLUMNS)):
-        p0, p1 = psums[j], psums[np.uintp(COLUMNS) + j]
-        p2, p3 = psums[np.uintp(2 * COLUMNS) + j], psums[np.uintp(3 * COLUMNS) + j]
-        late1, late2, late3 = np.int32(0), np.int32(0), np.int32(0)
-        for u in range(UNROLLED):
-            row, e = np.uintp(u * COLUMNS) + j, to + np.uintp(u * COLUMNS) + j
-            weight, ku = w[from_w + row], k + np.uintp(u)
-            p0 = np.int32(p0 + np.int32(a[m, ku] * weight))
-            p1 = np.int32(p1 + np.int32(a[m + np.uintp(1), ku] * weight))
-            p2 = np.int32(p2 + np.int32(a[m + np.uintp(2), ku] * weight))
-            p3 = np.int32(p3 + np.int32(a[m + np.uintp(3), ku] * weight))
-            found = np.int32(found | np.int32(np.int32(p0 | p1) | np.int32(p2 | p3)))
-            words[e] = np.int32(words[e] + np.int32(ones(np.int32(p0 ^ before[at + row])) + late1))
-            late1 = np.int32(ones(np.int32(p1 ^ p0)) + late2)
-            late2 = np.int32(ones(np.int32(p2 ^ p1)) + late3)
-            late3 = ones(np.int32(p3 ^ p2))
-            after[at + row] = p3
-        words[to + np.uintp(UNROLLED * COLUMNS) + j] += late1
-        words[to + np.uintp((UNROLLED + 1) * COLUMNS) + j] += late2
-        words[to + np.uintp((UNROLLED + 2) * COLUMNS) + j] += late3
-        psums[j], psums[np.uintp(COLUMNS) + j] = p0, p1
-        psums[np.uintp(2 * COLUMNS) + j], psums[np.uintp(3 * COLUMNS) + j] = p2, p3
-    return found
-
-
-@njit
-def ws_clean_row(
-    a: I32, row0: int, start: int, w: I32, psums: I32, before: I32, after: I32, i: int, words: I32, s: int
-) -> int:  # fmt: skip
-    """Do what `ws_clean` does, for one row of PEs."""
-    m, k = np.uintp(row0), np.uintp(start)
-    from_w, at, to = np.uintp(start * COLUMNS), np.uintp(i * COLUMNS), np.uintp((s + 1) * COLUMNS)
-    found = np.int32(0)
-    for j in range(np.uintp(COLUMNS)):
-        p0, p1 = psums[j], psums[np.uintp(COLUMNS) + j]
-        p2, p3 = psums[np.uintp(2 * COLUMNS) + j], psums[np.uintp(3 * COLUMNS) + j]
-        late1, late2, late3 = np.int32(0), np.int32(0), np.int32(0)
-        for u in range(1):
-            row, e = np.uintp(u * COLUMNS) + j, to + np.uintp(u * COLUMNS) + j
-            weight, ku = w[from_w + row], k + np.uintp(u)
-            p0 = np.int32(p0 + np.int32(a[m, ku] * weight))
-            p1 = np.int32(p1 + np.int32(a[m + np.uintp(1), ku] * weight))
-            p2 = np.int32(p2 + np.int32(a[m + np.uintp(2), ku] * weight))
-            p3 = np.int32(p3 + np.int32(a[m + np.uintp(3), ku] * weight))
-            found = np.int32(found | np.int32(np.int32(p0 | p1) | np.int32(p2 | p3)))
-            words[e] = np.int32(words[e] + np.int32(ones(np.int32(p0 ^ before[at + row])) + late1))
-            late1 = np.int32(ones(np.int32(p1 ^ p0)) + late2)
-            late2 = np.int32(ones(np.int32(p2 ^ p1)) + late3)
-            late3 = ones(np.int32(p3 ^ p2))
-            after[at + row] = p3
-        words[to + np.uintp(1 * COLUMNS) + j] += late1
-        words[to + np.uintp((1 + 1) * COLUMNS) + j] += late2
-        words[to + np.uintp((1 + 2) * COLUMNS) + j] += late3
-        psums[j], psums[np.uintp(COLUMNS) + j] = p0, p1
-        psums[np.uintp(2 * COLUMNS) + j], psums[np.uintp(3 * COLUMNS) + j] = p2, p3
-    return found
-
-
-@njit
-def ws_group(
-    a: I32, row0: int, k0: int, r: int, w: I32, psums: I32, before: I32, after: I32, words: I32, s: int, offset: int
-) -> int:  # fmt: skip
-    """Let four streamed rows pass a fold's r rows of PEs as if no psum could overflow; return the bits set."""
-    psums[:] = offset
-    found, i = np.int32(0), 0
-    while i + UNROLLED <= r:
-        found |= ws_clean(a, row0, k0 + i, w, psums, before, after, i, words, s + i)
-        i += UNROLLED
-    while i < r:
-        found |= ws_clean_row(a, row0, k0 + i, w, psums, before, after, i, words, s + i)
-        i += 1
-    return found
-
-
-@njit
-def ws_take_back(
-    a: I32, row0: int, k0: int, r: int, w: I32, psums: I32, before: I32, words: I32, s: int, offset: int
-) -> None:  # fmt: skip
-    """Undo what `ws_group` did to words."""
     psums[:] = offset
     for i in range(r):
-        from_w, at = np.uintp((k0 + i) * COLUMNS), np.uintp(i * COLUMNS)
+        from_w, at = np.uintp(i * COLUMNS), np.uintp(i * COLUMNS)
         for row in range(TOGETHER):
-            x, to, mine = a[row0 + row, k0 + i], np.uintp((s + i + row + 1) * COLUMNS), np.uintp(row * COLUMNS)
+            x, to, mine = a[row0 + row, i], np.uintp((s + i + row) * COLUMNS), np.uintp(row * COLUMNS)
             for j in range(np.uintp(COLUMNS)):
-                held = before[at + j] if row == 0 else psums[mine - np.uintp(COLUMNS) + j]
+                before = held[at + j] if row == 0 else psums[mine - np.uintp(COLUMNS) + j]
                 psums[mine + j] += np.int32(x * w[from_w + j])
-                words[to + j] -= ones(np.int32(held ^ psums[mine + j]))
+                words[to + j] -= ones(np.int32(before ^ psums[mine + j]))
 
 
 @njit
-def ws_exact(
-    a: I32, row0: int, start: int, w: I32, psums: I32, pair: int, before: I32, after: I32, i: int, words: I32, s: int,
-    counts: I32, low: int, high: int, mask: int, unused: int, saturates: bool, offset: int,
-) -> int:  # fmt: skip
-    """Let two streamed rows, the first or second `pair` of psums, pass four rows of PEs, in full; return the overflows.
-
-    counts [4 * 64] : overflows of the rows' psums; added to
-    """
-    m, k = np.uintp(row0), np.uintp(start)
-    from_w, at, to = np.uintp(start * COLUMNS), np.uintp(i * COLUMNS), np.uintp((s + 1) * COLUMNS)
-    mine, misfits = np.uintp(2 * pair * COLUMNS), np.int32(0)
-    if saturates:
+def left_behind(
+    a: I32, row: int, r: int, w: I32, held: I32, low: int, high: int, unused: int, saturates: bool, offset: int
+) -> None:  # fmt: skip
+    """Write what a streamed row of a [T, R] leaves in the psum registers of r rows of PEs, held [R * 64]."""
+    for i in range(r):
+        at = np.uintp(i * COLUMNS)
         for j in range(np.uintp(COLUMNS)):
-            one, two = np.int32(psums[mine + j] - offset), np.int32(psums[mine + np.uintp(COLUMNS) + j] - offset)
-            one_count, two_count, late = np.int32(0), np.int32(0), np.int32(0)
-            for u in range(ROWS):
-                row, e = np.uintp(u * COLUMNS) + j, to + np.uintp(u * COLUMNS) + j
-                weight = w[from_w + row]
-                exact = np.int32(one + np.int32(a[m, k + np.uintp(u)] * weight))
-                one = clamped(exact, low, high)
-                gain = word(exact, one, np.int32(before[at + row] - offset), mask)
-                one_count = np.int32(one_count + gain)
-                words[e] = np.int32(words[e] + np.int32(gain + late))
-                exact = np.int32(two + np.int32(a[m + np.uintp(1), k + np.uintp(u)] * weight))
-                two = clamped(exact, low, high)
-                late = word(exact, two, one, mask)
-                two_count = np.int32(two_count + late)
-                after[at + row] = np.int32(two + offset)
-            words[to + np.uintp(ROWS * COLUMNS) + j] += late
-            psums[mine + j], psums[mine + np.uintp(COLUMNS) + j] = np.int32(one + offset), np.int32(two + offset)
-            one_count, two_count = np.int32(one_count >> SHIFT), np.int32(two_count >> SHIFT)
-            counts[mine + j] += one_count
-            counts[mine + np.uintp(COLUMNS) + j] += two_count
-            misfits = np.int32(misfits + one_count + two_count)
-    else:
-        for j in range(np.uintp(COLUMNS)):
-            one, two = np.int32(psums[mine + j] - offset), np.int32(psums[mine + np.uintp(COLUMNS) + j] - offset)
-            one_count, two_count, late = np.int32(0), np.int32(0), np.int32(0)
-            for u in range(ROWS):
-                row, e = np.uintp(u * COLUMNS) + j, to + np.uintp(u * COLUMNS) + j
-                weight = w[from_w + row]
-                exact = np.int32(one + np.int32(a[m, k + np.uintp(u)] * weight))
-                one = wrapped(exact, unused)
-                gain = word(exact, one, np.int32(before[at + row] - offset), mask)
-                one_count = np.int32(one_count + gain)
-                words[e] = np.int32(words[e] + np.int32(gain + late))
-                exact = np.int32(two + np.int32(a[m + np.uintp(1), k + np.uintp(u)] * weight))
-                two = wrapped(exact, unused)
-                late = word(exact, two, one, mask)
-                two_count = np.int32(two_count + late)
-                after[at + row] = np.int32(two + offset)
-            words[to + np.uintp(ROWS * COLUMNS) + j] += late
-            psums[mine + j], psums[mine + np.uintp(COLUMNS) + j] = np.int32(one + offset), np.int32(two + offset)
-            one_count, two_count = np.int32(one_count >> SHIFT), np.int32(two_count >> SHIFT)
-            counts[mine + j] += one_count
-            counts[mine + np.uintp(COLUMNS) + j] += two_count
-            misfits = np.int32(misfits + one_count + two_count)
-    return misfits
-
-
-@njit
-def ws_exact_row(
-    x: int, k: int, w: I32, psums: I32, row: int, before: I32, after: I32, i: int, words: I32, s: int, counts: I32,
-    low: int, high: int, mask: int, unused: int, saturates: bool, offset: int,
-) -> int:  # fmt: skip
-    """The same for one streamed row, the `row`-th of psums, its element x, and one row of PEs."""
-    from_w, at, to = np.uintp(k * COLUMNS), np.uintp(i * COLUMNS), np.uintp((s + 1) * COLUMNS)
-    mine, misfits = np.uintp(row * COLUMNS), np.int32(0)
-    for j in range(np.uintp(COLUMNS)):
-        exact = np.int32(np.int32(psums[mine + j] - offset) + np.int32(x * w[from_w + j]))
-        held = clamped(exact, low, high) if saturates else wrapped(exact, unused)
-        gain = word(exact, held, np.int32(before[at + j] - offset), mask)
-        words[to + j] += gain
-        counts[mine + j] += gain >> SHIFT
-        misfits += gain >> SHIFT
-        after[at + j] = np.int32(held + offset)
-        psums[mine + j] = np.int32(held + offset)
-    return misfits
-
-
-@njit
-def ws_group_exact(
-    a: I32, row0: int, k0: int, r: int, w: I32, psums: I32, before: I32, between: I32, after: I32, words: I32, s: int,
-    counts: I32, low: int, high: int, mask: int, unused: int, saturates: bool, offset: int,
-) -> int:  # fmt: skip
-    """Do what `ws_group` does, in full; return the overflows.
-
-    between [R * 64] : scratch; what is read and written must be two arrays, else the compiler keeps loops out of SIMD
-    """
-    psums[:] = offset
-    counts[:] = 0
-    events, i = 0, 0
-    while i + ROWS <= r:
-        for pair in range(2):
-            events += ws_exact(
-                a, row0 + 2 * pair, k0 + i, w, psums, pair, before if pair == 0 else between,
-                between if pair == 0 else after, i, words, s + i + 2 * pair, counts, low, high, mask, unused,
-                saturates, offset,
-            )  # fmt: skip
-        i += ROWS
-    while i < r:
-        for row in range(TOGETHER):
-            held = before if row == 0 else (between if row % 2 == 1 else after)
-            events += ws_exact_row(
-                a[row0 + row, k0 + i], k0 + i, w, psums, row, held, between if row % 2 == 0 else after, i, words,
-                s + i + row, counts, low, high, mask, unused, saturates, offset,
-            )  # fmt: skip
-        i += 1
-    return events
+            above = np.int32(held[at - np.uintp(COLUMNS) + j] - offset) if i > 0 else np.int32(0)
+            exact = np.int32(above + np.int32(a[row, i] * w[at + j]))
+            held[at + j] = np.int32((clamped(exact, low, high) if saturates else wrapped(exact, unused)) + offset)
 
 
 @njit
@@ -681,116 +482,181 @@ def add(to: I32, counts: I32) -> None:
 
 
 @njit
-def left_behind(a: I32, k0: int, r: int, w: I32, held: I32, low: int, high: int, unused: int, saturates: bool) -> None:
-    """Write what a streamed row a [K] leaves in the psum registers of a fold, held [R * 64]; see `ws_group`."""
-    offset = np.int32(np.int32(-1) * low)
-    for i in range(r):
-        at, from_w = np.uintp(i * COLUMNS), np.uintp((k0 + i) * COLUMNS)
-        for j in range(np.uintp(COLUMNS)):
-            above = np.int32(held[at - np.uintp(COLUMNS) + j] - offset) if i > 0 else np.int32(0)
-            exact = np.int32(above + np.int32(a[k0 + i] * w[from_w + j]))
-            held[at + j] = np.int32((clamped(exact, low, high) if saturates else wrapped(exact, unused)) + offset)
+def ws_psums(
+    a: I32, row0: int, r: int, w: I32, psums: I32, held: I32, words: I32, s: int, counts: I32, troubled: bool,
+    low: int, high: int, mask: int, unused: int, saturates: bool, offset: int,
+) -> int:  # fmt: skip
+    """Let four streamed rows, from `row0` of a [T, R] on, pass r rows of PEs; return the overflows.
+
+    w [R * 64]; psums [4 * 64] : as they leave; counts [4 * 64] : their overflows, written where there are any
+    held [R * 64] : what the PEs' registers hold, from row `row0` - 1; then from the last row
+    s : place of (row0, 0) in `words`
+    troubled : whether psums overflowed in the last four rows: then they may do so again
+    """
+    if not troubled:
+        if ws_clean(a, row0, 0, r, w, psums, words, s, held, offset) & ~mask == 0:
+            return 0
+        left_behind(a, row0 - 1, r, w, held, low, high, unused, saturates, offset)
+        ws_take_back(a, row0, r, w, psums, held, words, s, offset)
+    counts[:] = 0
+    return ws_exact(a, row0, 0, r, w, psums, words, s, held, counts, low, high, mask, unused, saturates, offset)
 
 
 @njit
-def ws_rows(
-    a: I32, w: I32, first_row: int, last_row: int, streamed: int, rows: int, used_rows: int, columns: int, cols: int,
-    levels: int, column_of: I64, starts: I64, low: int, high: int, mask: int, unused: int, saturates: bool,
-    acc_low: int, acc_high: int, acc_mask: int, acc_unused: int, acc_saturates: bool, narrow: bool, narrow_acc: I32,
-    wide_acc: I64, psum_counts: I32, acc_counts: I32, keep: bool, psum_found: I64, acc_found: I64, psum_toggles: I64,
-    psum_overflows: I64, acc_toggles: I64, acc_overflows: I64,
+def opened(
+    acc: NDArray[np.signedinteger], offset: int, preloaded: I64, first_column: int, first_row: int, column_of: I64,
+    transposed: bool,
 ) -> None:  # fmt: skip
-    """Stream rows first_row .. last_row - 1 of one GEMM past all its passes, weight-stationary.
+    """Preload accumulators [rows * 64] of streamed rows and a block of columns; see `ws_blocks`."""
+    for r in range(acc.size // COLUMNS):
+        for x in range(COLUMNS):
+            n = first_row + r if transposed else first_column + column_of[x]
+            acc[r * COLUMNS + x] = (preloaded[n] if n < preloaded.size else 0) + offset
 
-    a [T, F * rows], w [Q, F * rows * 64] : completed with zeros to F folds of K. Beyond its `streamed` rows a has rows
-        of zeros, one at least, behind which registers are zero again; T, first_row and last_row are multiples of 4
+
+@njit
+def closed(
+    block: NDArray[np.signedinteger], first_column: int, first_row: int, column_of: I64, transposed: bool,
+    to: NDArray[np.signedinteger],
+) -> None:  # fmt: skip
+    """Write a block [rows * 64] to the outputs [M, N]."""
+    columns = to.shape[0] if transposed else to.shape[1]
+    for r in range(block.size // COLUMNS):
+        for x in range(COLUMNS):
+            column = first_column + column_of[x]
+            if column < columns:
+                if transposed:
+                    to[column, first_row + r] = block[r * COLUMNS + x]
+                else:
+                    to[first_row + r, column] = block[r * COLUMNS + x]
+
+
+@njit
+def ws_blocks(
+    a: I32, w: I32, first_block: int, last_block: int, first_row: int, last_row: int, rows: int, used_rows: int,
+    cols: int, levels: int, column_of: I64, starts: I64, low: int, high: int, mask: int, unused: int,
+    saturates: bool, acc_low: int, acc_high: int, acc_mask: int, acc_unused: int, acc_saturates: bool, narrow: bool,
+    transposed: bool, preloaded: I64, acc: I64, psum_counts: I32, acc_counts: I32, keep: bool, psum_found: I64,
+    acc_found: I64, end: int, psum_toggles: I64, psum_overflows: I64, acc_toggles: I64, acc_overflows: I64,
+) -> None:  # fmt: skip
+    """Stream rows first_row .. last_row - 1 of one GEMM past blocks of columns first_block .. last_block - 1.
+
+    a [T, K], w [K, C] : operands as the array sees them. Behind the T streamed rows there are rows of zeros, one at
+        least, behind which registers are zero again; first_row and last_row are multiples of 4
     used_rows : PE rows that the last fold travels (`rows`, or fewer with skip_unused)
-    low .. saturates, acc_low .. acc_saturates : limits of the psum registers and of the accumulators; see `os_folds`
-    narrow : accumulators are narrow_acc, plus half of their range, else wide_acc; [Q, streamed * 64], preloaded;
-        updated
-    psum_counts, acc_counts [Q, streamed * 64] : overflows of each output; added to
-    starts [column folds * F] : first cycle of each pass
-    keep, *_found, *_toggles, *_overflows : as in `os_folds`
+    narrow : an int32 holds an accumulator plus half of its range, and a sum that does not fit it has other bits set
+    transposed : streamed rows are columns of the outputs
+    starts [column folds * folds of K] : first cycle of each pass
+    end : of `settle`
+    The rest as in `os_blocks`.
     """
-    folds = a.shape[1] // rows
+    streamed, length, columns = a.shape[0], a.shape[1], w.shape[1]
+    folds = (length + rows - 1) // rows
     low, high, mask, unused = np.int32(low), np.int32(high), np.int32(mask), np.int32(unused)
-    offset, acc_offset = np.int32(np.int32(-1) * low), -acc_low
+    offset, acc_offset = np.int32(np.int32(-1) * low), np.int64(-acc_low) if narrow else np.int64(0)
     beyond = np.int32(~np.int32(acc_mask)) if narrow else np.int32(-1)
-    steps = CYCLES + rows + 1
-    words = np.zeros((steps + COLUMNS + 2) * COLUMNS, np.int32)
+    words = np.zeros((CYCLES + rows + COLUMNS + 3) * COLUMNS, np.int32)
     even, odd = np.empty(words.size // 2, np.int32), np.empty(words.size // 2, np.int32)
     acc_words = np.zeros_like(words)
     psums, counts = np.zeros(TOGETHER * COLUMNS, np.int32), np.zeros(TOGETHER * COLUMNS, np.int32)
-    registers = np.zeros((2, folds, rows * COLUMNS), np.int32)  # as they were, and as they become
-    between = np.zeros(rows * COLUMNS, np.int32)
-    troubled = np.zeros(folds, np.uint8)  # folds whose psums overflowed in the last group may do so again
-    for q in range(w.shape[0]):
-        weights = w[q]
+    lanes, weights = np.empty((1 + CYCLES, rows), np.int32), np.zeros(folds * rows * COLUMNS, np.int32)
+    registers = np.zeros((folds, rows * COLUMNS), np.int32)
+    narrow_acc = np.empty(CYCLES * COLUMNS if narrow else 0, np.int32)
+    wide_acc = np.empty(0 if narrow else CYCLES * COLUMNS, np.int64)
+    psum_misfits, acc_misfits = np.zeros(CYCLES * COLUMNS, np.int32), np.zeros(CYCLES * COLUMNS, np.int32)
+    troubled = np.zeros(folds, np.uint8)
+    for q in range(first_block, last_block):
+        column = q * COLUMNS
+        packed(w, column, column_of, weights)
         registers[:] = offset
         troubled[:] = 0
-        if first_row > 0:
-            for fold in range(folds):
-                left_behind(
-                    a[first_row - 1], fold * rows, rows if fold < folds - 1 else used_rows, weights,
-                    registers[0, fold], low, high, unused, saturates,
-                )  # fmt: skip
         # Streamed rows in pieces, and all folds of each, so that what a piece touches stays in the cache.
         for start in range(first_row, last_row, CYCLES):
             stop = min(start + CYCLES, last_row)
+            size, psum_total, acc_total = (min(stop, streamed) - start) * COLUMNS, 0, 0
+            if narrow:
+                opened(narrow_acc[:size], acc_offset, preloaded, column, start, column_of, transposed)
+            else:
+                opened(wide_acc[:size], 0, preloaded, column, start, column_of, transposed)
             for fold in range(folds):
-                r, k0 = rows if fold < folds - 1 else used_rows, fold * rows
+                r, from_w = rows if fold < folds - 1 else used_rows, weights[fold * rows * COLUMNS :]
+                lanes_of(a, start - 1, fold * rows, lanes)
+                if start == first_row and first_row > 0:
+                    left_behind(lanes, 0, r, from_w, registers[fold], low, high, unused, saturates, offset)
                 psum_piece, acc_piece = 0, 0
-                for m in range(start, stop, TOGETHER):
-                    turn = (m - first_row) // TOGETHER % 2
-                    before, after = registers[turn, fold], registers[1 - turn, fold]
-                    at, end = m * COLUMNS, min(m + TOGETHER, streamed) * COLUMNS
-                    clean = False
-                    if troubled[fold] == 0:
-                        bits = ws_group(a, m, k0, r, weights, psums, before, after, words, m - start, offset)
-                        clean = (bits & ~mask) == 0
-                        if not clean:
-                            ws_take_back(a, m, k0, r, weights, psums, before, words, m - start, offset)
-                    if not clean:
-                        events = ws_group_exact(
-                            a, m, k0, r, weights, psums, before, between, after, words, m - start, counts,
-                            low, high, mask, unused, saturates, offset,
-                        )  # fmt: skip
+                for m in range(0, stop - start, TOGETHER):
+                    at, last = m * COLUMNS, min((m + TOGETHER) * COLUMNS, size)
+                    events = ws_psums(
+                        lanes, m + 1, r, from_w, psums, registers[fold], words, m + 1, counts, troubled[fold] != 0,
+                        low, high, mask, unused, saturates, offset,
+                    )  # fmt: skip
+                    troubled[fold] = events > 0
+                    if events > 0:
                         psum_piece += events
-                        troubled[fold] = events > 0
-                        add(psum_counts[q, at:end], counts)
-                    s = m - start + r - 1
+                        add(psum_misfits[at:last], counts)
                     if narrow:
-                        clean = accumulate_clean(psums, offset, narrow_acc[q, at:end], acc_words, s) & beyond == 0
-                        if not clean:
-                            accumulate_take_back(psums, offset, narrow_acc[q, at:end], acc_words, s)
+                        mine = narrow_acc[at:last]
+                        if accumulate_clean(psums, offset, mine, acc_words, m + r - 1) & beyond != 0:
+                            accumulate_take_back(psums, offset, mine, acc_words, m + r - 1)
                             acc_piece += accumulate(
-                                psums, offset, narrow_acc[q, at:end], acc_offset, acc_counts[q, at:end], acc_words, s,
+                                psums, offset, mine, acc_offset, acc_misfits[at:last], acc_words, m + r - 1,
                                 acc_low, acc_high, acc_mask, acc_unused, acc_saturates,
                             )  # fmt: skip
                     else:
                         acc_piece += accumulate(
-                            psums, offset, wide_acc[q, at:end], 0, acc_counts[q, at:end], acc_words, s,
+                            psums, offset, wide_acc[at:last], 0, acc_misfits[at:last], acc_words, m + r - 1,
                             acc_low, acc_high, acc_mask, acc_unused, acc_saturates,
                         )  # fmt: skip
                 total(
-                    words, stop - start + rows, levels, column_of, q * COLUMNS, columns, cols, starts, fold, folds,
-                    start, psum_piece, keep, even, odd, psum_found, psum_toggles, psum_overflows,
+                    words, stop - start + rows, levels, column_of, column, columns, cols, starts, fold, folds,
+                    start, psum_piece, keep, even, odd, psum_found, end, psum_toggles, psum_overflows,
                 )  # fmt: skip
                 total(
-                    acc_words, stop - start + rows, levels, column_of, q * COLUMNS, columns, cols, starts, fold,
-                    folds, start, acc_piece, keep, even, odd, acc_found, acc_toggles, acc_overflows,
+                    acc_words, stop - start + rows, levels, column_of, column, columns, cols, starts, fold,
+                    folds, start, acc_piece, keep, even, odd, acc_found, end, acc_toggles, acc_overflows,
                 )  # fmt: skip
+                psum_total, acc_total = psum_total + psum_piece, acc_total + acc_piece
+            if narrow:
+                for x in range(size):
+                    narrow_acc[x] = np.int32(narrow_acc[x] - np.int32(acc_offset))  # modulo 2^32
+                closed(narrow_acc[:size], column, start, column_of, transposed, acc)
+            else:
+                closed(wide_acc[:size], column, start, column_of, transposed, acc)
+            if psum_total > 0:
+                closed(psum_misfits[:size], column, start, column_of, transposed, psum_counts)
+                psum_misfits[:] = 0
+            if acc_total > 0:
+                closed(acc_misfits[:size], column, start, column_of, transposed, acc_counts)
+                acc_misfits[:] = 0
 
 
-# ------------------------------------------------------------------------------------------- one output
+# ------------------------------------------------------------------------------------------- single outputs
 
 
 @njit
-def register_before(a: I32, w: I32, low: int, high: int, unused: int, saturates: bool) -> int:
-    """Return what one output's psum register holds after the elements a, w [K] int32."""
+def register_before(
+    a: I32, w: I32, m: int, n: int, start: int, stop: int, low: int, high: int, unused: int, saturates: bool
+) -> int:  # fmt: skip
+    """Return what an output's psum register holds after elements start .. stop - 1 of a fold, of a [M, K], w [K, N]."""
     held = np.int64(0)
     wide = unused + 32
-    for k in range(a.size):
-        held += np.int64(a[k]) * np.int64(w[k])
+    for k in range(start, stop):
+        held += np.int64(a[m, k]) * np.int64(w[k, n])
         held = clamped(held, low, high) if saturates else (held << wide) >> wide
     return held
+
+
+@njit
+def first_misfit(
+    a: I32, w: I32, additions: I64, low: int, high: int, unused: int, saturates: bool
+) -> tuple[int, int]:  # fmt: skip
+    """Return the first of additions [X, 4] (m, n, first element of the fold, k) whose sum does not fit, and that sum;
+    -1 if there is none.
+    """
+    for x in range(additions.shape[0]):
+        m, n, start, k = additions[x]
+        before = register_before(a, w, m, n, start, k, low, high, unused, saturates)
+        exact = before + np.int64(a[m, k]) * np.int64(w[k, n])
+        if exact < low or exact > high:
+            return x, exact
+    return -1, np.int64(0)

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cache, partial
-from typing import Any
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,8 +33,7 @@ class Timeline:
     total: int
 
 
-@dataclass(frozen=True)
-class Limits:
+class Limits(NamedTuple):
     """A register: smallest and largest value, bits in use, bits of its word not in use, and its policy."""
 
     low: int
@@ -99,34 +98,9 @@ def column_order(levels: int) -> Int64:
     return order
 
 
-def in_blocks(array: NDArray[Any], length: int, dtype: type[np.generic], order: Int64) -> NDArray[Any]:
-    """Return [K, N] as blocks of 64 columns [Q, length * 64], completed with zeros."""
-    rows, columns = array.shape
-    found = np.zeros((-(-columns // order.size), length, order.size), dtype)
-    for block, (first, places) in zip(found, _blocks(columns, order), strict=True):
-        part = array[:, first : first + order.size]
-        block[:rows, places] = part
-    return found.reshape(found.shape[0], -1)
-
-
-def out_of_blocks(blocks: NDArray[Any], to: NDArray[Any], order: Int64) -> None:
-    """Write blocks of 64 columns to rows and columns.
-
-    blocks [Q, ..., rows * 64], to [..., rows, columns] : of blocks that have more rows than `to` has, the first
-        ones are taken
-    """
-    *_, rows, columns = to.shape
-    blocks = blocks.reshape(*blocks.shape[:-1], blocks.shape[-1] // order.size, order.size)
-    for block, (first, places) in zip(blocks, _blocks(columns, order), strict=True):
-        to[..., first : first + order.size] = block[..., :rows, :][..., places]
-
-
-def _blocks(columns: int, order: Int64) -> list[tuple[int, Int64 | slice]]:
-    """Return the first column of each block, and the places of its columns."""
-    places = np.argsort(order)
-    in_order = np.array_equal(places, np.arange(order.size))  # slices copy several times faster
-    counts = [(first, min(order.size, columns - first)) for first in range(0, columns, order.size)]
-    return [(first, slice(count) if in_order else places[:count]) for first, count in counts]
+def as_kernels_take_them(*operands: Int32) -> list[Int32]:
+    """Return operands contiguous and writable: Numba would compile a kernel for each kind of array."""
+    return [np.require(operand, np.int32, ("C", "W")) for operand in operands]
 
 
 def thread_shares(items: int, threads: int) -> list[tuple[int, int]]:
@@ -135,7 +109,7 @@ def thread_shares(items: int, threads: int) -> list[tuple[int, int]]:
     return list(itertools.pairwise(bounds))
 
 
-def run_tasks(tasks: list[Callable[[], None]], threads: int) -> None:
+def run_tasks(tasks: list[Callable[[], object]], threads: int) -> None:
     """Run all tasks, on so many threads; the first exception of any is raised."""
     if threads == 1 or len(tasks) == 1:
         for task in tasks:
@@ -152,7 +126,7 @@ class Watched:
 
     acc : int64 [batch, M, N]
     by_output : int32 [2, batch, M, N], overflows of psums and accumulators
-    found : int64 [2, 3], toggled bits, overflows, and the earliest cycle with an overflow
+    found : int64 [2, 4], toggled bits, overflows, the earliest cycle with an overflow, and what is not joined
     cycles : int64 [4, array cycles + 1], toggles and overflows of psums, then of accumulators; or, not kept, [4, 1]
     """
 
@@ -165,8 +139,9 @@ class Watched:
 class WatchedLayer:
     """What both schedules share."""
 
-    def __init__(self, operands: GemmOperands, plan: LayerPlan, threads: int) -> None:
-        self.plan, self.operands, self.threads = plan, operands, threads
+    def __init__(self, operands: GemmOperands, plan: LayerPlan, threads: int, product: int) -> None:
+        """Take a layer; product : what no product exceeds in magnitude."""
+        self.plan, self.operands, self.threads, self.product = plan, operands, threads, product
         self.bias_in: Preload = preload(operands, plan)
         self.psum = register_of(plan.psum_bits, plan.psum_overflow, 32)
         self.acc_limits = register_of(plan.acc_bits, plan.acc_overflow, 64)
@@ -194,7 +169,7 @@ class WatchedLayer:
 
         registers = []
         for number, find in enumerate((self.first_psum, self.first_accumulator)):
-            toggles, overflows, earliest = watched.found[number].tolist()
+            toggles, overflows, earliest, _ = watched.found[number].tolist()
             registers.append(
                 RegisterHistory(
                     overflows,
@@ -206,11 +181,25 @@ class WatchedLayer:
             )
         return WatchedResult(watched.acc, self.timeline.total, *registers)
 
+    def places(self, p: int) -> tuple[Int64, Int64]:
+        """Return (i, j) of all PEs that pass p uses, row by row."""
+        passes = self.plan.passes
+        i, j = np.indices((int(passes.rows[p]), int(passes.cols[p]))).reshape(2, -1)
+        return i, j
+
     def nothing_found(self, shares: int) -> Int64:
-        """Return what each of so many threads has found of each register before it begins: [shares, 2, 3]."""
-        found = np.zeros((shares, 2, 3), np.int64)
+        """Return what each of so many threads has found of each register before it begins: [shares, 2, 4]."""
+        found = np.zeros((shares, 2, 4), np.int64)
         found[..., 2] = NEVER
         return found
+
+    def empty(self, *, keep: bool) -> Watched:
+        """Return room for what the kernels find."""
+        shape = self.plan.shape
+        outputs = shape.batch, shape.m, shape.n
+        cycles = np.zeros((4, self.timeline.total + 1 if keep else 1), np.int64)
+        found = self.nothing_found(1)[0]
+        return Watched(np.empty(outputs, np.int64), np.zeros((2, *outputs), np.int32), found, cycles)
 
     def order(self, *, keep: bool) -> tuple[int, Int64]:
         """Return the levels of settling, and the columns' order that goes with it; only kept words settle."""
@@ -221,17 +210,23 @@ class WatchedLayer:
         """Return what the psum register of an output holds after elements first..stop-1 of a fold."""
         from accelsim.engine import watched_kernels as kernels
 
-        a = np.ascontiguousarray(self.operands.a[b, m, first:stop])
-        w = np.ascontiguousarray(self.operands.w[b, first:stop, n])
-        limits = self.psum
-        return int(kernels.register_before(a, w, limits.low, limits.high, limits.unused, limits.saturates))
+        a, w = as_kernels_take_them(self.operands.a[b], self.operands.w[b])
+        low, high, _, unused, saturates = self.psum
+        return int(kernels.register_before(a, w, m, n, first, stop, low, high, unused, saturates))
 
-    def psum_event(self, b: int, m: int, n: int, fold_start: int, k: int) -> OverflowEvent | None:
-        """Return the overflow of the addition of element k, if it is one."""
-        before = self.psum_before(b, m, n, fold_start, k)
-        exact = before + int(self.operands.a[b, m, k]) * int(self.operands.w[b, k, n])
-        fits = self.psum.low <= exact <= self.psum.high
-        return None if fits else OverflowEvent((b, m, n), k, exact)
+    def first_of(self, b: int, additions: Int64, watched: Watched) -> OverflowEvent:
+        """Return the first psum overflow of additions [X, 4]: m, n, first element of the fold, k."""
+        from accelsim.engine import watched_kernels as kernels
+
+        m, n, _, _ = additions.T
+        some = np.ascontiguousarray(additions[watched.by_output[0, b, m, n] > 0])
+        a, w = as_kernels_take_them(self.operands.a[b], self.operands.w[b])
+        low, high, _, unused, saturates = self.psum
+        number, exact = kernels.first_misfit(a, w, some, low, high, unused, saturates)
+        if number < 0:
+            raise AssertionError("no psum overflows in a cycle that has an overflow")
+        row, column, _, k = some[number].tolist()
+        return OverflowEvent((b, row, column), k, int(exact))
 
     def locate(self, cycle: int) -> tuple[int, int]:
         """Return (pass, cycle of the pass) of a cycle of the layer."""
@@ -240,7 +235,7 @@ class WatchedLayer:
 
 
 def joined(found: Int64) -> Int64:
-    """Return what all threads have found [shares, 2, 3], as one [2, 3]."""
+    """Return what all threads have found [shares, 2, 4], as one [2, 4]."""
     whole: Int64 = found.sum(axis=0)
     whole[:, 2] = found[..., 2].min(axis=0)
     return whole

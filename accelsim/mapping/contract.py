@@ -229,7 +229,7 @@ class Widths:
     psum, acc : the two registers
     a_code, w_code : stored codes, which the buffers hold
     a_exponent, w_exponent : exponents that move with each lane (floats); 0 for integers
-    accumulator_bytes : capacity of the accumulator buffer, which sets the price of a bit
+    accumulator_sram : bytes of a bank, bits of a word and ports of the accumulator buffer: what a bit's price rests on
     """
 
     a: int
@@ -240,7 +240,7 @@ class Widths:
     dot: int
     psum: int
     acc: int
-    accumulator_bytes: int
+    accumulator_sram: tuple[int, int, int]
     a_code: int
     w_code: int
     a_exponent: int = 0

@@ -187,7 +187,7 @@ def _widths(config: HardwareConfig, a_bits: int, w_bits: int, a_scale_bits: int,
         dot=0,
         psum=config.array.psum.bits,
         acc=config.accumulator.bits,
-        accumulator_bytes=config.buffers.accumulator.size_bytes,
+        accumulator_sram=config.buffers.accumulator.sram,
         a_code=a_bits,
         w_code=w_bits,
     )

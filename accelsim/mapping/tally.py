@@ -33,7 +33,7 @@ def array_actions(tally: Tally, datapath: Datapath, shape: GemmShape, *, transpo
     widths = datapath.widths
     (stream, stream_scale), (other, other_scale) = _moved_bits(datapath, transposed)
     outputs = shape.batch * shape.m * shape.n
-    sram = (widths.accumulator_bytes,)
+    sram = widths.accumulator_sram
     floats = datapath.summation.kind == "float32"
     psum_add = ("fp32_add", ()) if floats else ("add", (widths.psum,))
     acc_add = ("fp32_add", ()) if floats else ("add", (widths.acc,))

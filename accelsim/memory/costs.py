@@ -8,10 +8,11 @@ from collections import Counter
 from collections.abc import Sequence
 
 from accelsim.actions import Action, Actions
-from accelsim.config.model import HardwareConfig
-from accelsim.mapping.traffic import edge_bits, lookup_actions
+from accelsim.config.model import Buffer, HardwareConfig
+from accelsim.mapping.contract import Int64
+from accelsim.mapping.traffic import lookup_actions
 from accelsim.memory.contract import LayerTime
-from accelsim.memory.network import Share
+from accelsim.memory.network import Share, array_bits
 
 
 def array_actions(shares: Sequence[Share]) -> Actions:
@@ -30,40 +31,46 @@ def traffic_actions(shares: Sequence[Share], config: HardwareConfig) -> Actions:
     array reads an operand from its buffer once for each pass that uses it (overlapping windows of a convolution each
     time, and a padding pixel too: its code comes from the same port), the vector unit in each of its passes; outputs
     pass the output buffer, and those that stay on chip are written into the activation buffer.
+
+    A buffer with a ``width_bits`` moves whole words: what a tile moves lies packed, and its last word is paid for as a
+    whole. (Of sums, which the arrays' own actions count, only what fills up such words is here.)
     """
     counts: Counter[Action] = Counter()
     lookups = Actions()
     buffers = config.buffers
 
-    def moved(operation: str, capacity: int, bits: int) -> None:
-        counts[Action("buffer", operation, (capacity,))] += bits
+    def moved(operation: str, buffer: Buffer, bits: Int64, times: int = 1) -> None:
+        counts[Action("buffer", operation, buffer.sram)] += times * int(bits.sum() + _filling(bits, buffer))
 
     for share in shares:
         needs, tiling = share.needs, share.tiling
         if not tiling.tiles:
             continue
-        loaded, weights = int(tiling.activation_bits.sum()), int(tiling.weight_bits.sum())
-        spilled, refilled = int(tiling.spill_bits.sum()), int(tiling.refill_bits.sum())
+        by_array = array_bits(needs, tiling)
         counts[Action("dram", f"dram_read_{config.dram.kind}")] += tiling.dram_read_bits
         counts[Action("dram", f"dram_write_{config.dram.kind}")] += tiling.dram_write_bits
-        moved("sram_write", buffers.activation.size_bytes, loaded)
-        moved("sram_write", buffers.weight.size_bytes, weights)
-        moved("sram_write", buffers.accumulator.size_bytes, refilled)
-        moved("sram_read", buffers.accumulator.size_bytes, spilled)
-        moved("sram_write", buffers.output.size_bytes, needs.output.bits)
-        moved("sram_read", buffers.output.size_bytes, needs.output.bits)
+        moved("sram_write", buffers.activation, tiling.activation_bits)
+        moved("sram_write", buffers.weight, tiling.weight_bits)
+        moved("sram_write", buffers.accumulator, tiling.refill_bits)
+        moved("sram_read", buffers.accumulator, tiling.spill_bits)
+        moved("sram_write", buffers.output, by_array["output"])
+        moved("sram_read", buffers.output, by_array["output"])
         if tiling.output_on_chip:
-            moved("sram_write", buffers.activation.size_bytes, needs.output.bits)
+            moved("sram_write", buffers.activation, by_array["output"])
+        moved("sram_read", buffers.activation, by_array["activation"], needs.vector_passes)
         if needs.plan is None:
-            inputs = sum(tensor.bits for tensor in needs.inputs)
-            moved("sram_read", buffers.activation.size_bytes, inputs * needs.vector_passes)
             continue
-        activation_reads, weight_reads = edge_bits(needs.plan)
-        activation_entries, weight_entries = share.entries
-        moved("sram_read", buffers.activation.size_bytes, activation_reads * activation_entries)
-        moved("sram_read", buffers.weight.size_bytes, weight_reads * weight_entries + needs.parameter_bits)
-        lookups += lookup_actions(needs.plan) * weight_entries
+        moved("sram_read", buffers.weight, by_array["weight"])
+        for operation in ("sram_read", "sram_write"):  # half of the sums' traffic each
+            filling = _filling(by_array["accumulator"] // 2, buffers.accumulator)
+            counts[Action("buffer", operation, buffers.accumulator.sram)] += int(filling)
+        lookups += lookup_actions(needs.plan) * share.entries[1]
     return Actions(counts) + lookups
+
+
+def _filling(bits: Int64, buffer: Buffer) -> int:
+    """Return by how much the last words of transfers of `bits` each exceed them; 0 where no width is given."""
+    return 0 if buffer.width_bits is None else int((-bits % buffer.width_bits).sum())
 
 
 def upkeep_cycles(time: LayerTime) -> tuple[int, int]:

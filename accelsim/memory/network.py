@@ -232,7 +232,7 @@ class _Deal:
                     if tensor.name not in tiling.on_chip_inputs
                     for stage in made.get(tensor.name, [])
                 ),
-                array_bits=_array_bits(needs, simulated) if self.limited else {},
+                array_bits=array_bits(needs, simulated) if self.limited else {},
             )
         )
 
@@ -256,12 +256,14 @@ def _own_cycles(needs: LayerNeeds) -> int:
     return needs.vector_cycles if needs.plan is None else needs.plan.cycles.total
 
 
-def _array_bits(needs: LayerNeeds, tiling: LayerTiling) -> dict[Operand, Int64]:
-    """Return what the array (or the vector unit) reads and writes in each buffer while a tile runs: the layer's bits,
-    shared out over the tiles like their computing cycles.
+def array_bits(needs: LayerNeeds, tiling: LayerTiling) -> dict[Operand, Int64]:
+    """Return what the array (or the vector unit, in each of its passes) reads and writes in each buffer while a tile
+    runs: the layer's bits, shared out over the tiles like their computing cycles.
     """
     working = tiling.vector if needs.plan is None else tiling.compute
-    whole = max(1, int(working.sum()))
+    if not working.any():
+        working = np.ones_like(working)
+    whole = int(working.sum())
     bits: dict[Operand, int] = {"output": needs.output.bits}
     if needs.plan is None:
         bits["activation"] = sum(tensor.bits for tensor in needs.inputs)

@@ -92,6 +92,8 @@ def _draw(curves: list[Curve], axes: Axes) -> None:
         color, line = _STYLES[curve.operation]
         if "8 x n" in curve.label:
             line = ":"
+        if "of 256" in curve.label:
+            line = "--"
         drawn = [(place, price) for place, price in zip(curve.places, curve.prices, strict=True) if price > 0]
         label = f"{curve.label} ({curve.mark})" if drawn else f"{curve.label}: 0"
         axes.plot([place for place, _ in drawn], [price for _, price in drawn], line, color=color, label=label)

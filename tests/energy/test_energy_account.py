@@ -16,12 +16,15 @@ from accelsim.errors import EnergyTableError
 TABLE = load_table("horowitz45")
 
 
+def numbers(name):
+    """Clocks of hertz would make a cycle's leakage so dear that a run exceeds the 8.8 J up to which sums are exact."""
+    return st.integers(10**6, 10**9) if name == "clock_hz" else st.integers(1, 64)
+
+
 def any_action():
     operation = st.sampled_from(list(OPERATIONS.values()))
     return st.tuples(st.sampled_from(list(COMPONENTS)), operation).flatmap(
-        lambda pair: st.tuples(*[st.integers(1, 64)] * len(pair[1].params)).map(
-            lambda params: Action(pair[0], pair[1].name, params)
-        )
+        lambda pair: st.tuples(*map(numbers, pair[1].params)).map(lambda params: Action(pair[0], pair[1].name, params))
     )
 
 
@@ -90,8 +93,8 @@ def without(*operations):
 def test_an_action_without_a_price_is_an_error_that_says_how_often_it_happened():
     actions = Actions(
         {
-            Action("buffer", "sram_read", (8192,)): 1_204_000,
-            Action("buffer", "sram_read", (65536,)): 224,
+            Action("buffer", "sram_read", (8192, 64, 1)): 1_204_000,
+            Action("buffer", "sram_read", (65536, 64, 1)): 224,
             Action("mac", "mult", (8, 8)): 5,
         }
     )

@@ -143,7 +143,7 @@ def test_a_table_without_the_prices_says_so():
 
 def test_work_without_registers_or_products_costs_the_same():
     operands, plan = layer([[1, 2]], [[1], [1]])
-    work = Actions({Action("ppu", "mult", (32, 32)): 5, Action("buffer", "sram_read", (8192,)): 100})
+    work = Actions({Action("ppu", "mult", (32, 32)): 5, Action("buffer", "sram_read", (8192, 64, 1)): 100})
     plain = energy_account(work, TABLE)
     nothing = replace(
         measured(operands, plan),

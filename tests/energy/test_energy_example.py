@@ -25,8 +25,8 @@ BY_HAND = {
     Action("register", "register_write", (8,)): 2 * 32 * 4,
     Action("register", "register_write", (32,)): 128 + 4 * (3 + 2 + 1 + 0),
     Action("accumulator", "add", (32,)): 16,
-    Action("buffer", "sram_write", (8192,)): 256 + 256 + 128 + (16 + 16) * 32,
-    Action("buffer", "sram_read", (8192,)): 256 + 256 + 128 + (16 + 16) * 32,
+    Action("buffer", "sram_write", (8192, 64, 1)): 256 + 256 + 128 + (16 + 16) * 32,
+    Action("buffer", "sram_read", (8192, 64, 1)): 256 + 256 + 128 + (16 + 16) * 32,
     Action("dram", "dram_read_ddr3"): 256 + 256,
     Action("dram", "dram_write_ddr3"): 128,
 }
@@ -39,7 +39,7 @@ UPKEEP = {
     Action("control", "array_cycle"): 18,
     Action("control", "clock_per_pe_cycle"): 18 * 16,
     Action("leakage", "leakage_per_pe_cycle", (500_000_000,)): 22 * 16,
-    Action("leakage", "sram_leakage_cycle", (8192, 500_000_000)): 22 * 4,
+    Action("leakage", "sram_leakage_cycle", (8192, 500_000_000, 1)): 22 * 4,
     Action("dram", "dram_standby_cycle"): 22,
 }
 

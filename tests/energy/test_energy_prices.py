@@ -40,7 +40,12 @@ def test_published_points_are_those_of_the_sources():
     assert points["mult"] == {(8, 8): 0.2, (32, 32): 3.1}
     assert points["add"] == {(8,): 0.03, (32,): 0.1}
     assert points["fp32_mult"] == {(): 3.7}
-    assert {at: 64 * price for (at,), price in points["sram_read"].items()} == {8192: 10, 32768: 20, 1 << 20: 100}
+    # 8, 32 and 1024 KB, words of 64 bits, one port
+    assert {at: 64 * price for at, price in points["sram_read"].items()} == {
+        (8192, 64, 1): 10,
+        (32768, 64, 1): 20,
+        (1 << 20, 64, 1): 100,
+    }
 
 
 def test_the_terminal_shows_law_and_publication_side_by_side():

@@ -21,8 +21,8 @@ def test_every_pe_leaks_in_every_cycle_and_the_sequencer_rests_with_the_array():
 
 def test_every_buffer_leaks_by_its_capacity():
     upkeep = upkeep_actions(MACHINE, 100, 0)
-    assert upkeep[Action("leakage", "sram_leakage_cycle", (262144, 500_000_000))] == 200  # weights and activations
-    assert upkeep[Action("leakage", "sram_leakage_cycle", (65536, 500_000_000))] == 200  # outputs and accumulators
+    assert upkeep[Action("leakage", "sram_leakage_cycle", (262144, 500_000_000, 1))] == 200  # weights and activations
+    assert upkeep[Action("leakage", "sram_leakage_cycle", (65536, 500_000_000, 1))] == 200  # outputs and accumulators
 
 
 def test_leakage_is_a_power_the_clock_changes_nothing_of_it():

@@ -16,6 +16,15 @@ from accelsim.trace.shapes import macs as macs_of
 
 MEMORY = {"dram": {"kind": "lpddr4", "timing": "preset"}}
 CORES = {"cores": {"count": 3, "split": "rows"}, "dram": {"kind": "hbm2", "timing": "preset"}}
+WORDS = {
+    "buffers": {
+        "weight": {"size_bytes": 32768, "width_bits": 256, "banks": 2},
+        "activation": {"size_bytes": 65536, "width_bits": 200, "ports": 2},
+        "output": {"size_bytes": 16384, "width_bits": 72, "banks": 3},
+        "accumulator": {"size_bytes": 65536, "width_bits": 1000, "ports": 2},
+    },
+    "memory": {"passes": "split"},
+}
 IDEAL = {"dram": {"timing": "ideal"}, "cores": {"count": 1}, "memory": {}, "dma": {}}
 RUNS = [
     ("int8_ws", "digits_cnn_int8"),
@@ -28,7 +37,7 @@ RUNS = [
 ]
 
 
-@pytest.mark.parametrize("around", [IDEAL, MEMORY, CORES], ids=["ideal", "memory", "cores"])
+@pytest.mark.parametrize("around", [IDEAL, MEMORY, CORES, WORDS], ids=["ideal", "memory", "cores", "words"])
 @pytest.mark.parametrize(("config", "trace"), RUNS)
 def test_an_estimate_is_the_run_without_its_values(project_root, config, trace, around):
     values = load_config(project_root / "configs" / f"{config}.yaml").model_dump(mode="json")

@@ -241,8 +241,8 @@ def test_three_by_three_events():
         Action("register", "register_write", (6,)): 18,
         Action("register", "register_write", (32,)): 27,
         Action("accumulator", "add", (32,)): 9,
-        Action("buffer", "sram_write", (65536,)): 18 * 32,
-        Action("buffer", "sram_read", (65536,)): 18 * 32,
+        Action("buffer", "sram_write", (65536, 64, 1)): 18 * 32,
+        Action("buffer", "sram_read", (65536, 64, 1)): 18 * 32,
     }
     # m=2, k=3, n=3 on ws: 6 outputs of 3 products. X: 2 rows of 3 elements pass 3 columns. W: the rows of three load
     # through 1, 2 and 3 registers: 18. Every psum is latched in each of 3 rows.

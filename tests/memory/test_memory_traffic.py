@@ -17,7 +17,7 @@ def tile_actions(needs, tiling, config):
 
 
 def sram(operation, size_bytes):
-    return Action("buffer", operation, (size_bytes,))
+    return Action("buffer", operation, (size_bytes, 64, 1))
 
 
 def case(passes, **sizes):
@@ -101,3 +101,32 @@ def test_a_view_moves_nothing():
     view = LayerNeeds("v", None, (TensorNeed("x", 800),), None, 0, TensorNeed("y", 800), vector_cycles=0)
     config = machine()
     assert tile_actions(view, tile_layer(view, config), config) == Actions()
+
+
+def test_words_are_moved_as_a_whole():
+    """Four tiles of 6 rows: 48 bytes of X, 64 of W once, 48 of Y; each tile's last word is paid for."""
+    words = {"weight": 100, "activation": 100, "output": 256, "accumulator": 1000}
+    banked = {
+        name: {"size_bytes": size, "width_bits": words[name], "banks": 2, "ports": 3}
+        for name, size in (SIZES | {"accumulator": 128}).items()
+    }
+    config, needs = case("split", **banked)
+    tiling = tile_layer(needs, config)
+    assert tiling.tiles == 4
+    actions = tile_actions(needs, tiling, config)
+
+    def of(operation, name):
+        return actions[Action("buffer", operation, (banked[name]["size_bytes"] // 2, words[name], 3))]
+
+    assert of("sram_write", "activation") == 4 * 400  # 384 bits
+    assert of("sram_read", "activation") == 4 * 800  # both halves of N: 768
+    assert of("sram_write", "weight") == 600  # 512 bits of weights and 40 of parameters, with the first tile
+    # All of W enters for each tile, and the parameters: 2048 + 40 bits, 522 a tile.
+    assert of("sram_read", "weight") == 4 * 600
+    assert of("sram_write", "output") == of("sram_read", "output") == 4 * 512  # 384
+    # 6 x 8 sums of 32 bits are written with the bias, and in each of two folds of K: 4608 bits a tile, read as often.
+    # The plan counts them; 392 bits fill the last word up.
+    assert of("sram_write", "accumulator") == of("sram_read", "accumulator") == 4 * 392
+    plain, _ = case("split", accumulator=128)
+    bits = {action.operation: count for action, count in tile_actions(needs, tiling, plain).items()}
+    assert bits["dram_read_lpddr4"] == actions[Action("dram", "dram_read_lpddr4")]  # DRAM has its own bursts

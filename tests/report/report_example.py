@@ -32,7 +32,7 @@ def make_report(**changes):
             Action("mac", "mult", (8, 8)): 3600,
             Action("mac", "add", (32,)): 3600,
             Action("dram", "dram_read_ddr3"): 5000,
-            Action("buffer", "sram_read", (8192,)): 40_000,
+            Action("buffer", "sram_read", (8192, 64, 1)): 40_000,
             Action("leakage", "leakage_per_pe_cycle", (500_000_000,)): 4960,
         }
     )
