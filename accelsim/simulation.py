@@ -161,6 +161,7 @@ def simulate(
         clock_mhz=config.clock_mhz,
         peak_macs_per_cycle=array.rows * array.cols * array.lanes,
         area_um2=area.by_component_um2,
+        area_node_nm=area.node_nm,
         energy_table=table.name,
         energy_table_digest=table.digest,
         energy_unit=table.unit,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -128,7 +127,7 @@ def limited_gemm(
     found: list[FirstOverflow | None] = []
     for register in range(2):  # shares are in the order of rows
         first = next(((int(m), int(n)) for m, n in firsts[:, register] if m >= 0), None)
-        found.append(None if first is None else _replay(a, w, held, registers, first, register))
+        found.append(None if first is None else _replay(a, w, held, registers, first, of_acc=register == 1))
     return LimitedGemm(
         acc=acc,
         psum_overflows=sum(psum for psum, _ in counts),
@@ -175,37 +174,22 @@ def column_blocks(w: NDArray[Any], dtype: type[np.generic]) -> NDArray[Any]:
     return packed.reshape(blocks, -1)
 
 
-def _limited(exact: int, bits: int, policy: Overflow) -> int:
-    low, high = register_limits(bits)
-    if policy == "saturate":
-        return min(max(exact, low), high)
-    return (exact - low) % (high - low + 1) + low
-
-
-def _additions(
-    a: Int32, w: Int32, held: Int64, registers: Registers, output: tuple[int, int]
-) -> Iterator[tuple[int, int, int, int, int]]:
-    """Yield every addition of one output: (register: 0 psum, 1 accumulator; k; before; addend; after)."""
-    m, n = output
-    products = (a[m].astype(np.int64) * w[:, n]).tolist()
-    acc, fold = int(held[n]), registers.group * registers.groups_per_fold
-    for start in range(0, len(products), fold):
-        psum, stop = 0, min(start + fold, len(products))
-        for k in range(start, stop, registers.group):
-            part = sum(products[k : min(k + registers.group, stop)])
-            after = _limited(psum + part, registers.psum_bits, registers.psum_overflow)
-            yield 0, k, psum, part, after
-            psum = after
-        after = _limited(acc + psum, registers.acc_bits, registers.acc_overflow)
-        yield 1, start, acc, psum, after
-        acc = after
-
-
 def _replay(
-    a: Int32, w: Int32, held: Int64, registers: Registers, output: tuple[int, int], register: int
+    a: Int32, w: Int32, held: Int64, registers: Registers, output: tuple[int, int], *, of_acc: bool
 ) -> FirstOverflow:
     """Return the first overflow of one output, known to have one."""
-    for which, k, before, addend, after in _additions(a, w, held, registers, output):
-        if which == register and after != before + addend:
-            return FirstOverflow(*output, k, before, addend)
-    raise AssertionError(f"output {output} was counted as overflowed, but is not")
+    from accelsim.engine import ordered_kernels as kernels
+
+    policy: list[Any] = []
+    for bits, overflow in (
+        (registers.psum_bits, registers.psum_overflow),
+        (registers.acc_bits, registers.acc_overflow),
+    ):
+        policy += [*register_limits(bits), 64 - bits, overflow == "saturate"]
+    m, n = output
+    order = registers.group, registers.groups_per_fold
+    rest: tuple[Any, ...] = (int(held[n]), *order, *policy, of_acc)
+    k, before, addend = kernels.first_overflow(a, w, m, n, *rest)
+    if k < 0:
+        raise AssertionError(f"output {output} was counted as overflowed, but is not")
+    return FirstOverflow(m, n, int(k), int(before), int(addend))

@@ -20,7 +20,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from accelsim._jit import njit
-from accelsim._lanes import dots, saturating, saturating_lanes, wrapping, wrapping_lanes
+from accelsim._lanes import (
+    dots,
+    saturating,
+    saturating_folds,
+    saturating_lanes,
+    saturating_lanes_folds,
+    wrapping,
+    wrapping_folds,
+    wrapping_lanes,
+    wrapping_lanes_folds,
+)
 
 I32 = NDArray[np.int32]
 I64 = NDArray[np.int64]
@@ -60,6 +70,24 @@ def add_elements(
         wrapping_lanes(a, m, other, start, stop, w, state)
     else:
         wrapping(a, m, other, start, stop, w, state, unused)
+
+
+@njit
+def add_folds(
+    a: Lanes, m: int, other: int, start: int, stop: int, w: Lanes, state: Lanes, sums: I32, fold: int, behind: int,
+    mode: int, low: int, high: int, unused: int,
+) -> None:  # fmt: skip
+    """Do what `add_elements` does in folds of `fold` elements, and add what psums are at the end of each, without the
+    bits by which they are kept shifted left (`behind`), to exact sums [128].
+    """
+    if mode == SATURATE:
+        saturating_folds(a, m, other, start, stop, w, state, sums, fold, behind, low, high)
+    elif mode == SATURATE_LANE:
+        saturating_lanes_folds(a, m, other, start, stop, w, state, sums, fold, behind)
+    elif mode == WRAP_LANE:
+        wrapping_lanes_folds(a, m, other, start, stop, w, state, sums, fold, behind)
+    else:
+        wrapping_folds(a, m, other, start, stop, w, state, sums, fold, behind, unused)
 
 
 @njit
@@ -165,8 +193,17 @@ def limited_rows(
             if not acc_exact:
                 acc[m, column : column + many] = held[column : column + many]
                 acc[other, column : column + many] = held[column : column + many]
-            since = 0
-            for start in range(0, length, groups_per_fold):
+            since, begun = 0, 0
+            if acc_exact and groups_per_fold <= COUNTED:
+                some = COUNTED // groups_per_fold * groups_per_fold  # whole folds
+                while begun < length:
+                    k = min(begun + some, length)
+                    add_folds(
+                        a, m, other, begun, k, w[q], state, sums, groups_per_fold, behind, mode, low, high, unused
+                    )  # fmt: skip
+                    keep_counts(state, counts)
+                    begun = k
+            for start in range(begun, length, groups_per_fold):
                 stop = min(start + groups_per_fold, length)
                 k = start
                 while k < stop:
@@ -196,6 +233,40 @@ def limited_rows(
             counts[:] = 0
             sums[:] = 0
     return psum_overflows, acc_overflows
+
+
+@njit
+def limited(x: int, low: int, high: int, unused: int, saturates: bool) -> int:
+    """Return x as a register that leaves `unused` of 64 bits holds it."""
+    return min(max(x, low), high) if saturates else (x << unused) >> unused
+
+
+@njit
+def first_overflow(
+    a: I32, w: I32, m: int, n: int, held: int, group: int, groups_per_fold: int, psum_low: int, psum_high: int,
+    psum_unused: int, psum_saturates: bool, acc_low: int, acc_high: int, acc_unused: int, acc_saturates: bool,
+    of_acc: bool,
+) -> tuple[int, int, int]:  # fmt: skip
+    """Return the first addition of output (m, n) that does not fit its psum, or, `of_acc`, its accumulator: (k, content
+    before, addend); k is -1 where all fit. *_unused : of 64 bits; held : what the accumulator holds before
+    """
+    length, fold = a.shape[1], group * groups_per_fold
+    acc = np.int64(held)
+    for start in range(0, length, fold):
+        psum, stop = np.int64(0), min(start + fold, length)
+        for k in range(start, stop, group):
+            part = np.int64(0)
+            for i in range(k, min(k + group, stop)):
+                part += np.int64(a[m, i]) * np.int64(w[i, n])
+            exact = psum + part
+            if not of_acc and (exact < psum_low or exact > psum_high):
+                return k, psum, part
+            psum = limited(exact, psum_low, psum_high, psum_unused, psum_saturates)
+        exact = acc + psum
+        if of_acc and (exact < acc_low or exact > acc_high):
+            return start, acc, psum
+        acc = limited(exact, acc_low, acc_high, acc_unused, acc_saturates)
+    return -1, np.int64(0), np.int64(0)
 
 
 @njit

@@ -110,13 +110,16 @@ def thread_shares(items: int, threads: int) -> list[tuple[int, int]]:
 
 
 def run_tasks(tasks: list[Callable[[], object]], threads: int) -> None:
-    """Run all tasks, on so many threads; the first exception of any is raised."""
+    """Run all tasks, on so many threads, this one included; the first exception of any is raised."""
     if threads == 1 or len(tasks) == 1:
         for task in tasks:
             task()
         return
-    with ThreadPoolExecutor(threads) as pool:
-        for future in [pool.submit(task) for task in tasks]:
+    *others, own = tasks
+    with ThreadPoolExecutor(threads - 1) as pool:
+        futures = [pool.submit(task) for task in others]
+        own()
+        for future in futures:
             future.result()
 
 
