@@ -28,7 +28,7 @@ def plan(
 
         hardware = load_config(config)
         from accelsim.memory.needs import network_needs
-        from accelsim.memory.tiling import tile_network
+        from accelsim.memory.network_tiling import tile_network
         from accelsim.report.plan_page import plan_document, print_plan
         from accelsim.trace.reader import load_trace
 

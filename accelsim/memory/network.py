@@ -1,4 +1,9 @@
-"""A whole network on a configured machine: tiles for every core, and the timeline of all of them."""
+"""A whole network on a configured machine: tiles for every core, and the timeline of all of them.
+
+There are several plans, one for each ranking (accelsim.memory.tile_rank), and none depends on how fast DRAM, DMA and
+buffers' ports are. The one whose run is the shortest counts. A faster part makes no plan's run longer, and so not the
+shortest one's.
+"""
 
 from __future__ import annotations
 
@@ -14,11 +19,13 @@ from accelsim.mapping.contract import Int64
 from accelsim.mapping.traffic import edge_bits
 from accelsim.memory.contract import LayerNeeds, LayerTiling, Operand, Timeline
 from accelsim.memory.machine import Ports, Surroundings
+from accelsim.memory.network_tiling import tile_network, tile_network_variants
 from accelsim.memory.program import PARTS, Stage
-from accelsim.memory.shares import balanced, share_of
+from accelsim.memory.shares import Split, balanced, share_of
 from accelsim.memory.tile_build import spread
-from accelsim.memory.tiling import tile_layer, tile_network
-from accelsim.memory.timeline import run_timeline
+from accelsim.memory.tile_rank import rankings
+from accelsim.memory.tiling import tile_layer_variants
+from accelsim.memory.timeline import shortest, timeline_of
 
 OPERANDS: tuple[Operand, ...] = ("weight", "activation", "output", "accumulator")
 MAX_TILES = 5_000
@@ -90,13 +97,11 @@ def network_time(
 
     Raises UnsupportedLayerError where a layer's smallest tile does not fit the buffers.
     """
-    work = _Deal(layers, config, images)
-    timeline = run_timeline(
-        work.stages, [needs.name for needs in layers], surroundings_of(config), config.cores.count, record=record
-    )
-    dram = resolve_dram(config)
+    deals = _deals(layers, config, images)
+    number, schedule = shortest([deal.stages for deal in deals], surroundings_of(config), config.cores.count)
+    dram, work = resolve_dram(config), deals[number]
     return NetworkTime(
-        timeline=timeline,
+        timeline=timeline_of(schedule, [needs.name for needs in layers], record=record),
         shares=tuple(tuple(each) for each in work.shares),
         peak_bytes_per_cycle=None if dram.ideal else dram.bytes_per_cycle * dram.channels,
         notes=tuple(work.notes),
@@ -121,19 +126,65 @@ def _ports(buffer: Buffer) -> Ports:
     return Ports(buffer.width_bits, buffer.banks, buffer.ports, 8 * buffer.size_bytes, buffer.ping_pong)
 
 
-class _Deal:
-    """The layers dealt out to the cores, as stages in the order in which they run."""
+def _deals(layers: Sequence[LayerNeeds], config: HardwareConfig, images: int) -> list[_Deal]:
+    """Return the different plans that may be run, in the order of their rankings; with `objective: traffic` those with
+    the least traffic, to the bit.
+    """
+    known = _Known(layers, config, images)
+    deals: dict[tuple[int, ...], _Deal] = {}
+    for ranking in range(len(rankings(config))):
+        deal = _Deal(known, ranking)
+        deals.setdefault(deal.picked, deal)
+    different = list(deals.values())
+    if config.memory.objective == "latency":
+        return different
+    traffic = [deal.traffic_bits for deal in different]
+    return [deal for deal, bits in zip(different, traffic, strict=True) if bits == min(traffic)]
+
+
+class _Known:
+    """What the plans of one network share: the cores' parts of its layers, and the tilings of each."""
 
     def __init__(self, layers: Sequence[LayerNeeds], config: HardwareConfig, images: int) -> None:
         self.layers, self.config, self.images = layers, config, images
+        self.limit = min(MAX_TILES, max(MIN_TILES, MAX_RUN_TILES // (len(layers) * config.cores.count)))
+        self._parts: dict[tuple[int, Split, int, int], LayerNeeds | None] = {}
+        self._tilings: dict[tuple[object, ...], list[list[LayerTiling]]] = {}  # shares of equal size have equal tiles
+
+    def part(self, index: int, split: Split, part: int, parts: int) -> LayerNeeds | None:
+        """Return part number `part` of a layer."""
+        key = (index, split, part, parts)
+        if key not in self._parts:
+            self._parts[key] = share_of(self.layers[index], self.config, split, part, parts, self.images)
+        return self._parts[key]
+
+    def tilings(self, layers: list[LayerNeeds], ranking: int, *, fuse: bool) -> list[LayerTiling]:
+        """Return one ranking's tilings of layers that follow one another on a core; without `fuse`, of one layer."""
+        key = (fuse, *map(_signature, layers))
+        if key not in self._tilings:
+            if fuse:
+                self._tilings[key] = tile_network_variants(layers, self.config)
+            else:
+                self._tilings[key] = [[tiling] for tiling in tile_layer_variants(layers[0], self.config)]
+        return self._tilings[key][ranking]
+
+
+class _Deal:
+    """The layers dealt out to the cores, as stages in the order in which they run, with one ranking's tilings.
+
+    picked : identities of these, which `known` keeps: equal plans have equal ones
+    """
+
+    def __init__(self, known: _Known, ranking: int) -> None:
+        self.known, self.ranking = known, ranking
+        self.layers, self.config, self.images = known.layers, known.config, known.images
+        self.picked: tuple[int, ...] = ()
         self.stages: list[Stage] = []
-        self.shares: list[list[Share]] = [[] for _ in layers]
+        self.shares: list[list[Share]] = [[] for _ in self.layers]
         self.notes: list[str] = []
         self.merged: set[int] = set()
-        self.planned: dict[tuple[object, ...], list[LayerTiling]] = {}  # shares of equal size have equal tiles
-        count, split = config.cores.count, config.cores.split
-        self.limit = min(MAX_TILES, max(MIN_TILES, MAX_RUN_TILES // (len(layers) * count)))
-        self.limited = any(getattr(config.buffers, name).width_bits is not None for name in OPERANDS)
+        count, split = self.config.cores.count, self.config.cores.split
+        self.limited = any(getattr(self.config.buffers, name).width_bits is not None for name in OPERANDS)
         if count == 1:
             self._whole()
         elif split == "layers":
@@ -147,9 +198,14 @@ class _Deal:
             self.notes.append(f"cores: {idle} of {count} have nothing to do (split: {split})")
         if self.merged:
             self.notes.append(
-                f"time: {len(self.merged)} layers have more than {self.limit:,} tiles on a core; neighbouring tiles "
+                f"time: {len(self.merged)} layers have more than {known.limit:,} tiles on a core; neighbouring tiles "
                 f"are simulated as one"
             )
+
+    @property
+    def traffic_bits(self) -> int:
+        tilings = [share.tiling for shares in self.shares for share in shares]
+        return sum(tiling.dram_read_bits + tiling.dram_write_bits for tiling in tilings)
 
     def _whole(self) -> None:
         self._run([(0, index, needs) for index, needs in enumerate(self.layers)])
@@ -157,7 +213,7 @@ class _Deal:
     def _batch(self, count: int) -> None:
         """Each core runs the whole network on inferences of its own."""
         for core in range(count):
-            mine = [share_of(needs, self.config, "batch", core, count, self.images) for needs in self.layers]
+            mine = [self.known.part(index, "batch", core, count) for index in range(len(self.layers))]
             if None not in mine:
                 self._run([(core, index, needs) for index, needs in enumerate(mine) if needs is not None])
 
@@ -177,17 +233,16 @@ class _Deal:
         for index, needs in enumerate(self.layers):
             mine = []
             for core in range(count):
-                share = share_of(needs, self.config, split, core, count, self.images)
+                share = self.known.part(index, split, core, count)
                 if share is not None:
                     self._add(core, index, share, self._tiled([share], fuse=False)[0], made)
                     mine.append(len(self.stages) - 1)
             made[needs.output.name] = mine
 
     def _tiled(self, layers: list[LayerNeeds], *, fuse: bool = True) -> list[LayerTiling]:
-        key = (fuse, *map(_signature, layers))
-        if key not in self.planned:
-            self.planned[key] = tile_network(layers, self.config) if fuse else [tile_layer(layers[0], self.config)]
-        return self.planned[key]
+        tilings = self.known.tilings(layers, self.ranking, fuse=fuse)
+        self.picked += tuple(map(id, tilings))
+        return tilings
 
     def _pipeline(self, count: int) -> None:
         """Each core has consecutive layers of its own; pieces of the batch go from core to core."""
@@ -198,7 +253,7 @@ class _Deal:
         weight_bits = 8 * self.config.buffers.weight.size_bytes
         for piece in range(pieces):
             made: dict[str, list[int]] = {}
-            mine = [share_of(needs, self.config, "batch", piece, pieces, self.images) for needs in self.layers]
+            mine = [self.known.part(index, "batch", piece, pieces) for index in range(len(self.layers))]
             for core in range(count):
                 work = [(i, needs) for i, needs in enumerate(mine) if owner[i] == core and needs is not None]
                 elsewhere = {t.name for i, n in enumerate(mine) if n and owner[i] != core for t in n.inputs}
@@ -215,7 +270,7 @@ class _Deal:
         self, core: int, index: int, needs: LayerNeeds, tiling: LayerTiling, made: Mapping[str, list[int]]
     ) -> None:
         self.shares[index].append(Share(core, needs, tiling))
-        simulated = coarse(tiling, self.limit)
+        simulated = coarse(tiling, self.known.limit)
         if simulated is not tiling:
             self.merged.add(index)
         streamed = needs.inputs if needs.plan is None else needs.inputs[:1]

@@ -94,6 +94,7 @@ class Cost:
     spills : accumulators travel to DRAM and back
     entered : pieces of the stream that enter anew (1: every pass enters once)
     extra_cycles : of the array, for entering more than once
+    transfers : DMA transfers: each tile's loads, stores, spills and refills
     """
 
     traffic_bits: Floats
@@ -101,6 +102,7 @@ class Cost:
     spills: NDArray[np.bool_]
     entered: Int64
     extra_cycles: Int64
+    transfers: Int64
 
 
 def cost_of(layer: Layer, grid: Grid, order: str, capacity: Capacity) -> Cost:
@@ -108,17 +110,20 @@ def cost_of(layer: Layer, grid: Grid, order: str, capacity: Capacity) -> Cost:
     shape = np.broadcast_shapes(*(grid.sizes[dim].shape for dim in DIMS))
     traffic = np.full(shape, float(layer.bits["output"]))
     levels = {}
+    finished = grid.trips["b"] * grid.trips["m"] * grid.trips["n"]
+    transfers = finished
     for operand, room, halves in (
         ("weight", capacity.weight, capacity.weight_halves),
         ("activation", capacity.activation, capacity.activation_halves),
     ):
-        loaded, levels[operand] = _kept(layer, grid, order, operand, room, halves)
-        traffic = traffic + loaded
+        loaded, levels[operand], loads = _kept(layer, grid, order, operand, room, halves)
+        traffic, transfers = traffic + loaded, transfers + loads
     spilled, fits = _accumulators(layer, grid, order, capacity)
     traffic = traffic + spilled
+    transfers = transfers + np.where(spilled > 0, 2 * finished * (grid.trips["k"] - 1), 0)
     per_output = layer.bits["output"] / max(1, layer.outputs)
     out = grid.sizes["b"] * grid.sizes["m"] * grid.sizes["n"] * per_output
-    several = grid.trips["b"] * grid.trips["m"] * grid.trips["n"] > 1
+    several = finished > 1
     copies = 2 if capacity.output_halves else 1
     fits = fits & ((layer.bits["output"] <= capacity.output) | (out * np.where(several, copies, 1) <= capacity.output))
     cut = grid.trips[layer.stream] > 1
@@ -135,20 +140,23 @@ def cost_of(layer: Layer, grid: Grid, order: str, capacity: Capacity) -> Cost:
         spills=np.broadcast_to(spilled > 0, shape),
         entered=np.broadcast_to(entered, shape),
         extra_cycles=np.broadcast_to(extra, shape),
+        transfers=np.broadcast_to(transfers, shape),
     )
 
 
-def _kept(layer: Layer, grid: Grid, order: str, operand: str, room_bits: int, halves: bool) -> tuple[Floats, Int64]:
-    """Return the bits that an operand loads, and outside of how many loops its buffer's contents stay.
+def _kept(
+    layer: Layer, grid: Grid, order: str, operand: str, room_bits: int, halves: bool
+) -> tuple[Floats, Int64, Int64]:
+    """Return the bits that an operand loads, outside of how many loops its buffer's contents stay, and the transfers.
 
     With `level` loops fixed the buffer holds everything that the loops inside visit: the fewer are fixed, the more it
     must hold, and the less often it is loaded again. The lowest level that fits is taken; none: infinite.
     """
     relevant, totals = RELEVANT[operand], grid.totals[operand]
     shape = np.broadcast_shapes(*(grid.sizes[dim].shape for dim in DIMS))
-    loaded, level_of = np.full(shape, np.inf), np.full(shape, 4, np.int64)
+    loaded, level_of, loads = np.full(shape, np.inf), np.full(shape, 4, np.int64), np.zeros(shape, np.int64)
     if not layer.bits[operand]:
-        return np.zeros(shape), np.zeros(shape, np.int64)
+        return np.zeros(shape), level_of * 0, loads
     elements = layer.elements[operand]
     for level in range(4, -1, -1):
         fixed, bits = ("b" + order)[:level], layer.moved_bits(operand, level)
@@ -159,13 +167,17 @@ def _kept(layer: Layer, grid: Grid, order: str, operand: str, room_bits: int, ha
             scopes = scopes * grid.trips[dim]
             if dim not in relevant and dim != "b":
                 swept = swept * grid.trips[dim]
+        transfers: Int64 = grid.trips["b"]
+        for dim in {*relevant, *fixed} - {"b"}:
+            transfers = transfers * grid.trips[dim]
         for dim in relevant:
             held = held * (totals.largest[dim] if dim in fixed else totals.whole[dim])
             swept = swept * (totals.summed[dim] if dim in fixed else totals.whole[dim])
         fits = held * (bits / elements) * np.where((scopes > 1) & halves, 2, 1) <= room_bits
         loaded = np.where(fits, np.rint(bits * (swept / elements)), loaded)
         level_of = np.where(fits, level, level_of)
-    return loaded, level_of
+        loads = np.where(fits, transfers, loads)
+    return loaded, level_of, loads
 
 
 def _accumulators(layer: Layer, grid: Grid, order: str, capacity: Capacity) -> tuple[Floats, NDArray[np.bool_]]:

@@ -1,21 +1,19 @@
-"""The best of the tilings that fit."""
+"""The best of the tilings that fit, by every ranking."""
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from accelsim.config.dram_timing import DramTiming, resolve_dram
 from accelsim.config.model import HardwareConfig, TilePin
 from accelsim.errors import UnsupportedLayerError
 from accelsim.mapping.contract import Int64
 from accelsim.memory.tile_cost import Cost, Floats, Grid, cost_of
+from accelsim.memory.tile_rank import Ranking, latency_steps, rankings
 from accelsim.memory.tile_space import DIMS, ORDERS, Capacity, Layer, candidate_sizes
-
-LATENCY_STEP = 1.01
-"""Estimated latencies within this factor count as equal, so that a per cent does not pay for many small tiles."""
 
 
 @dataclass(frozen=True)
@@ -27,76 +25,98 @@ class Choice:
     levels: dict[str, int]
     spills: bool
     entered: int
-    traffic_bits: int
-    extra_cycles: int
-    estimate_cycles: float
     pinned: bool
 
 
-def choose(layer: Layer, config: HardwareConfig, capacity: Capacity) -> Choice:
-    """Return the tiling of the least cost: `memory.objective`, then the other one, then the fewest tiles, then the
-    largest ones, in a fixed order.
+def choose(layer: Layer, config: HardwareConfig, capacity: Capacity) -> list[Choice]:
+    """Return for each ranking (tile_rank.rankings) the tiling that it puts first; of equal ones the one with the
+    largest tiles, in a fixed order. Equal choices are one object.
 
     Raises UnsupportedLayerError where not even the smallest tile fits, or the user's does not.
     """
     pin = config.memory.pin(layer.needs.name)
     candidates = {dim: _pinned(layer, pin, dim) for dim in DIMS}
     grid = Grid.of(layer, candidates)
-    dram = resolve_dram(config)
-    best: tuple[tuple[float, ...], Choice] | None = None
-    for order in _orders(pin, layer):
-        cost = cost_of(layer, grid, order, capacity)
-        found = _best_of_order(layer, grid, order, cost, config, dram)
-        if found is not None and (best is None or found[0] < best[0]):
-            best = found
-    if best is None:
+    orders = _orders(pin, layer)
+    found = _Fitting.of(layer, grid, [cost_of(layer, grid, order, capacity) for order in orders])
+    if not found.places.size:
         raise _does_not_fit(layer, capacity, pin)
-    choice = best[1]
-    return Choice(**{**vars(choice), "pinned": pin != TilePin() and pin != TilePin(layer=pin.layer)})
+    least = found.only(found.traffic_bits == found.traffic_bits.min())
+    hidden = config.buffers.weight.ping_pong and config.buffers.activation.ping_pong
+    pinned = pin != TilePin() and pin != TilePin(layer=pin.layer)
+    chosen: dict[tuple[int, int], Choice] = {}
+    choices = []
+    for ranking in rankings(config):
+        among = least if ranking.first == "traffic" else found
+        number = among.first(ranking, layer, hidden=hidden)
+        place = (int(among.orders[number]), int(among.places[number]))
+        if place not in chosen:
+            chosen[place] = _choice(grid, orders[place[0]], found.costs[place[0]], place[1], pinned)
+        choices.append(chosen[place])
+    return choices
 
 
-def _best_of_order(
-    layer: Layer, grid: Grid, order: str, cost: Cost, config: HardwareConfig, dram: DramTiming
-) -> tuple[tuple[float, ...], Choice] | None:
-    alive = np.isfinite(cost.traffic_bits)
-    if not alive.any():
-        return None
-    tiles = np.broadcast_to(grid.tiles, alive.shape)
-    estimate = estimated_cycles(layer, cost, tiles, config, dram)
-    steps = np.ceil(np.log(np.maximum(estimate, 1)) / math.log(LATENCY_STEP))
-    keys: list[Floats | Int64] = [cost.traffic_bits, steps, tiles]
-    if config.memory.objective == "latency":
-        keys = [steps, cost.traffic_bits, tiles]
-    for key in keys:
-        least = key[alive].min()
-        alive &= key == least
-    place = np.unravel_index(int(np.argmax(alive)), alive.shape)
-    choice = Choice(
+@dataclass(frozen=True)
+class _Fitting:
+    """The tilings that fit, of all loop orders one after another; arrays of one entry a tiling.
+
+    orders : index of the loop order; places : in the grid, counted flat
+    """
+
+    costs: list[Cost]
+    orders: Int64
+    places: Int64
+    traffic_bits: Floats
+    extra_cycles: Int64
+    transfers: Int64
+    tiles: Int64
+
+    @classmethod
+    def of(cls, layer: Layer, grid: Grid, costs: list[Cost]) -> _Fitting:
+        """Return all that fit; `traffic_bits` of the others are infinite."""
+        places = [np.flatnonzero(np.isfinite(cost.traffic_bits)) for cost in costs]
+        shape = costs[0].traffic_bits.shape if costs else (0, 0, 0, 0)
+        tiles = np.broadcast_to(grid.tiles, shape).reshape(-1)
+
+        def gathered(name: str) -> Any:
+            return np.concatenate([getattr(cost, name).reshape(-1)[at] for cost, at in zip(costs, places, strict=True)])
+
+        return cls(
+            costs=costs,
+            orders=np.repeat(np.arange(len(costs)), [at.size for at in places]),
+            places=np.concatenate(places),
+            traffic_bits=gathered("traffic_bits"),
+            extra_cycles=gathered("extra_cycles"),
+            transfers=gathered("transfers"),
+            tiles=np.concatenate([tiles[at] for at in places]),
+        )
+
+    def only(self, kept: NDArray[np.bool_]) -> _Fitting:
+        """Return those that `kept` marks."""
+        at = np.flatnonzero(kept)
+        values = {name: value[at] for name, value in vars(self).items() if name != "costs"}
+        return _Fitting(costs=self.costs, **values)
+
+    def first(self, ranking: Ranking, layer: Layer, *, hidden: bool) -> int:
+        """Return the number of the tiling that a ranking puts first."""
+        computing = layer.plan.cycles.total + self.extra_cycles
+        steps = latency_steps(ranking.memory, computing, self.traffic_bits, self.transfers, self.tiles, hidden=hidden)
+        best = np.arange(self.places.size)
+        for key in ranking.keys(self.traffic_bits, steps, self.tiles):
+            best = best[key[best] == key[best].min()]
+        return int(best[0])
+
+
+def _choice(grid: Grid, order: str, cost: Cost, flat: int, pinned: bool) -> Choice:
+    place = np.unravel_index(flat, cost.traffic_bits.shape)
+    return Choice(
         sizes={dim: int(grid.sizes[dim].ravel()[place[axis]]) for axis, dim in enumerate(DIMS)},
         order=order,
         levels={operand: int(level[place]) for operand, level in cost.levels.items()},
         spills=bool(cost.spills[place]),
         entered=int(cost.entered[place]),
-        traffic_bits=int(cost.traffic_bits[place]) + layer.needs.parameter_bits,
-        extra_cycles=int(cost.extra_cycles[place]),
-        estimate_cycles=float(estimate[place]),
-        pinned=False,
+        pinned=pinned,
     )
-    return tuple(float(key[place]) for key in keys), choice
-
-
-def estimated_cycles(layer: Layer, cost: Cost, tiles: Int64, config: HardwareConfig, dram: DramTiming) -> Floats:
-    """Return about how long the candidates take: computing and moving at once, and at the ends one tile's transfers
-    that nothing hides. Without ping-pong nothing is hidden.
-    """
-    computing = layer.plan.cycles.total + cost.extra_cycles
-    traffic = np.where(np.isfinite(cost.traffic_bits), cost.traffic_bits, 0)  # others are never chosen
-    moving = traffic / 8 / (dram.bytes_per_cycle * dram.channels)
-    moving = moving + 2 * tiles * config.dma.setup_cycles / config.dma.engines
-    buffers = config.buffers
-    if not (buffers.weight.ping_pong and buffers.activation.ping_pong):
-        return np.asarray(computing + moving + dram.latency_cycles * tiles)
-    return np.asarray(np.maximum(computing, moving) + moving / tiles + 2 * dram.latency_cycles)
 
 
 def _orders(pin: TilePin, layer: Layer) -> list[str]:

@@ -8,12 +8,12 @@ from accelsim.memory.causes import core_spells, make_timeline
 from accelsim.memory.contract import Timeline
 from accelsim.memory.machine import Surroundings
 from accelsim.memory.processes import run_processes
-from accelsim.memory.program import Prefetch, Program, Stage, make_program
+from accelsim.memory.program import Prefetch, Stage, make_program
 from accelsim.memory.record import record as recorded
 from accelsim.memory.schedule import Schedule, run_recurrence
 
 SIMPY_OPERATIONS = 1_000
-"""Programs of up to so many operations are simulated by processes, larger ones by the recurrence: the same numbers."""
+"""Of the chosen program: up to so many are simulated by processes, more by the recurrence, which finds the same."""
 PREFETCH: tuple[Prefetch, ...] = ("next tile", "eager")
 
 
@@ -30,15 +30,32 @@ def run_timeline(
     stages : what each core computes, in order (see Stage); names : of the layers
     record : also fill in the timeline's slices and counters
     """
-    schedule = fastest(make_program(stages, surroundings, core_count))
+    return timeline_of(shortest([stages], surroundings, core_count)[1], names, record=record)
+
+
+def shortest(plans: Sequence[Sequence[Stage]], surroundings: Surroundings, core_count: int) -> tuple[int, Schedule]:
+    """Return which of several plans has the shortest run, the first of equal ones, and its schedule.
+
+    Each plan is tried with each prefetch, the less eager one first, as a compiler would. Every time is the latest of
+    some earlier ones plus a constant, for a plan and a prefetch; so no run becomes longer where a part becomes faster,
+    and neither does the shortest one, for the plans do not depend on the parts' speed.
+    """
+    best: tuple[int, Schedule] | None = None
+    for number, stages in enumerate(plans):
+        program = make_program(stages, surroundings, core_count)
+        for prefetch in PREFETCH:
+            schedule = run_recurrence(program, prefetch)
+            if best is None or schedule.makespan_cycles < best[1].makespan_cycles:
+                best = number, schedule
+    assert best is not None
+    number, schedule = best
+    if len(schedule.program) <= SIMPY_OPERATIONS:
+        schedule = run_processes(schedule.program, schedule.prefetch)
+    return number, schedule
+
+
+def timeline_of(schedule: Schedule, names: Sequence[str], *, record: bool = False) -> Timeline:
+    """Return a schedule as a timeline; arguments as of :func:`run_timeline`."""
     spells = core_spells(schedule)
     timeline = make_timeline(schedule, tuple(names), spells)
     return recorded(timeline, schedule, spells) if record else timeline
-
-
-def fastest(program: Program) -> Schedule:
-    """Return the schedule of the prefetch with the shorter run, the less eager one where they are equal: a compiler
-    would try both.
-    """
-    run = run_processes if len(program) <= SIMPY_OPERATIONS else run_recurrence
-    return min((run(program, prefetch) for prefetch in PREFETCH), key=lambda schedule: schedule.makespan_cycles)

@@ -9,7 +9,7 @@ from tiling_cases import gemm, machine, traffic_of
 
 from accelsim.errors import UnsupportedLayerError
 from accelsim.memory.contract import LayerNeeds, TensorNeed
-from accelsim.memory.tiling import tile_network
+from accelsim.memory.network_tiling import tile_network
 
 
 def chain(config, widths, rows=8, **options):

@@ -6,7 +6,8 @@ from accelsim.actions import Action, Actions
 from accelsim.memory.contract import LayerNeeds, TensorNeed
 from accelsim.memory.costs import array_actions, traffic_actions
 from accelsim.memory.network import Share
-from accelsim.memory.tiling import tile_layer, tile_network
+from accelsim.memory.network_tiling import tile_network
+from accelsim.memory.tiling import tile_layer
 
 SIZES = {"weight": 64, "activation": 96, "output": 128, "accumulator": 256}
 
