@@ -1,8 +1,8 @@
 """The only import of numba: one set of compile options, and where compiled kernels are kept.
 
 The cache folder's name holds a digest of every kernel's source, so that arithmetic compiled from another version of a
-kernel can never be run: a changed file means another folder. Only `*_kernels.py` modules import this one, `_lanes` and
-`_watched_lanes`.
+kernel can never be run: a changed file means another folder. Only `*_kernels.py` modules, and `_*lanes.py`, import
+this one.
 """
 
 from __future__ import annotations

@@ -125,7 +125,8 @@ def simulate(
     ``cycles`` (by cause), ``energy_pj`` (by component), ``overflow``, ``sqnr_db``.
 
     Raises UnsupportedLayerError (the hardware lacks what a layer needs; the message names both sides), TraceError (an
-    array of the trace is damaged), EnergyTableError (an action has no price); all are AccelsimError.
+    array of the trace is damaged), EnergyTableError (an action has no price); all are AccelsimError, and so is what
+    arguments of another kind raise.
 
     >>> import accelsim
     >>> config = accelsim.load_config("configs/int8_ws.yaml")
@@ -134,7 +135,7 @@ def simulate(
     >>> [(layer.name, layer.cycles.total, layer.mismatches) for layer in report.layers]
     [('conv1', 285, 0), ('conv2', 3089, 0), ('fc1', 5095, 0), ('fc2', 301, 0)]
     """
-    _check_arguments(config, trace, keep_outputs)
+    _check_arguments(config, trace, keep_outputs, threads)
     kept, remark = _kept_layers(trace, keep_outputs)
     table = configured_table(config)
     memory = _memory_of(config, trace, timeline_done)
@@ -160,6 +161,7 @@ def simulate(
         clock_mhz=config.clock_mhz,
         peak_macs_per_cycle=array.rows * array.cols * array.lanes,
         area_um2=area.by_component_um2,
+        area_node_nm=area.node_nm,
         energy_table=table.name,
         energy_table_digest=table.digest,
         energy_unit=table.unit,
@@ -459,7 +461,7 @@ def _unmeasured(layers: list[str]) -> tuple[str, ...]:
     )
 
 
-def _check_arguments(config: object, trace: object, keep_outputs: object) -> None:
+def _check_arguments(config: object, trace: object, keep_outputs: object, threads: object) -> None:
     if not isinstance(config, HardwareConfig):
         raise AccelsimError(
             f"simulate: config is {type(config).__name__}; pass a HardwareConfig, from load_config(path)"
@@ -468,6 +470,8 @@ def _check_arguments(config: object, trace: object, keep_outputs: object) -> Non
         raise AccelsimError(f"simulate: trace is {type(trace).__name__}; pass a Trace, from load_trace(path)")
     if keep_outputs not in get_args(KeepOutputs):
         raise AccelsimError(f"simulate: keep_outputs={keep_outputs!r}; use one of {', '.join(get_args(KeepOutputs))}")
+    if not isinstance(threads, int) or threads < 1:
+        raise AccelsimError(f"simulate: threads={threads!r}; use a whole number from 1 on")
 
 
 @contextmanager

@@ -21,6 +21,7 @@ ORDER = [
     "progress",
     "_jit",
     "_lanes",
+    "_block_lanes",
     "_watched_lanes",
     "actions",
     "rounding",
@@ -46,7 +47,7 @@ ORDER = [
     "__main__",
 ]
 # Load Numba; their sources are part of the digest that compiled kernels are kept under.
-COMPILED = ("_jit", "_lanes", "_watched_lanes")
+COMPILED = ("_jit", "_lanes", "_block_lanes", "_watched_lanes")
 NO_SIMPY = {"mapping", "engine"}  # contention is simulated around the array, never inside it
 HEAVY = {
     "numba",
@@ -340,6 +341,7 @@ def test_a_package_resolves_its_relative_imports_from_itself():
         (KERNEL, "WRAP = 0\nLIMIT = -(1 << 62)\nBOTH = LIMIT + WRAP\nONE = np.int64(1)"),
         ("accelsim._jit", "import numba"),
         ("accelsim._lanes", "from accelsim._jit import intrinsic"),
+        ("accelsim._block_lanes", "from accelsim._lanes import VECTOR_BITS"),
         (KERNEL, "from accelsim._lanes import dots"),
         (KERNEL, "from accelsim._watched_lanes import os_clean"),
         ("accelsim", "if TYPE_CHECKING:\n    from accelsim.simulation import simulate"),

@@ -92,10 +92,11 @@ class AreaLaw:
 
 @dataclass(frozen=True)
 class AreaTable:
-    """All laws. `gate_um2` is the area of one gate equivalent."""
+    """All laws, at `node_nm`. `gate_um2` is the area of one gate equivalent."""
 
     name: str
     technology: str
+    node_nm: int
     gate_um2: float
     laws: tuple[AreaLaw, ...]
 
@@ -130,4 +131,4 @@ def load_area_table() -> AreaTable:
         numbers = tuple((key, float(value)) for key, value in entry["coefficients"].items())
         words = {key: str(entry.get(key, "")).strip() for key in ("form", "unit", "mark", "source", "notes")}
         laws.append(AreaLaw(name=name, coefficients=numbers, **words))
-    return AreaTable(top["name"], top["technology"], float(top["gate_um2"]), tuple(laws))
+    return AreaTable(top["name"], top["technology"], top["node_nm"], float(top["gate_um2"]), tuple(laws))

@@ -112,8 +112,7 @@ def scaling_note(table: EnergyTable, to_node_nm: int, to_voltage: float) -> str:
     return (
         f"energy: prices of {table.name} ({table.node_nm} nm, {table.voltage:g} V) times {factor:.4g} for "
         f"{to_node_nm} nm, {to_voltage:g} V, by the law of Stillmaker and Baas (2017), which scales gates, not wires "
-        f"and SRAM periphery; leakage by the same factor, DRAM by none; area is not scaled (gates would take "
-        f"{area_factor(table.node_nm, to_node_nm):.3g} times as much)"
+        f"and SRAM periphery; leakage by the same factor, DRAM by none"
     )
 
 

@@ -111,6 +111,12 @@ class BlockValues:
         (_, a_high), (_, w_high) = self._exponents
         return math.ldexp(float(self.bound * self.count), a_high + w_high)
 
+    @property
+    def smallest_exponent(self) -> int:
+        """What no block's exponent is below."""
+        (a_low, _), (w_low, _) = self._exponents
+        return a_low + w_low
+
     @cached_property
     def _exponents(self) -> tuple[tuple[int, int], tuple[int, int]]:
         """Return the smallest and the largest exponent of a's blocks, and of w's; 0 included.

@@ -15,18 +15,19 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from accelsim._block_lanes import add_rounded, add_scaled, add_whole, add_whole_limited
 from accelsim._jit import njit
-from accelsim._lanes import add_rounded, add_scaled, add_whole, add_whole_limited
-from accelsim._lanes import close_fold as close_blocks
 
 F32 = NDArray[np.float32]
 F64 = NDArray[np.float64]
 I32 = NDArray[np.int32]
 I64 = NDArray[np.int64]
 Lanes = NDArray[Any]
-COLUMNS = 64
+TOGETHER = 4  # rows that a loop over blocks works at once
 # More than the roundings of the float32 numbers that are compared in `add_chunk`, as a part of them.
 SLACK = 2.0**-20
+# More than what so many additions, each rounded to float32, add to a sum of magnitudes, as a part of it.
+ROUNDING_SLACK, MOST_ADDITIONS = 2.0**-10, 1 << 13
 
 
 @njit
@@ -43,65 +44,133 @@ def scaled_rows(lanes: I32, factors: Lanes, size: int, scaled: Lanes) -> None:
 
 @njit
 def scaled_columns(lanes: I32, factors: Lanes, size: int, scaled: Lanes) -> None:
-    """The same of [K, N] lanes and factors [B, N], into blocks of 64 columns [Q, K * 64], of which the rest is left."""
+    """The same of [K, N] lanes and factors [B, N], into blocks of columns [Q, K, C], of which the rest is left."""
     length, columns = lanes.shape
+    width = scaled.shape[2]
     for q in range(scaled.shape[0]):
-        many = min(COLUMNS, columns - q * COLUMNS)
+        many = min(width, columns - q * width)
         for k in range(length):
-            v = k // size
-            row, factor = lanes[k, q * COLUMNS : q * COLUMNS + many], factors[v, q * COLUMNS : q * COLUMNS + many]
-            packed = scaled[q, k * COLUMNS : k * COLUMNS + many]
+            row, factor = lanes[k, q * width : q * width + many], factors[k // size, q * width : q * width + many]
+            packed = scaled[q, k]
             for n in range(np.uintp(many)):
                 packed[n] = row[n]
                 packed[n] *= factor[n]
 
 
+@njit
+def reach_of_rows(lanes: I32, factors: F64, units: F64, size: int, reach: F64) -> None:
+    """Write how far the blocks of four rows of [M, K] reach: [2, quads, B], the largest of their Euclidean norms,
+    rounded up, and the smallest of their units; infinite units of blocks that are zero.
+
+    factors, units [M, B] : what a block's lanes are multiplied by, a whole number of units
+    """
+    rows, length = lanes.shape
+    squares = np.empty(8, np.float64)
+    for quad in range(reach.shape[1]):
+        for v in range(reach.shape[2]):
+            largest, least = 0.0, np.inf
+            for m in range(quad * TOGETHER, min(quad * TOGETHER + TOGETHER, rows)):
+                squares[:] = 0
+                k, stop = v * size, min((v + 1) * size, length)
+                while k + 8 <= stop:
+                    for i in range(8):
+                        x = np.float64(lanes[m, k + i])
+                        squares[i] += x * x
+                    k += 8
+                for i in range(stop - k):
+                    x = np.float64(lanes[m, k + i])
+                    squares[i] += x * x
+                norm = math.sqrt(squares.sum()) * factors[m, v]
+                if norm > 0:
+                    largest, least = max(largest, norm), min(least, units[m, v])
+            reach[0, quad, v], reach[1, quad, v] = largest * (1 + SLACK), least
+
+
+@njit
+def reach_of_columns(lanes: I32, factors: F64, units: F64, size: int, reach: F64) -> None:
+    """The same of blocks of columns of [K, N], as many as a loop over float64 operands works: [2, Q, B].
+
+    factors, units [B, N]
+    """
+    length, columns = lanes.shape
+    squares = np.empty(columns, np.float64)
+    width = 32
+    for v in range(reach.shape[2]):
+        squares[:] = 0
+        for k in range(v * size, min((v + 1) * size, length)):
+            for n in range(columns):
+                x = np.float64(lanes[k, n])
+                squares[n] += x * x
+        for q in range(reach.shape[1]):
+            largest, least = 0.0, np.inf
+            for n in range(q * width, min(q * width + width, columns)):
+                norm = math.sqrt(squares[n]) * factors[v, n]
+                if norm > 0:
+                    largest, least = max(largest, norm), min(least, units[v, n])
+            reach[0, q, v], reach[1, q, v] = largest * (1 + SLACK), least
+
+
+@njit
+def sums_fit(a_reach: F64, w_reach: F64, quad: int, q: int, blocks_per_fold: int) -> bool:
+    """Return whether the sums of a fold, rounded to float32 after each block, are always float64 numbers.
+
+    They are whole multiples of the smallest unit of the fold's products, and so they are where these add up (by the
+    inequality of Cauchy and Schwarz) to less than 2^53 of them.
+    """
+    if blocks_per_fold > MOST_ADDITIONS:
+        return False
+    for fold in range(0, a_reach.shape[2], blocks_per_fold):
+        total, unit = 0.0, np.inf
+        for v in range(fold, min(fold + blocks_per_fold, a_reach.shape[2])):
+            total += a_reach[0, quad, v] * w_reach[0, q, v]
+            unit = min(unit, a_reach[1, quad, v] * w_reach[1, q, v])
+        if not total * (1 + ROUNDING_SLACK) < 2.0**53 * unit:
+            return False
+    return True
+
+
 # ------------------------------------------------------------------------------------------ registers of blocks
 
-
-@njit
-def open_columns(state: Lanes, held: Lanes, q: int, columns: int) -> tuple[int, int]:
-    """Clear registers and extremes for a block of columns; return its first column, and how many there are."""
-    state[:] = 0
-    held[:] = 0
-    return q * COLUMNS, min(COLUMNS, columns - q * COLUMNS)
+# a [M, K] and w [Q, K, C] are of one dtype, w in blocks of columns (block_columns), the last completed with zeros. Rows
+# first_row .. last_row - 1 of out [M, N] are written; extremes [4, N], lows and highs of psums and of accumulators, are
+# widened.
 
 
 @njit
-def keep_extremes(state: Lanes, column: int, many: int, low: Lanes, high: Lanes) -> None:
-    """Widen low, high [N] by what loops over blocks have found."""
-    for j in range(many):
-        low[column + j] = min(low[column + j], state[1, j])
-        high[column + j] = max(high[column + j], state[1, COLUMNS + j])
+def keep_extremes(watched: Lanes, column: int, many: int, extremes: Lanes) -> None:
+    """Widen extremes [4, N] by what a loop over blocks has found."""
+    for i in range(0, 4, 2):
+        for j in range(many):
+            extremes[i, column + j] = min(extremes[i, column + j], watched[i, j])
+            extremes[i + 1, column + j] = max(extremes[i + 1, column + j], watched[i + 1, j])
 
 
 @njit
 def float_rows(
-    a: Lanes, w: Lanes, first_row: int, last_row: int, size: int, blocks_per_fold: int, bias: F32, extremes: F32,
-    out: F32,
+    a: Lanes, w: Lanes, first_row: int, last_row: int, size: int, blocks_per_fold: int, care: int, a_reach: F64,
+    w_reach: F64, bias: F32, extremes: F32, out: F32,
 ) -> None:  # fmt: skip
     """Add blocks' sums of products, exact in the operands' dtype, to float32 registers. Nothing may overflow.
 
-    a [M, K], w [Q, K * 64] : float32 or float64; w in blocks of columns, the last completed with zeros
+    a, w : float32 or float64
+    care : of float64 operands: 2 where sums may have bits below 2**-149, else 1
+    a_reach [2, quads of rows, B], w_reach [2, Q, B] : of float64 operands (reach_of_rows, reach_of_columns)
     bias [N] : what accumulators are preloaded with
-    extremes [4, N] : psum low, high; accumulator low, high; widened
-    out [M, N] : accumulators of rows first_row .. last_row - 1; written
     """
-    length, fold = a.shape[1], size * blocks_per_fold
-    state, held = np.zeros((2, 2 * COLUMNS), np.float32), np.zeros((2, 2 * COLUMNS), np.float32)
+    width = w.shape[2]
+    acc, watched = np.zeros((TOGETHER, width), np.float32), np.zeros((4, width), np.float32)
     for q in range(w.shape[0]):
-        column, many = open_columns(state, held, q, out.shape[1])
-        for m in range(first_row, last_row, 2):
-            other = min(m + 1, last_row - 1)  # an odd row out is computed beside itself
-            held[0, :many] = bias[column : column + many]
-            held[0, COLUMNS : COLUMNS + many] = bias[column : column + many]
-            for start in range(0, length, fold):
-                add_rounded(a, m, other, start, min(start + fold, length), w[q], state, size, 1)
-                close_blocks(state, held)
-            out[m, column : column + many] = held[0, :many]
-            out[other, column : column + many] = held[0, COLUMNS : COLUMNS + many]
-        keep_extremes(state, column, many, extremes[0], extremes[1])
-        keep_extremes(held, column, many, extremes[2], extremes[3])
+        column, many = q * width, min(width, out.shape[1] - q * width)
+        watched[:] = 0
+        acc[:] = 0
+        for m in range(first_row, last_row, TOGETHER):
+            for r in range(TOGETHER):
+                acc[r, :many] = bias[column : column + many]
+            exact = sums_fit(a_reach, w_reach, m // TOGETHER, q, blocks_per_fold)
+            add_rounded(a, m, last_row, w[q], size, 1, blocks_per_fold, acc, watched, 0 if exact else care)
+            for r in range(min(TOGETHER, last_row - m)):
+                out[m + r, column : column + many] = acc[r, :many]
+        keep_extremes(watched, column, many, extremes)
 
 
 @njit
@@ -113,52 +182,21 @@ def fixed_rows(
 
     per_group : blocks a group, after which psums are watched
     rounding : 0 down, 1 towards zero, 2 nearest, ties to even
-    extremes [4, N], out [M, N] : less the bias
-    The rest as in `float_rows`.
+    limit : 2^53 where no sum exceeds it
+    extremes, out : less the bias
     """
-    length, fold = a.shape[1], size * blocks_per_fold
-    state, held = np.zeros((2, 2 * COLUMNS), np.float64), np.zeros((2, 2 * COLUMNS), np.float64)
+    width = w.shape[2]
+    acc, watched = np.zeros((TOGETHER, width), np.float64), np.zeros((4, width), np.float64)
     for q in range(w.shape[0]):
-        column, many = open_columns(state, held, q, out.shape[1])
-        for m in range(first_row, last_row, 2):
-            other = min(m + 1, last_row - 1)
-            held[0] = 0
-            for start in range(0, length, fold):
-                stop = min(start + fold, length)
-                add_whole(a, m, other, start, stop, w[q], state, size, per_group, rounding, limit)
-                close_blocks(state, held)
-            for j in range(many):
-                out[m, column + j] = np.int64(held[0, j])
-                out[other, column + j] = np.int64(held[0, COLUMNS + j])
-        keep_extremes(state, column, many, extremes[0], extremes[1])
-        keep_extremes(held, column, many, extremes[2], extremes[3])
-
-
-@njit
-def accumulate_whole(psums: F64, acc: F64, counts: F64, low: float, high: float, saturates: bool) -> None:
-    """Add psums [128] to accumulators of limited width, count what does not fit, and clear the psums."""
-    span = high - low + 1.0
-    part = 1.0 / span  # exactly: a power of two
-    for j in range(np.uintp(2 * COLUMNS)):
-        exact = acc[j] + psums[j]
-        held = exact
-        if saturates:
-            held = high if exact > high else held
-            held = low if exact < low else held
-        else:
-            held = exact - span * np.floor((exact - low) * part)
-        counts[j] += np.float64(exact != held)
-        acc[j] = held
-        psums[j] = 0
-
-
-@njit
-def count_row(counts: F64, m: int, first_row: int) -> tuple[int, int]:
-    """Return a row's overflows, and the first row that has any: this one, or what it was (-1: none)."""
-    total = 0.0
-    for j in range(counts.size):
-        total += counts[j]
-    return np.int64(total), m if total > 0 and (first_row < 0 or m < first_row) else first_row
+        column, many = q * width, min(width, out.shape[1] - q * width)
+        watched[:] = 0
+        for m in range(first_row, last_row, TOGETHER):
+            acc[:] = 0
+            add_whole(a, m, last_row, w[q], size, per_group, blocks_per_fold, acc, watched, rounding, limit)
+            for r in range(min(TOGETHER, last_row - m)):
+                for j in range(many):
+                    out[m + r, column + j] = np.int64(acc[r, j])
+        keep_extremes(watched, column, many, extremes)
 
 
 @njit
@@ -172,32 +210,28 @@ def limited_fixed_rows(
     bias [N] : what accumulators hold before
     Returns the overflows of psums and accumulators, and the first row with one of either, -1 if there is none.
     """
-    length, fold = a.shape[1], size * blocks_per_fold
-    state, acc, acc_counts = np.zeros((2, 2 * COLUMNS)), np.zeros(2 * COLUMNS), np.zeros(2 * COLUMNS)
-    overflows, acc_overflows, row, acc_row = 0, 0, -1, -1
+    width = w.shape[2]
+    acc, counts = np.zeros((TOGETHER, width), np.float64), np.zeros((2, TOGETHER), np.int64)
+    totals, rows = np.zeros(2, np.int64), np.full(2, -1, np.int64)
     for q in range(w.shape[0]):
-        column = q * COLUMNS
-        many = min(COLUMNS, out.shape[1] - column)
-        for m in range(first_row, last_row, 2):
-            other = min(m + 1, last_row - 1)
-            acc[:many] = bias[column : column + many]
-            acc[COLUMNS : COLUMNS + many] = bias[column : column + many]
-            for start in range(0, length, fold):
-                stop = min(start + fold, length)
-                add_whole_limited(
-                    a, m, other, start, stop, w[q], state, size, 1, rounding, limit, low, high, np.int64(saturates)
-                )
-                accumulate_whole(state[0], acc, acc_counts, acc_low, acc_high, acc_saturates)
-            for r in range(other - m + 1):
-                mine = slice(r * COLUMNS, (r + 1) * COLUMNS)
-                found, row = count_row(state[1, mine], m + r, row)
-                acc_found, acc_row = count_row(acc_counts[mine], m + r, acc_row)
-                overflows, acc_overflows = overflows + found, acc_overflows + acc_found
+        column, many = q * width, min(width, out.shape[1] - q * width)
+        acc[:] = 0
+        for m in range(first_row, last_row, TOGETHER):
+            counts[:] = 0
+            for r in range(TOGETHER):
+                acc[r, :many] = bias[column : column + many]
+            add_whole_limited(
+                a, m, last_row, w[q], size, 1, blocks_per_fold, acc, counts, rounding, limit, low, high, saturates,
+                acc_low, acc_high, acc_saturates,
+            )  # fmt: skip
+            for r in range(min(TOGETHER, last_row - m)):
+                for register in range(2):
+                    totals[register] += counts[register, r]
+                    if counts[register, r] > 0 and (rows[register] < 0 or m + r < rows[register]):
+                        rows[register] = m + r
                 for j in range(many):
-                    out[m + r, column + j] = np.int64(acc[r * COLUMNS + j])
-            state[1] = 0
-            acc_counts[:] = 0
-    return overflows, acc_overflows, row, acc_row
+                    out[m + r, column + j] = np.int64(acc[r, j])
+    return totals[0], totals[1], rows[0], rows[1]
 
 
 @njit
@@ -207,25 +241,23 @@ def scaled_sums(
 ) -> None:  # fmt: skip
     """Add blocks' sums of products (int16, or float32) times rounded products of their scales; no sum leaves int32.
 
-    a_scales [M, B], w_scales [Q, B * 64] : of all blocks of K; a product of two loses `shift` bits
+    a_scales [M, B], w_scales [Q, B, 64] : of all blocks of K; a product of two loses `shift` bits
     The rest as in `fixed_rows`.
     """
-    length, fold = a.shape[1], size * blocks_per_fold
-    state, held = np.zeros((2, 2 * COLUMNS), np.int32), np.zeros((2, 2 * COLUMNS), np.int32)
+    width = w.shape[2]
+    acc, watched = np.zeros((TOGETHER, width), np.int32), np.zeros((4, width), np.int32)
     for q in range(w.shape[0]):
-        column, many = open_columns(state, held, q, out.shape[1])
-        for m in range(first_row, last_row, 2):
-            other = min(m + 1, last_row - 1)
-            held[0] = 0
-            for start in range(0, length, fold):
-                stop = min(start + fold, length)
-                add_scaled(a, m, other, start, stop, w[q], state, size, per_group, a_scales, w_scales[q], shift)
-                close_blocks(state, held)
-            for j in range(many):
-                out[m, column + j] = held[0, j]
-                out[other, column + j] = held[0, COLUMNS + j]
-        keep_extremes(state, column, many, extremes[0], extremes[1])
-        keep_extremes(held, column, many, extremes[2], extremes[3])
+        column, many = q * width, min(width, out.shape[1] - q * width)
+        watched[:] = 0
+        for m in range(first_row, last_row, TOGETHER):
+            acc[:] = 0
+            add_scaled(
+                a, m, last_row, w[q], size, per_group, blocks_per_fold, acc, watched, a_scales, w_scales[q], shift
+            )
+            for r in range(min(TOGETHER, last_row - m)):
+                for j in range(many):
+                    out[m + r, column + j] = acc[r, j]
+        keep_extremes(watched, column, many, extremes)
 
 
 # ------------------------------------------------------------------------------------------ integer registers

@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from accelsim.engine.block_values import FLOAT32_EXACT, FLOAT64_EXACT, BlockValues
+from accelsim.engine.block_values import FLOAT32_EXACT, FLOAT32_UNITS, FLOAT64_EXACT, BlockValues
 from accelsim.engine.checks import SHIFTED_LIMIT, largest_magnitude, register_limits
 from accelsim.engine.ordered import column_blocks
 from accelsim.mapping.contract import LayerPlan
@@ -69,7 +69,7 @@ class Parts:
 
 def scaled(values: BlockValues) -> tuple[NDArray[Any], NDArray[Any]]:
     """Return both operands times their blocks' factors, float32 where `values.narrow`, else float64: [M, K], and w in
-    blocks of columns [Q, K * 64].
+    blocks of columns [Q, K, C].
 
     A block's products remain multiples of one unit: what was exact stays so.
     """
@@ -77,11 +77,17 @@ def scaled(values: BlockValues) -> tuple[NDArray[Any], NDArray[Any]]:
 
     dtype = np.float32 if values.narrow else np.float64
     length, columns = values.w.shape
-    a, w = np.empty(values.a.shape, dtype), np.zeros((-(-columns // kernels.COLUMNS), length * kernels.COLUMNS), dtype)
+    width = block_columns(dtype)
+    a, w = np.empty(values.a.shape, dtype), np.zeros((-(-columns // width), length, width), dtype)
     a_factors, w_factors = values.factors(dtype)
     kernels.scaled_rows(np.ascontiguousarray(values.a), a_factors, values.size, a)
     kernels.scaled_columns(np.ascontiguousarray(values.w), w_factors, values.size, w)
     return a, w
+
+
+def block_columns(dtype: type[np.generic]) -> int:
+    """Return how many columns loops over blocks work at once, of operands of a dtype."""
+    return 32 if np.dtype(dtype).itemsize == 8 else 64
 
 
 Scaled = tuple[NDArray[Any], NDArray[Any]]
@@ -89,8 +95,8 @@ Share = TypeVar("Share")
 
 
 def shared(rows: int, threads: int, work: Callable[[int, int], Share]) -> list[Share]:
-    """Return work(first row, one past the last) of up to `threads` shares of rows, each an even number but the last."""
-    bounds = [2 * (rows * i // (2 * threads)) for i in range(threads)] + [rows]
+    """Return work(first row, one past the last) of up to `threads` shares of rows, by four but the last."""
+    bounds = [4 * (rows * i // (4 * threads)) for i in range(threads)] + [rows]
     shares = [(first, last) for first, last in itertools.pairwise(bounds) if first < last]
     if len(shares) < 2:
         return [work(first, last) for first, last in shares]
@@ -116,14 +122,32 @@ def float_sums(
     from accelsim.engine import tile_kernels as kernels
 
     a, w = scaled(values)
+    care = 2 if values.smallest_exponent < FLOAT32_UNITS[0] else 1
+    reach = _reach(values, w.shape[0])
 
     def share(first: int, last: int) -> NDArray[np.float32]:
         found = np.zeros_like(extremes)
-        kernels.float_rows(a, w, first, last, values.size, blocks_per_fold, bias, found, out)
+        kernels.float_rows(a, w, first, last, values.size, blocks_per_fold, care, *reach, bias, found, out)
         return found
 
     for found in shared(values.rows, threads, share):
         widen(extremes, found)
+
+
+def _reach(values: BlockValues, column_blocks: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return how far the blocks of float64 operands reach (tile_kernels), of quads of rows and blocks of columns."""
+    from accelsim.engine import tile_kernels as kernels
+
+    count = 0 if values.narrow else values.count  # sums of float32 operands need none
+    of_a = np.empty((2, -(-values.rows // kernels.TOGETHER), count))
+    of_w = np.empty((2, column_blocks, count))
+    if values.narrow:
+        return of_a, of_w
+    a_factors, w_factors = values.factors(np.float64)
+    a_units, w_units = np.ldexp(1.0, values.a_units), np.ldexp(1.0, values.w_units)
+    kernels.reach_of_rows(np.ascontiguousarray(values.a), a_factors, a_units, values.size, of_a)
+    kernels.reach_of_columns(np.ascontiguousarray(values.w), w_factors, w_units, values.size, of_w)
+    return of_a, of_w
 
 
 def fixed_sums(
@@ -190,7 +214,10 @@ def scaled_sums(
     per_group = plan.group // size
     order = size, per_group, per_group * plan.groups_per_fold
     stream: NDArray[Any] = np.ascontiguousarray(a, dtype)
-    blocks, w_scales = column_blocks(w, dtype), column_blocks(scales[1], np.int32)
+    blocks, w_scales = (
+        column_blocks(x, kind).reshape(-1, x.shape[0], block_columns(kind))
+        for x, kind in ((w, dtype), (scales[1], np.int32))
+    )
 
     def share(first: int, last: int) -> Int64:
         found = np.zeros_like(extremes)

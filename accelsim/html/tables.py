@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from accelsim.report.findings import RegisterReport
 from accelsim.report.render import overflow_sentence
+from accelsim.report.units import area_node
 from accelsim.report.values import LayerReport, RunReport
 
 
@@ -59,7 +60,13 @@ def cards(report: RunReport) -> list[tuple[str, str, str]]:
     if totals.mismatches is not None:
         found.append((f"{totals.mismatches:,}", "mismatches", "against the codes that the trace expects"))
     if report.area_um2:
-        found.append((f"{math.fsum(report.area_um2.values()) / 1e6:,.2f} mm²", "area", "modelled, SRAM included"))
+        found.append(
+            (
+                f"{math.fsum(report.area_um2.values()) / 1e6:,.2f} mm²",
+                "area",
+                f"modelled, SRAM included; {area_node(report.area_node_nm)}",
+            )
+        )
     return found
 
 

@@ -9,7 +9,7 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
-from accelsim.energy.area import AREA_COMPONENTS
+from accelsim.energy.area import AREA_COMPONENTS, AREA_LAW, AreaReport
 from accelsim.energy.density import Density
 
 UM2_PER_MM2 = 1e6
@@ -47,16 +47,36 @@ def print_area(density: Density, *, parts: bool = False, file: IO[str] | None = 
     table.add_row("total", *blank, f"{area.total_um2:,.0f}", share(area.total_um2), "")
     console.print(f"area of {area.name}, modelled; {area.technology}")
     console.print(table)
-    console.print(
-        f"total {area.total_um2 / UM2_PER_MM2:,.3f} mm2, of which logic {area.logic_um2 / UM2_PER_MM2:,.3f} mm2"
-    )
+    console.print(_sizes(area.node_nm, area.total_um2, area.logic_um2))
+    if area.factor != 1:
+        console.print(
+            f"{_sizes(area.native_node_nm, area.native_total_um2, area.native_logic_um2)}, by its laws; "
+            f"times {area.factor:.3g}, by {AREA_LAW}"
+        )
     console.print(
         f"peak with {density.weight_format} weights and {density.activation_format} activations: "
         f"{density.macs_per_cycle:,.6g} MACs a cycle, {density.tops:,.4g} TOPS; {density.tops_per_mm2:,.4g} TOPS/mm2 "
-        f"({density.tops_per_logic_mm2:,.4g} of the logic alone)"
+        f"at {area.node_nm} nm ({density.tops_per_logic_mm2:,.4g} of the logic alone)"
     )
     for note in area.notes:
         console.print(f"note: {note}", style="dim")
+
+
+def _sizes(node_nm: int, total_um2: float, logic_um2: float) -> str:
+    return (
+        f"total {total_um2 / UM2_PER_MM2:,.3f} mm2 at {node_nm} nm, of which logic {logic_um2 / UM2_PER_MM2:,.3f} mm2"
+    )
+
+
+def _scaling(area: AreaReport) -> dict[str, Any]:
+    """Return how areas came to their node, and what they were before."""
+    return {
+        "law": AREA_LAW,
+        "factor": area.factor,
+        "from_node_nm": area.native_node_nm,
+        "total_um2": area.native_total_um2,
+        "logic_um2": area.native_logic_um2,
+    }
 
 
 def area_document(density: Density) -> dict[str, Any]:
@@ -65,6 +85,8 @@ def area_document(density: Density) -> dict[str, Any]:
     return {
         "name": area.name,
         "technology": area.technology,
+        "node_nm": area.node_nm,
+        "scaling": None if area.factor == 1 else _scaling(area),
         "total_um2": area.total_um2,
         "logic_um2": area.logic_um2,
         "by_component_um2": area.by_component_um2,

@@ -15,7 +15,7 @@ from accelsim.report.activity_table import activity_columns, is_measured
 from accelsim.report.findings import OverflowPlace, RegisterReport
 from accelsim.report.page import Column, Page
 from accelsim.report.timing import TimelineSummary
-from accelsim.report.units import UNITS_US, amount, count_or_dash, decibel, energy_units, unit_for
+from accelsim.report.units import UNITS_US, amount, area_node, count_or_dash, decibel, energy_units, unit_for
 from accelsim.report.values import LayerReport, RunReport, Totals
 
 _TITLES = {
@@ -274,7 +274,7 @@ def _summary(report: RunReport, totals: Totals) -> Iterable[tuple[str, str]]:
         largest = sorted(logic.items(), key=lambda item: -item[1])[:3]
         shares = ", ".join(f"{name} {100 * um2 / total:.0f} %" for name, um2 in largest if um2)
         sram = f"; SRAM buffers {report.area_um2['buffer'] / 1e6:,.3f} mm2" if "buffer" in report.area_um2 else ""
-        yield f"Area of the logic (45 nm): {total / 1e6:,.3f} mm2 ({shares}){sram}.", ""
+        yield f"Area of the logic ({area_node(report.area_node_nm)}): {total / 1e6:,.3f} mm2 ({shares}){sram}.", ""
     if report.accuracy is not None:
         accuracy = report.accuracy
         parts = [

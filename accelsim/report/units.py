@@ -8,6 +8,8 @@ from collections.abc import Iterable, Mapping
 UNITS_PJ: Mapping[str, float] = {"pJ": 1.0, "nJ": 1e3, "µJ": 1e6, "mJ": 1e9, "J": 1e12}
 UNITS_RELATIVE: Mapping[str, float] = {"relative": 1.0, "10^6 relative": 1e6}
 UNITS_US: Mapping[str, float] = {"ns": 1e-3, "µs": 1.0, "ms": 1e3, "s": 1e6}
+AREA_LAWS_NODE_NM = 45
+"""Where areas are not scaled (accelsim/energy/areas)."""
 
 
 def energy_units(energy_unit: str) -> Mapping[str, float]:
@@ -31,6 +33,15 @@ def unit_for(values: Iterable[float], units: Mapping[str, float]) -> tuple[str, 
 def amount(value: float) -> str:
     """Return a number with two digits behind the point; a small one is never shown as 0."""
     return "<0.01" if 0 < value < 0.005 else f"{value:,.2f}"
+
+
+def area_node(node_nm: int) -> str:
+    """Return the node of an area in words.
+
+    >>> area_node(45), area_node(7)
+    ('45 nm', '7 nm, scaled from 45 nm')
+    """
+    return f"{node_nm} nm" if node_nm == AREA_LAWS_NODE_NM else f"{node_nm} nm, scaled from {AREA_LAWS_NODE_NM} nm"
 
 
 def count_or_dash(number: int | None) -> str:

@@ -32,6 +32,7 @@ from accelsim.report.findings import (
     RegisterReport,
 )
 from accelsim.report.timing import TimelineSummary
+from accelsim.report.units import AREA_LAWS_NODE_NM
 from accelsim.report.versions import upgrade
 
 SCHEMA = "accelsim-report"
@@ -273,6 +274,7 @@ class RunReport:
     peak_macs_per_cycle : rows * cols * lanes of the array; each layer has its own
     area_um2 : modelled area of the machine by component, um2 (docs/energy.md); "buffer" is its SRAM. Any mapping is
         frozen
+    area_node_nm : of these figures, nm: the energy table's node, where it names one that area can be brought to
     accuracy : classification by the network's output, where the trace has labels
     batch : inferences in the run
     timeline : the run in time, with the memory around the arrays; None: they never wait (docs/memory.md)
@@ -311,6 +313,7 @@ class RunReport:
     energy_unit: str = "pJ"
     batch: int
     area_um2: Mapping[str, Any] = field(default_factory=FrozenDocument)
+    area_node_nm: int = AREA_LAWS_NODE_NM
     accuracy: NetworkAccuracy | None = None
     network: LayerAccuracy | None = None
     timeline: TimelineSummary | None = None

@@ -1,7 +1,8 @@
 """Reports of older versions of the document, brought up to the present one.
 
 1 -> 2 : stalls among the causes of cycles (there were none), what all cores spent on a layer, the run's timeline; the
-unit of energies (it was pJ), and energy per MAC, TOPS/W and energy-delay product among the totals
+unit of energies (it was pJ), the node of areas (it was 45 nm), and energy per MAC, TOPS/W and energy-delay product
+among the totals
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ def upgrade(data: dict[str, Any], version: int) -> dict[str, Any]:
 
 
 def _from_1(data: dict[str, Any]) -> dict[str, Any]:
-    data = {"timeline": None, "energy_unit": "pJ"} | data
+    data = {"timeline": None, "energy_unit": "pJ", "area_node_nm": 45} | data
     if isinstance(data.get("layers"), list):
         data["layers"] = [_layer_from_1(layer) for layer in data["layers"]]
     if isinstance(data.get("totals"), dict):

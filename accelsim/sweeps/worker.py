@@ -36,6 +36,7 @@ def _rows(job: Mapping[str, Any]) -> list[Row]:
         "run_energy_pj": totals.total_energy_pj,
         "run_energy_per_inference_pj": totals.energy_per_inference_pj,
         "run_area_um2": sum(report.area_um2.values()),
+        "run_area_node_nm": report.area_node_nm,
         "accuracy_float": None if report.accuracy is None else report.accuracy.float_accuracy,
         "accuracy_simulated": None if report.accuracy is None else report.accuracy.simulated_accuracy,
         "config_digest": report.config_digest,

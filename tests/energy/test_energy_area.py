@@ -401,6 +401,7 @@ def test_a_report_is_a_value_that_adds_up_and_says_what_it_rests_on(project_root
     assert set(report.provenance) == there == set(AREA_COMPONENTS) - {"popcount", "decoder"}
     assert all(words.split(":")[0] in MARKS for sources in report.provenance.values() for words in sources)
     assert report.technology == "45 nm, Nangate open cell library"
+    assert (report.node_nm, report.native_node_nm, report.factor) == (45, 45, 1.0)
     assert report.notes[0].startswith("area is modelled: 45 nm")
     assert any("SRAM buffers is an assumption" in note for note in report.notes)
     assert any("one scale unit a PE" in note for note in report.notes)

@@ -82,8 +82,7 @@ def test_a_table_scaled_twice_is_scaled_once():
 def test_the_note_names_law_factor_and_what_stays():
     assert scaling_note(load_table("horowitz45"), 7, 0.75) == (
         "energy: prices of horowitz45 (45 nm, 0.9 V) times 0.06649 for 7 nm, 0.75 V, by the law of Stillmaker and Baas "
-        "(2017), which scales gates, not wires and SRAM periphery; leakage by the same factor, DRAM by none; area is "
-        "not scaled (gates would take 0.059 times as much)"
+        "(2017), which scales gates, not wires and SRAM periphery; leakage by the same factor, DRAM by none"
     )
 
 

@@ -71,7 +71,7 @@ def test_what_kernels_are_built_from_is_part_of_the_digest(tmp_path):
 
     found = [digest()]
     assert digest() == found[0]
-    for name in ("_jit.py", "_lanes.py", "_watched_lanes.py", "engine/ordered_kernels.py"):
+    for name in ("_jit.py", "_lanes.py", "_block_lanes.py", "_watched_lanes.py", "engine/ordered_kernels.py"):
         (package / name).write_text((package / name).read_text() + "# changed\n")
         found.append(digest())
-    assert len(set(found)) == 5
+    assert len(set(found)) == 6

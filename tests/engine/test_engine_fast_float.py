@@ -204,6 +204,23 @@ def test_a_subnormal_is_rounded_once(largest):
     assert same(operands, machine()).acc[0, 0, 0] == 2.0**-149
 
 
+@pytest.mark.parametrize("sign", [1, -1])
+def test_a_sum_that_just_leaves_float64_is_rounded_once(sign):
+    # 1 + 2^-24 + 2^-54: all are below 2^54 units of 2^-54, one bit more than a float64 has; in float64 it is a tie.
+    x, y = 812_825, 1321
+    assert x * y == 2**30 + 1
+    blocks = exponents(1, [[0, -54]], [[0], [0]])
+    assert same(gemm([[sign, sign * x]], [[1], [y]], blocks=blocks), machine()).acc.item() == sign * (1 + 2.0**-23)
+
+
+def test_a_subnormal_beyond_float64_is_rounded_once():
+    # In units of 2^-149: 2 + (1/2 + 2^-52) is more than the middle of 2 and 3; a float64 has no room for the 2^-52, and
+    # the bits that it has do not look like a tie of normal numbers.
+    blocks = exponents(2, [[-148, -160]], [[0], [-41]])
+    operands = gemm([[1, 0, 2**25, 1]], [[1], [0], [2**26], [1]], blocks=blocks)
+    assert same(operands, machine()).acc.item() == 3 * 2.0**-149
+
+
 def test_a_sum_of_62_bits_may_cancel_to_its_last():
     # 2^62 - 1 = 3 * 715,827,883 * (2^31 - 1), in units of 2^-62: 1 - (1 - 2^-62).
     x, y = 715_827_883, 2**31 - 1

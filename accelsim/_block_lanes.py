@@ -1,0 +1,466 @@
+"""Loops over the blocks of K: each block's exact sum of products is added to a register (psum) that is watched.
+
+As in `_lanes`: LLVM's own vectors of 512 bits, called from kernels as functions. Four rows of an operand meet a block
+of columns (64, or 32 of float64): a weight that is loaded serves four rows, and sums of products stay in SIMD registers
+from a block's first element to its last. ::
+
+    loop(a, row, last, w, size, per_group, blocks_per_fold, acc, watched, ...)
+
+a : [M, K], lanes contiguous along K; rows row .. row + 3 are worked; instead of those from `last` on, row `last` - 1
+w : [K, C], a block of columns
+size : elements a block; the last block may be shorter
+per_group : blocks after which psums are watched, as they are at the end of a fold
+blocks_per_fold : blocks after which psums, which start at zero, are added to accumulators
+acc : [4, C], of the registers' dtype: the accumulators of four rows; updated
+watched : [4, C], of the same: lows and highs of psums, lows and highs of accumulators; widened. Of registers of limited
+    width int64 [2, 4]: overflows of psums and of accumulators in each row; added to
+
+Only *_kernels.py modules import this one.
+"""
+
+# mypy: disable-error-code="no-untyped-call, no-untyped-def, misc, untyped-decorator"
+# LLVM's values have no static types.
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from llvmlite import ir
+
+from accelsim._jit import intrinsic, types
+from accelsim._lanes import INDEX, VECTOR_BITS, Value, _call, _dot, _splat
+
+ROWS = 4
+BIT, WORD = ir.IntType(1), ir.IntType(32)
+Values = list[Value]
+Step = Callable[[Value, Values, Values], Values]
+Limit = Callable[[Values], tuple[Values, Values]]
+
+
+class Loop:
+    """A loop that is being written: its arguments, the types of its vectors, and where its arrays are.
+
+    Lists of vectors are those of the four rows: all parts of the columns of the first one, then of the next.
+    """
+
+    def __init__(self, context: Any, builder: Any, signature: Any, values: Any) -> None:
+        self.context, self.builder, self.kinds, self.values = context, builder, signature.args, values
+        dtype, held = self.kinds[0].dtype, self.kinds[7].dtype
+        self.lanes = VECTOR_BITS // dtype.bitwidth
+        self.columns = 32 if dtype.bitwidth == 64 else 64
+        self.parts = self.columns // self.lanes
+        self.lane = context.get_data_type(dtype)
+        self.vector = ir.VectorType(self.lane, self.lanes)
+        self.held = ir.VectorType(context.get_data_type(held), self.lanes)
+        self.align, self.held_align = dtype.bitwidth // 8, held.bitwidth // 8
+
+    def array(self, i: int) -> Any:
+        return self.context.make_array(self.kinds[i])(self.context, self.builder, self.values[i])
+
+    def rows(self, i: int, lane: Any) -> Values:
+        """Return where the four rows of array argument i start."""
+        builder, array = self.builder, self.array(i)
+        base, pitch = builder.ptrtoint(array.data, INDEX), builder.extract_value(array.strides, 0)
+        end, found = builder.sub(self.values[2], _number(1)), []
+        for r in range(ROWS):
+            row = builder.add(self.values[1], _number(r))
+            row = builder.select(builder.icmp_signed("<", row, end), row, end)
+            found.append(builder.inttoptr(builder.add(base, builder.mul(row, pitch)), lane.as_pointer()))
+        return found
+
+    def at(self, pointer: Value, index: Any, kind: Any) -> Value:
+        """Return the place of a vector that starts at an element."""
+        place = index if isinstance(index, ir.Value) else _number(index)
+        return self.builder.bitcast(self.builder.gep(pointer, [place]), kind.as_pointer())
+
+    def splat(self, scalar: Value) -> Value:
+        return _splat(self.builder, scalar, self.lanes)
+
+    def phi(self, values: Values, blocks: list[Any]) -> Value:
+        node = self.builder.phi(values[0].type)
+        for value, block in zip(values, blocks, strict=True):
+            node.add_incoming(value, block)
+        return node
+
+    def either(self, condition: Value, then: Callable[[], Values], otherwise: Callable[[], Values]) -> Values:
+        """Return the vectors of one of two ways to compute them, the first one expected: a branch, not a choice."""
+        builder, ways = self.builder, (then, otherwise)
+        blocks = [builder.append_basic_block("way") for _ in ways]
+        join = builder.append_basic_block("join")
+        builder.cbranch(condition, *blocks).set_weights([100, 1])
+        found, ends = [], []
+        for block, way in zip(blocks, ways, strict=True):
+            builder.position_at_end(block)
+            found.append(way())
+            ends.append(builder.block)
+            builder.branch(join)
+        builder.position_at_end(join)
+        return [self.phi(list(pair), ends) for pair in zip(*found, strict=True)]
+
+    def widened(self, values: Values, extremes: Values) -> Values:
+        """Return lows, then highs, of each part of the columns."""
+        builder, found = self.builder, list(extremes)
+        for i, value in enumerate(values):
+            for place, relation in ((i % self.parts, "<"), (self.parts + i % self.parts, ">")):
+                found[place] = builder.select(_compare(builder, relation, value, found[place]), value, found[place])
+        return found
+
+    def counted(self, misfits: Values, counts: Values) -> Values:
+        """Return counts, one vector a row, with what did not fit."""
+        builder, found = self.builder, list(counts)
+        for i, bits in enumerate(misfits):
+            row = i // self.parts
+            found[row] = builder.sub(found[row], builder.sext(bits, found[row].type))
+        return found
+
+    def write(self, step: Step, limits: tuple[Limit, Limit] | None = None) -> None:
+        """Write the loop.
+
+        step(number of the block, sums of products, psums) : returns the new psums
+        limits : of registers of limited width: what `step` and the accumulators' additions return are exact sums, of
+            which a psum, and an accumulator, holds what these return, besides bits where that is something else
+        """
+        builder, parts, count = self.builder, self.parts, ROWS * self.parts
+        size, per_group, per_fold = self.values[4:7]
+        stop = builder.extract_value(self.array(0).shape, 1)
+        rows, weights, accs, watched = self.rows(0, self.lane), *(self.array(i).data for i in (3, 7, 8))
+        zeros = [ir.Constant(self.held, [0] * self.lanes)] * count
+        if limits is None:
+            places = [self.at(watched, i * self.lanes, self.held) for i in range(4 * parts)]
+            found = [builder.load(place, align=self.held_align) for place in places]
+        else:
+            kind = ir.VectorType(INDEX, self.lanes)
+            found = [ir.Constant(kind, [0] * self.lanes)] * (2 * ROWS)
+        half = len(found) // 2  # of psums; then of accumulators
+
+        entry = builder.block
+        names = ("head", "block", "dots", "dot", "add", "close", "next", "done")
+        head, block, dots, dot, add, close, following, done = (builder.append_basic_block(name) for name in names)
+        builder.branch(head)
+        builder.position_at_end(head)
+        first, number, in_group, in_fold = (builder.phi(INDEX) for _ in range(4))
+        psums, seen = [builder.phi(self.held) for _ in range(count)], [builder.phi(v.type) for v in found]
+        carried = [first, number, in_group, in_fold, *psums, *seen]
+        for phi, value in zip(carried, [_number(0)] * 4 + zeros + found, strict=True):
+            phi.add_incoming(value, entry)
+        builder.cbranch(builder.icmp_signed("<", first, stop), block, done)
+
+        builder.position_at_end(block)
+        end = builder.add(first, size)
+        end = builder.select(builder.icmp_signed("<", end, stop), end, stop)
+        builder.branch(dots)
+        builder.position_at_end(dots)
+        k = builder.phi(INDEX)
+        k.add_incoming(first, block)
+        sums = [builder.phi(self.vector) for _ in range(count)]
+        for phi in sums:
+            phi.add_incoming(ir.Constant(self.vector, [0] * self.lanes), block)
+        builder.cbranch(builder.icmp_signed("<", k, end), dot, add)
+        builder.position_at_end(dot)
+        element = builder.mul(k, _number(self.columns))
+        factors = [
+            builder.load(self.at(weights, builder.add(element, _number(p * self.lanes)), self.vector), align=self.align)
+            for p in range(parts)
+        ]
+        for r in range(ROWS):
+            x = self.splat(builder.load(builder.gep(rows[r], [k])))
+            for p in range(parts):
+                mine = sums[r * parts + p]
+                mine.add_incoming(_dot(builder, [mine], x, factors[p], [])[0], dot)
+        k.add_incoming(builder.add(k, _number(1)), dot)
+        builder.branch(dots)
+
+        builder.position_at_end(add)
+        new, seen_psums, seen_accs = step(number, sums, psums), seen[:half], seen[half:]
+        blocks_of_group, blocks_of_fold = builder.add(in_group, _number(1)), builder.add(in_fold, _number(1))
+        folds = builder.or_(builder.icmp_signed("==", blocks_of_fold, per_fold), builder.icmp_signed("==", end, stop))
+        groups = builder.or_(builder.icmp_signed("==", blocks_of_group, per_group), folds)
+        if limits is None:
+            seen_psums = self.either(groups, lambda: self.widened(new, seen_psums), lambda: seen_psums)
+        else:
+            new, misfits = limits[0](new)
+            seen_psums = self.counted(misfits, seen_psums)
+        added = builder.block
+        builder.cbranch(folds, close, following)
+
+        builder.position_at_end(close)
+        held = [self.at(accs, i * self.lanes, self.held) for i in range(count)]
+        sums_of = [
+            _add(builder, builder.load(place, align=self.held_align), psum)
+            for place, psum in zip(held, new, strict=True)
+        ]
+        if limits is None:
+            closed = self.widened(sums_of, seen_accs)
+        else:
+            sums_of, misfits = limits[1](sums_of)
+            closed = self.counted(misfits, seen_accs)
+        for place, value in zip(held, sums_of, strict=True):
+            builder.store(value, place, align=self.held_align)
+        ended = builder.block
+        builder.branch(following)
+
+        builder.position_at_end(following)
+        after = [self.phi([x, zero], [added, ended]) for x, zero in zip(new, zeros, strict=True)]
+        seen_accs = [self.phi([x, y], [added, ended]) for x, y in zip(seen_accs, closed, strict=True)]
+        counters = [
+            builder.select(ends, _number(0), value)
+            for ends, value in ((groups, blocks_of_group), (folds, blocks_of_fold))
+        ]
+        updated = [end, builder.add(number, _number(1)), *counters, *after, *seen_psums, *seen_accs]
+        for phi, value in zip(carried, updated, strict=True):
+            phi.add_incoming(value, following)
+        builder.branch(head)
+
+        builder.position_at_end(done)
+        if limits is None:
+            for place, value in zip(places, seen, strict=True):
+                builder.store(value, place, align=self.held_align)
+            return
+        for i, value in enumerate(seen):
+            place = builder.gep(watched, [_number(i)])
+            builder.store(builder.add(builder.load(place), _total(builder, value)), place)
+
+
+def _number(value: int) -> Any:
+    return ir.Constant(INDEX, value)
+
+
+def _add(builder: Any, x: Value, y: Value) -> Value:
+    return builder.add(x, y) if isinstance(x.type.element, ir.IntType) else builder.fadd(x, y)
+
+
+def _compare(builder: Any, relation: str, x: Value, y: Value) -> Value:
+    """Return a comparison of integers, or of floats that are numbers."""
+    if isinstance(x.type.element, ir.IntType):
+        return builder.icmp_signed(relation, x, y)
+    return builder.fcmp_ordered(relation, x, y)
+
+
+def _total(builder: Any, counts: Value) -> Value:
+    """Return the sum of a vector of int64."""
+    kind, name = counts.type, f"llvm.vector.reduce.add.v{counts.type.count}i64"
+    function = builder.module.globals.get(name) or ir.Function(builder.module, ir.FunctionType(INDEX, [kind]), name)
+    return builder.call(function, [counts])
+
+
+def _signature(*arguments: Any) -> Any:
+    """Return the types of a loop: arrays, and floats behind them, as they are; numbers as int64."""
+    kept = (types.Array, types.Float)
+    return types.void(*(kind if isinstance(kind, kept) else types.int64 for kind in arguments))
+
+
+# ------------------------------------------------------------------------------------------------ float registers
+
+
+def _round_to_odd(builder: Any, y: Value, psum: Value) -> Value:
+    """Return psum + y as float32, rounded once: the float64 sum, rounded to odd, is rounded (see float_kernels)."""
+    bits = ir.VectorType(INDEX, y.type.count)
+    x = builder.fpext(psum, y.type)
+    near = builder.fadd(x, y)
+    y_part = builder.fsub(near, x)
+    lost = builder.fadd(builder.fsub(x, builder.fsub(near, y_part)), builder.fsub(y, y_part))  # exactly (Knuth)
+    ones = ir.Constant(bits, [1] * y.type.count)
+    places = builder.bitcast(near, bits)
+    inexact = builder.fcmp_unordered("!=", lost, ir.Constant(y.type, [0.0] * y.type.count))
+    even = builder.icmp_signed("==", builder.and_(places, ones), ir.Constant(bits, [0] * y.type.count))
+    signs = builder.ashr(builder.xor(places, builder.bitcast(lost, bits)), ir.Constant(bits, [63] * y.type.count))
+    odd = builder.add(places, builder.or_(signs, ones))
+    settled = builder.select(builder.and_(inexact, even), odd, places)
+    return builder.fptrunc(builder.bitcast(settled, y.type), psum.type)
+
+
+def _is_tie(builder: Any, near: Value) -> Value:
+    """Return bits where a float64 is halfway between two float32 numbers, all of which are normal: 24 bits are kept,
+    and of the other 29 the first one is 1 and the rest are 0.
+    """
+    lanes = near.type.count
+    bits = ir.VectorType(INDEX, lanes)
+    dropped = builder.shl(builder.bitcast(near, bits), ir.Constant(bits, [64 - 29] * lanes))
+    return builder.icmp_unsigned("==", dropped, ir.Constant(bits, [1 << 63] * lanes))
+
+
+@intrinsic
+def add_rounded(typing, a, row, last, w, size, per_group, blocks_per_fold, acc, watched, care):
+    """Add sums of products, exact in float32 or float64, to float32 registers: each exact result is rounded once.
+
+    care : of float64 operands: 0 where psum + sum of products is always a float64 number; 1 where it may have to be
+        rounded to one; 2 where, besides, sums may have bits below 2**-149, the last bit of float32
+
+    A sum that was rounded to float64, and then to float32, is what the exact sum would have been rounded to, unless the
+    float64 number lies halfway between two float32 numbers. A row's sums of which any does, and all of them with care
+    2, are rounded to odd first.
+    """
+
+    def write(context, builder, signature, values):
+        loop = Loop(context, builder, signature, values)
+        byte = ir.IntType(loop.lanes)
+
+        def narrow(number: Value, sums: Values, psums: Values) -> Values:
+            return [builder.fadd(psum, y) for psum, y in zip(psums, sums, strict=True)]
+
+        def added(sums: Values, psums: Values) -> Values:
+            return [builder.fadd(builder.fpext(psum, y.type), y) for psum, y in zip(psums, sums, strict=True)]
+
+        def rounded(nears: Values) -> Values:
+            return [builder.fptrunc(near, loop.held) for near in nears]
+
+        def careful(sums: Values, psums: Values) -> Values:
+            nears = added(sums, psums)
+            ties = builder.sext(builder.icmp_signed("==", values[9], _number(2)), byte)
+            for near in nears:
+                ties = builder.or_(ties, builder.bitcast(_is_tie(builder, near), byte))
+            return loop.either(
+                builder.icmp_unsigned("==", ties, ir.Constant(byte, 0)),
+                lambda: rounded(nears),
+                lambda: [_round_to_odd(builder, y, psum) for psum, y in zip(psums, sums, strict=True)],
+            )
+
+        def wide(number: Value, sums: Values, psums: Values) -> Values:
+            rows = [slice(r * loop.parts, (r + 1) * loop.parts) for r in range(ROWS)]
+            return loop.either(
+                builder.icmp_signed("==", values[9], _number(0)),
+                lambda: rounded(added(sums, psums)),
+                lambda: [new for row in rows for new in careful(sums[row], psums[row])],
+            )
+
+        loop.write(narrow if loop.vector == loop.held else wide)
+
+    return _signature(a, row, last, w, size, per_group, blocks_per_fold, acc, watched, care), write
+
+
+# ------------------------------------------------------------------------------------------ fixed-point registers
+
+
+def _whole(loop: Loop, sums: Values, rounding: Value, limit: Value) -> Values:
+    """Return sums as float64, rounded to whole numbers within +-limit; rounding : 0 down, 1 towards zero, 2 nearest."""
+    builder = loop.builder
+    reals = [x if x.type == loop.held else builder.fpext(x, loop.held) for x in sums]
+
+    def by(name: str) -> Callable[[], Values]:
+        return lambda: [_call(builder, f"llvm.{name}", x) for x in reals]
+
+    def is_rounding(value: int) -> Value:
+        return builder.icmp_signed("==", rounding, _number(value))
+
+    whole = loop.either(is_rounding(2), by("rint"), lambda: loop.either(is_rounding(1), by("trunc"), by("floor")))
+    unlimited = builder.fcmp_ordered(">=", limit, ir.Constant(limit.type, 2.0**53))
+    least = builder.fsub(ir.Constant(limit.type, 0.0), limit)
+    return loop.either(unlimited, lambda: whole, lambda: _clamped(loop, whole, least, limit))
+
+
+def _clamped(loop: Loop, values: Values, least: Value, most: Value) -> Values:
+    builder, low, high = loop.builder, loop.splat(least), loop.splat(most)
+    found = []
+    for x in values:
+        limited = builder.select(builder.fcmp_ordered(">", x, high), high, x)
+        found.append(builder.select(builder.fcmp_ordered("<", limited, low), low, limited))
+    return found
+
+
+def _wrapped(loop: Loop, values: Values, least: Value, most: Value) -> Values:
+    """Return what registers hold whose values recur after a power of two, by which floats are divided exactly."""
+    builder, one = loop.builder, ir.Constant(most.type, 1.0)
+    recurrence = builder.fadd(builder.fsub(most, least), one)
+    span, part, low = (loop.splat(x) for x in (recurrence, builder.fdiv(one, recurrence), least))
+    found = []
+    for x in values:
+        turns = _call(builder, "llvm.floor", builder.fmul(builder.fsub(x, low), part))
+        found.append(builder.fsub(x, builder.fmul(turns, span)))
+    return found
+
+
+def _limit(loop: Loop, low: Value, high: Value, saturates: Value) -> Limit:
+    """Return what limits exact sums to a register's width."""
+
+    def limit(exact: Values) -> tuple[Values, Values]:
+        held = loop.either(
+            loop.builder.icmp_signed("!=", saturates, _number(0)),
+            lambda: _clamped(loop, exact, low, high),
+            lambda: _wrapped(loop, exact, low, high),
+        )
+        return held, [loop.builder.fcmp_ordered("!=", x, y) for x, y in zip(exact, held, strict=True)]
+
+    return limit
+
+
+def _add_whole(loop: Loop) -> Step:
+    """Return what adds whole numbers."""
+    rounding, limit = loop.values[9:11]
+
+    def step(number: Value, sums: Values, psums: Values) -> Values:
+        whole = _whole(loop, sums, rounding, limit)
+        return [loop.builder.fadd(psum, x) for psum, x in zip(psums, whole, strict=True)]
+
+    return step
+
+
+@intrinsic
+def add_whole(typing, a, row, last, w, size, per_group, blocks_per_fold, acc, watched, rounding, limit):
+    """Add sums of float products, each rounded to a whole number within +-limit, to float64 registers, exactly.
+
+    rounding : 0 down, 1 towards zero, 2 nearest, ties to even
+    limit : 2.0**53 where no sum exceeds it
+    """
+
+    def write(context, builder, signature, values):
+        loop = Loop(context, builder, signature, values)
+        loop.write(_add_whole(loop))
+
+    return _signature(a, row, last, w, size, per_group, blocks_per_fold, acc, watched, rounding, limit), write
+
+
+@intrinsic
+def add_whole_limited(
+    typing, a, row, last, w, size, per_group, blocks_per_fold, acc, watched, rounding, limit, low, high, saturates,
+    acc_low, acc_high, acc_saturates,
+):  # fmt: skip
+    """The same for registers from low to high, with overflows counted; a block is a group.
+
+    low, high, saturates : of psums; acc_low, acc_high, acc_saturates : of accumulators
+    """
+
+    def write(context, builder, signature, values):
+        loop = Loop(context, builder, signature, values)
+        loop.write(_add_whole(loop), (_limit(loop, *values[11:14]), _limit(loop, *values[14:17])))
+
+    return _signature(
+        a, row, last, w, size, per_group, blocks_per_fold, acc, watched, rounding, limit, low, high, saturates,
+        acc_low, acc_high, acc_saturates,
+    ), write  # fmt: skip
+
+
+# ---------------------------------------------------------------------------------------------- integer registers
+
+
+@intrinsic
+def add_scaled(typing, a, row, last, w, size, per_group, blocks_per_fold, acc, watched, a_scales, w_scales, shift):
+    """Add sums of products (int16, or float32) times rounded products of scales to int32 registers.
+
+    a_scales [M, B], w_scales [B, 64] : int32; a product loses `shift` bits, rounded half up
+    """
+
+    def write(context, builder, signature, values):
+        loop = Loop(context, builder, signature, values)
+        of_a, of_w = loop.rows(9, WORD), loop.array(10).data
+        bits = builder.trunc(values[11], WORD)
+        one = ir.Constant(WORD, 1)
+        half, shift = loop.splat(builder.lshr(builder.shl(one, bits), one)), loop.splat(bits)
+
+        def step(number: Value, sums: Values, psums: Values) -> Values:
+            start, found = builder.mul(number, _number(loop.columns)), []
+            factors = [
+                builder.load(loop.at(of_w, builder.add(start, _number(p * loop.lanes)), loop.held), align=4)
+                for p in range(loop.parts)
+            ]
+            for i, (dots, psum) in enumerate(zip(sums, psums, strict=True)):
+                scale = loop.splat(builder.load(builder.gep(of_a[i // loop.parts], [number])))
+                product = builder.add(builder.mul(scale, factors[i % loop.parts]), half)
+                is_integer = isinstance(dots.type.element, ir.IntType)
+                whole = builder.sext(dots, loop.held) if is_integer else builder.fptosi(dots, loop.held)
+                found.append(builder.add(psum, builder.mul(whole, builder.ashr(product, shift))))
+            return found
+
+        loop.write(step)
+
+    return _signature(a, row, last, w, size, per_group, blocks_per_fold, acc, watched, a_scales, w_scales, shift), write
