@@ -25,6 +25,7 @@ from accelsim.energy.table import EnergyTable
 from accelsim.energy.upkeep import upkeep_actions
 from accelsim.engine import get_engine
 from accelsim.engine.contract import ComputeResult, Engine, RegisterWatch
+from accelsim.engine.piecewise import piecewise_activity
 from accelsim.engine.watched import watch_layer, why_not_watched
 from accelsim.errors import AccelsimError
 from accelsim.formats.spec import FLOATING, Codes, QTensor
@@ -38,6 +39,7 @@ from accelsim.memory.costs import array_actions, upkeep_cycles
 from accelsim.memory.costs import traffic_actions as tile_traffic
 from accelsim.memory.needs import network_needs
 from accelsim.memory.network import NetworkTime, Share, has_memory, network_shares, network_time
+from accelsim.memory.pieces import array_pieces
 from accelsim.operators.registry import get as get_operator
 from accelsim.operators.spec import Blocked, TensorSpec
 from accelsim.ppu.padding import subtract_padding
@@ -223,9 +225,12 @@ class _Run:
         self.exponent_spans = max(a_span, a_widest), max(w_span, w_widest)
         if self.inspect is not None:
             self.inspect(layer.name, lowered.operands, plan)
-        computed = self.engine.run(
-            lowered.operands, plan, watch=self.watch, extremes=self.extremes, activity=self.activity
-        )
+        pieces = array_pieces(self.shares[index], plan) if self.activity else None
+        whole = self.activity and pieces is None
+        computed = self.engine.run(lowered.operands, plan, watch=self.watch, extremes=self.extremes, activity=whole)
+        if pieces is not None:
+            by_piece = piecewise_activity(lowered.operands, pieces, config, self.engine)
+            computed = replace(computed, activity=by_piece)
         corrected = apply_zero_points(
             computed.acc,
             w_zero_point=lowered.zero_points.w,

@@ -287,3 +287,17 @@ def test_no_other_formats_are_offered_where_there_is_no_float_network(tmp_path):
     result = CliRunner().invoke(app, ["inspect", str(path)], catch_exceptions=False)
     assert "nothing before it can run" in result.stdout
     assert "--formats" not in result.stdout
+
+
+@pytest.mark.parametrize("model", ["ic01_resnet8_wide", "vww01_mobilenetv1"])
+def test_networks_with_channels_that_training_switched_off(model):
+    """31 and 971 channels with weights of 1e-34: their biases fit, in steps that other channels have too."""
+    inputs, _ = shared_inputs(model)
+    trace = accelsim.import_model(
+        str(shared("models", f"{model}_float.tflite")), inputs, batch=8, formats="*:int8", ranges="minmax"
+    )
+    layers = [layer for layer in trace.layers if hasattr(layer, "weight")]
+    assert max(int(np.abs(trace.bias(layer)).max()) for layer in layers) < 2**31
+    report = accelsim.simulate(accelsim.load_config(PROJECT / "configs/int8_os.yaml"), trace, watch=False)
+    assert report.totals.accumulator_overflows == 0
+    assert report.network.sqnr_db > 15
