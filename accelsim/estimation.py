@@ -46,7 +46,8 @@ def estimate(config: HardwareConfig, network: Trace | NetworkShapes) -> Estimate
     network : a trace (its arrays stay unread, but for scales and zero points), or shapes alone
         (accelsim.importers.shape_table reads them from tables)
 
-    Raises UnsupportedLayerError (the hardware lacks what a layer needs), ShapeError, EnergyTableError.
+    Raises UnsupportedLayerError (the hardware lacks what a layer needs), ShapeError, EnergyTableError; AccelsimError
+    for arguments of another kind.
 
     >>> import accelsim
     >>> config = accelsim.load_config("configs/int8_ws.yaml")
@@ -54,6 +55,15 @@ def estimate(config: HardwareConfig, network: Trace | NetworkShapes) -> Estimate
     >>> estimate(config, trace).total_cycles == accelsim.simulate(config, trace).totals.total_cycles
     True
     """
+    if not isinstance(config, HardwareConfig):
+        raise AccelsimError(
+            f"estimate: config is {type(config).__name__}; pass a HardwareConfig, from load_config(path)"
+        )
+    if not isinstance(network, Trace | NetworkShapes):
+        raise AccelsimError(
+            f"estimate: network is {type(network).__name__}; pass a Trace, from load_trace(path), or shapes, from "
+            f"accelsim.estimation.network_shapes(path)"
+        )
     shapes = NetworkShapes.of(network) if isinstance(network, Trace) else network
     table = configured_table(config)
     needs = network_needs(shapes, config)

@@ -25,6 +25,7 @@ from accelsim.energy.table import EnergyTable
 from accelsim.energy.upkeep import upkeep_actions
 from accelsim.engine import get_engine
 from accelsim.engine.contract import ComputeResult, Engine, RegisterWatch
+from accelsim.engine.piecewise import piecewise_activity
 from accelsim.engine.watched import watch_layer, why_not_watched
 from accelsim.errors import AccelsimError
 from accelsim.formats.spec import FLOATING, Codes, QTensor
@@ -38,6 +39,7 @@ from accelsim.memory.costs import array_actions, upkeep_cycles
 from accelsim.memory.costs import traffic_actions as tile_traffic
 from accelsim.memory.needs import network_needs
 from accelsim.memory.network import NetworkTime, Share, has_memory, network_shares, network_time
+from accelsim.memory.pieces import array_pieces
 from accelsim.operators.registry import get as get_operator
 from accelsim.operators.spec import Blocked, TensorSpec
 from accelsim.ppu.padding import subtract_padding
@@ -125,7 +127,8 @@ def simulate(
     ``cycles`` (by cause), ``energy_pj`` (by component), ``overflow``, ``sqnr_db``.
 
     Raises UnsupportedLayerError (the hardware lacks what a layer needs; the message names both sides), TraceError (an
-    array of the trace is damaged), EnergyTableError (an action has no price); all are AccelsimError.
+    array of the trace is damaged), EnergyTableError (an action has no price); all are AccelsimError, and so is what
+    arguments of another kind raise.
 
     >>> import accelsim
     >>> config = accelsim.load_config("configs/int8_ws.yaml")
@@ -134,7 +137,7 @@ def simulate(
     >>> [(layer.name, layer.cycles.total, layer.mismatches) for layer in report.layers]
     [('conv1', 285, 0), ('conv2', 3089, 0), ('fc1', 5095, 0), ('fc2', 301, 0)]
     """
-    _check_arguments(config, trace, keep_outputs)
+    _check_arguments(config, trace, keep_outputs, threads)
     kept, remark = _kept_layers(trace, keep_outputs)
     table = configured_table(config)
     memory = _memory_of(config, trace, timeline_done)
@@ -222,9 +225,12 @@ class _Run:
         self.exponent_spans = max(a_span, a_widest), max(w_span, w_widest)
         if self.inspect is not None:
             self.inspect(layer.name, lowered.operands, plan)
-        computed = self.engine.run(
-            lowered.operands, plan, watch=self.watch, extremes=self.extremes, activity=self.activity
-        )
+        pieces = array_pieces(self.shares[index], plan) if self.activity else None
+        whole = self.activity and pieces is None
+        computed = self.engine.run(lowered.operands, plan, watch=self.watch, extremes=self.extremes, activity=whole)
+        if pieces is not None:
+            by_piece = piecewise_activity(lowered.operands, pieces, config, self.engine)
+            computed = replace(computed, activity=by_piece)
         corrected = apply_zero_points(
             computed.acc,
             w_zero_point=lowered.zero_points.w,
@@ -460,7 +466,7 @@ def _unmeasured(layers: list[str]) -> tuple[str, ...]:
     )
 
 
-def _check_arguments(config: object, trace: object, keep_outputs: object) -> None:
+def _check_arguments(config: object, trace: object, keep_outputs: object, threads: object) -> None:
     if not isinstance(config, HardwareConfig):
         raise AccelsimError(
             f"simulate: config is {type(config).__name__}; pass a HardwareConfig, from load_config(path)"
@@ -469,6 +475,8 @@ def _check_arguments(config: object, trace: object, keep_outputs: object) -> Non
         raise AccelsimError(f"simulate: trace is {type(trace).__name__}; pass a Trace, from load_trace(path)")
     if keep_outputs not in get_args(KeepOutputs):
         raise AccelsimError(f"simulate: keep_outputs={keep_outputs!r}; use one of {', '.join(get_args(KeepOutputs))}")
+    if not isinstance(threads, int) or threads < 1:
+        raise AccelsimError(f"simulate: threads={threads!r}; use a whole number from 1 on")
 
 
 @contextmanager

@@ -29,7 +29,7 @@ COMPONENTS = MappingProxyType(
         "buffer": "on-chip SRAM, read and written",
         "dram": "off-chip memory, read and written",
         "control": "sequencing of the array",
-        "leakage": "static power of the PEs, idle ones included",
+        "leakage": "static power of PEs, buffers, PPU and vector unit, idle ones included",
     }
 )
 GRID_PJ = 2.0**-10

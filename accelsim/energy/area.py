@@ -140,6 +140,19 @@ def area_report(config: HardwareConfig, *, exponent_spans: tuple[int, int] = (0,
     return AreaReport(config.name, technology, tuple(parts), notes, node_nm, table.node_nm, factor)
 
 
+def logic_um2(config: HardwareConfig, component: str) -> float:
+    """Return the area of one component at the node of the laws, without bringing it to the energy table's.
+
+    >>> from accelsim.config.model import Array, HardwareConfig, Ppu
+    >>> config = HardwareConfig(name="m", clock_mhz=500.0, array=Array(rows=1, cols=1, dataflow="os"), ppu=Ppu(lanes=1))
+    >>> round(logic_um2(config, "ppu"), 1)  # 189.3 um2 a bit of a 32-bit multiplier, and 478.7
+    6536.3
+    """
+    table = load_area_table()
+    found = [circuit for circuit in circuits(config, (0, 0)) if circuit.component == component]
+    return math.fsum(circuit.count * table.um2(circuit.law, *circuit.params) for circuit in found)
+
+
 def _node(config: HardwareConfig, table: AreaTable) -> tuple[int, float, tuple[str, ...]]:
     """Return the node of the energy table, the factor that brings areas there, and what a report says about it."""
     prices, here = configured_table(config), table.node_nm

@@ -161,6 +161,11 @@ def power_per_kilobyte(
     return power_uw * (capacity_bytes / 1024) * 1e6 / clock_hz * (1 + per_port * (ports - 1))
 
 
+def power_per_area(area_um2: int, clock_hz: int, *, power_uw: float) -> float:
+    """Return the energy in pJ that `power_uw` microwatts for each um2 take in a cycle: leakage of logic."""
+    return power_uw * area_um2 * 1e6 / clock_hz
+
+
 def inverse_bits(bits: int, *, limit: float, slope: float) -> float:
     """Return ``limit - slope / bits``: what approaches a limit as operands get wider."""
     return limit - slope / bits
@@ -208,6 +213,7 @@ FORMS: dict[str, Form] = {
         three_capacities,
         power,
         power_per_kilobyte,
+        power_per_area,
         inverse_bits,
     )
 }

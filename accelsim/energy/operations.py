@@ -71,6 +71,8 @@ _TABLE = (
     Operation("clock_per_pe_cycle", (), "PE cycles were clocked"),
     Operation("leakage_per_pe_cycle", ("clock_hz",), "PE cycles passed"),
     Operation("sram_leakage_cycle", ("capacity_bytes", "clock_hz", "ports"), "buffer cycles passed", defaults=(1,)),
+    Operation("ppu_leakage_cycle", ("area_um2", "clock_hz"), "PPU cycles passed"),
+    Operation("vector_leakage_cycle", ("area_um2", "clock_hz"), "vector unit cycles passed"),
     Operation("dram_standby_cycle", (), "DRAM cycles passed"),
     Operation("register_clock", (), "register bits were clocked", "pJ/bit"),
     Operation("register_toggle", (), "register bits changed", "pJ/bit"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from accelsim.actions import Action, Actions
 from accelsim.config.model import HardwareConfig
+from accelsim.energy.area import logic_um2
 
 
 def upkeep_actions(config: HardwareConfig, total_cycles: int, busy_cycles: int, cores: int = 1) -> Actions:
@@ -33,4 +34,7 @@ def upkeep_actions(config: HardwareConfig, total_cycles: int, busy_cycles: int, 
     for buffer in (buffers.weight, buffers.activation, buffers.output, buffers.accumulator):
         action = Action("leakage", "sram_leakage_cycle", (buffer.size_bytes, clock_hz, buffer.ports))
         counts[action] = counts.get(action, 0) + total_cycles  # two buffers may be alike
+    for unit in ("ppu", "vector"):
+        area_um2 = max(1, round(logic_um2(config, unit)))
+        counts[Action("leakage", f"{unit}_leakage_cycle", (area_um2, clock_hz))] = total_cycles
     return Actions(counts)

@@ -85,7 +85,7 @@ def model_builder(
     labels: ArrayLike | None = None,
 ) -> TraceBuilder:
     """Return the builder of :func:`import_model`'s trace, which can write it too; `source` may be an opened model."""
-    model = open_model(source) if isinstance(source, str | os.PathLike) else source
+    model = _opened(source)
     chosen = _semantics(model, semantics)
     rows = rows_until(model, until)
     if batch is not None and batch < 1:
@@ -135,7 +135,7 @@ def float_model(
     >>> refitted(network, "*:mx6").build().tensor_meta("0_fully_connected.weight").format
     'mx6'
     """
-    model = open_model(source) if isinstance(source, str | os.PathLike) else source
+    model = _opened(source)
     if isinstance(inputs, Mapping):
         names = [each.name for each in model.inputs]
         if list(inputs) != names or len(names) != 1:
@@ -181,6 +181,14 @@ def open_model(path: str | os.PathLike[str]) -> Model:
         f"{name}: {f'files that end in {ending}' if ending else 'a name without an ending'} cannot be imported; "
         f"importers read {', '.join(ENDINGS)}"
     )
+
+
+def _opened(source: str | os.PathLike[str] | Model) -> Model:
+    if isinstance(source, str | os.PathLike):
+        return open_model(source)
+    if not hasattr(source, "semantics"):
+        raise ModelError(f"path is {type(source).__name__}; pass the name of a {' or '.join(ENDINGS)} file")
+    return source
 
 
 def _semantics(model: Model, asked: str | None) -> str:

@@ -141,6 +141,11 @@ class Model(Protocol):
         """Those of `SEMANTICS` that make sense for the file, the default first."""
         ...
 
+    @property
+    def other_formats(self) -> str:
+        """How to import the model in other number formats than the file's; empty where that cannot be."""
+        ...
+
     def builder(self, inputs: Mapping[str, QTensor], semantics: str, rows: Sequence[Row]) -> TraceBuilder:
         """Return a trace of the operators `rows`, a beginning of `self.rows` without problems, on the given inputs."""
         ...
@@ -200,7 +205,7 @@ def rows_until(model: Model, until: str | None) -> tuple[Row, ...]:
     wrong = [row for row in rows if row.problem]
     if wrong:
         lines = [f"{row.name} ({row.op}): {row.problem}" for row in wrong]
-        raise ModelError("\n".join(filter(None, [problem_list(model.subject, lines), way_out(rows, wrong[0])])))
+        raise ModelError("\n".join([problem_list(model.subject, lines), *ways_out(model, rows, wrong[0])]))
     if not _layers(rows):
         first = _layers(model.rows)
         hint = f"; the first layer is {first[0].name!r}" if first else ""
@@ -215,12 +220,13 @@ def _layers(rows: Sequence[Row]) -> list[Row]:
     return [row for row in rows if row.place in ("array", "vector unit")]
 
 
-def way_out(rows: Sequence[Row], first: Row) -> str:
-    """Return how to run the part before the first operator that is not supported; empty where there is none."""
+def ways_out(model: Model, rows: Sequence[Row], first: Row) -> list[str]:
+    """Return what can be done about a model whose first operator that is not supported is `first`, a line each: to run
+    the part before it, or to quantize anew.
+    """
     runs = _layers(rows[: rows.index(first)])
-    if not runs:
-        return ""
-    return f"to run the part before: --until {runs[-1].name} (Python: until={runs[-1].name!r})"
+    part = [f"to run the part before: --until {runs[-1].name} (Python: until={runs[-1].name!r})"] if runs else []
+    return part + ([model.other_formats] if model.other_formats else [])
 
 
 def take_inputs(

@@ -61,6 +61,11 @@ class OnnxModel:
         return str(self._graph.path)
 
     @property
+    def other_formats(self) -> str:
+        """Nothing: other formats are chosen for TFLite files."""
+        return ""
+
+    @property
     def graph(self) -> OnnxGraph:
         """The nodes."""
         return self._graph

@@ -7,8 +7,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
+import numpy as np
 from pydantic import ValidationError
 
 from accelsim import formats
@@ -19,11 +21,12 @@ from accelsim.importers import tflite_layers as layers
 from accelsim.importers import tflite_operators as operators
 from accelsim.importers import tflite_transpose_conv as transpose
 from accelsim.importers.graph import ModelInput, Names, NotSupported, Place, Row, Shape
-from accelsim.importers.tflite_costs import macs, weight_of_calls
+from accelsim.importers.tflite_costs import Weight, macs, weight_of_calls
 from accelsim.importers.tflite_file import FileGraph, FileOperator, FileTensor, read_graph
 from accelsim.importers.tflite_lowering import FORMATS, MICRO, PREVIOUS, REFERENCE, Call, Context, meaning
 from accelsim.operators.registry import OPERATORS, attributes_of
 from accelsim.operators.spec import TensorSpec
+from accelsim.quantize.network import FloatNetwork
 from accelsim.trace.builder import TraceBuilder
 
 Lowering = Callable[[FileOperator, Context], list[Call]]
@@ -70,6 +73,29 @@ class TfliteModel:
     def rows(self) -> tuple[Row, ...]:
         names = Names()
         return tuple(self._row(operator, names) for operator in self.graph.operators)
+
+    @property
+    def other_formats(self) -> str:
+        """How to import the model in other number formats (accelsim.importers.graph.Model)."""
+        in_floats = any(row.problem and row.output_format in map(str.lower, FLOATS) for row in self.rows)
+        if not in_floats or self._floats is None:
+            return ""
+        return (
+            f"to quantize the network anew, in formats of your choice: accelsim import {quote(self.graph.path)} "
+            f"--inputs DATA.npz --formats '*:int8' -o TRACE.npz (Python: formats='*:int8'; docs/import.md)"
+        )
+
+    @cached_property
+    def _floats(self) -> FloatNetwork | None:
+        """The float network of the file, for one input of zeros; None where there is none."""
+        from accelsim.importers.tflite_float import float_network
+
+        try:
+            return float_network(
+                self.graph, np.zeros((1, *self.inputs[0].shape[1:]) if self.inputs else (), np.float32)
+            )
+        except ModelError:
+            return None
 
     def builder(self, inputs: Mapping[str, QTensor], semantics: str, rows: Sequence[Row]) -> TraceBuilder:
         """Return the trace of a beginning of the network (accelsim.importers.graph.Model)."""
@@ -191,10 +217,11 @@ class TfliteModel:
             problem = str(error)
         first = self._data(operator)
         output = tensors[operator.outputs[0]] if operator.outputs and operator.outputs[0] >= 0 else None
-        weight = weight_of_calls(operator, calls, self.graph)
+        name = names.new(f"{operator.index}_{operator.op.lower()}")
+        weight = self._float_weight(operator, name) if problem else weight_of_calls(operator, calls, self.graph)
         stored = [each for call in calls for each in call.inputs if isinstance(each, QTensor)]
         return Row(
-            name=names.new(f"{operator.index}_{operator.op.lower()}"),
+            name=name,
             op=operator.op,
             place=self.place(operator),
             input_shape=_shape(first),
@@ -203,10 +230,16 @@ class TfliteModel:
             input_format=_format(first),
             weight_format=weight.format,
             output_format=_format(output),
-            macs=0 if output is None or problem else macs(operator, weight, first, output),
+            macs=0 if output is None else macs(operator, weight, first, output),
             weights=weight.elements + sum(math.prod(each.shape) for each in stored),
             problem=problem,
         )
+
+    def _float_weight(self, operator: FileOperator, name: str) -> Weight:
+        """Return the weight of a layer that other number formats can be chosen for, as the file stores it."""
+        layers = () if self._floats is None else self._floats.array_layers
+        found = next((layer.weight for layer in layers if layer.name == name), None)
+        return Weight() if found is None else Weight(found.shape, _format(self.graph.tensors[operator.inputs[1]]))
 
     def _data(self, operator: FileOperator) -> FileTensor | None:
         """Return the first input that is data: computed, or an input of the model."""

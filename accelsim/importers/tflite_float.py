@@ -27,6 +27,8 @@ Floats = NDArray[np.float32]
 LARGEST_BLOCK = 32
 HOST = ("SOFTMAX", "LOG_SOFTMAX", "LOGISTIC", "DEQUANTIZE", "ARG_MAX")
 """What may be left to the host at the end of a network."""
+DAMAGED = (ArithmeticError, LookupError, TypeError, ValueError)
+"""What the layers raise of numbers that no converter writes."""
 
 
 def float_network(
@@ -71,6 +73,8 @@ class _Reading:
                 self._layer(operator, name)
             except NotSupported as error:
                 problems.append(f"{name} ({operator.op}): {error}")
+            except DAMAGED:
+                problems.append(f"{name} ({operator.op}): its tensors and options do not fit together")
             if name == until:
                 found = True
                 break
@@ -158,6 +162,8 @@ class _Reading:
             raise NotSupported(f"its bias {tensor.name!r} is computed while the model runs")
         if tensor.dtype == "FLOAT32":
             return _reals(tensor).reshape(-1)
+        if tensor.data.dtype.kind not in "iu" or not self._tensor(operator, 0).scale.size:
+            raise NotSupported(f"its bias {tensor.name!r} is {tensor.dtype}, in units that the file does not say")
         unit = self._tensor(operator, 0).scale[0] * self._tensor(operator, 1).scale
         return np.asarray(tensor.data.reshape(-1).astype(np.float64) * unit)
 

@@ -50,8 +50,8 @@ def price_by_capacity(table: EnergyTable, axes: Axes) -> Axes:
     >>> from accelsim.energy.table import load_table
     >>> figure, axes = plots.new_figure((6.0, 4.0))
     >>> axes = plots.price_by_capacity(load_table("horowitz45"), axes)
-    >>> axes.get_lines()[0].get_label()
-    'sram_read, a bit (fit)'
+    >>> axes.get_title(), axes.get_xlabel()
+    ('horowitz45: price of an SRAM bit', 'capacity of the SRAM')
     """
     _draw([curve for curve in price_curves(table) if curve.axis == "bytes"], axes)
     axes.set_xlabel("capacity of the SRAM")

@@ -85,8 +85,8 @@ def requantize(
     if offset and rounding != "half_away_17bit":
         raise FormatError(f"offset={offset} has no meaning for rule {rounding!r}; only 'half_away_17bit' subtracts one")
     _check_range("offset", np.asarray(offset), -(1 << 31), (1 << 31) - 1)
-    low = INT64_MIN if qmin is None else int(qmin)
-    high = INT64_MAX if qmax is None else int(qmax)
+    low = INT64_MIN if qmin is None else _bound("qmin", qmin)
+    high = INT64_MAX if qmax is None else _bound("qmax", qmax)
     if not INT64_MIN <= low <= high <= INT64_MAX:
         raise FormatError(f"qmin={qmin}, qmax={qmax}: bounds have to be in order, and fit int64")
     zero_points = _one_a_channel("zero_point", _integers("zero_point", zero_point), channels)
@@ -155,6 +155,12 @@ def _check_factors(multiplier: NDArray[Any], shift: Int64Array, rounding: str) -
     lowest = -(1 << (bits - 1)) if rounding == "half_away_17bit" else 0
     _check_range("multiplier", multiplier, lowest, (1 << (bits - 1)) - 1, f" for rule {rounding!r}")
     _check_range("shift", shift, SMALLEST_SHIFT, LARGEST_SHIFT)
+
+
+def _bound(name: str, value: object) -> int:
+    if not isinstance(value, int | np.integer):
+        raise FormatError(f"{name}={value!r}: bounds are whole numbers that fit int64, or None")
+    return int(value)
 
 
 def _integers(name: str, values: ArrayLike) -> NDArray[Any]:

@@ -23,7 +23,7 @@ from accelsim.quantize.evaluate import evaluate
 from accelsim.quantize.layers import INPUT
 from accelsim.quantize.network import FloatLayer, FloatNetwork
 from accelsim.quantize.presets import Pair, use_one_of
-from accelsim.quantize.ranges import with_living_scales
+from accelsim.quantize.ranges import with_living_scales, without_dead_channels
 from accelsim.quantize.requantizer import FLOAT_RULE, INTEGER_RULE, Requantizer, multiply, stored
 from accelsim.quantize.vector_layers import Vector
 from accelsim.quantize.vector_rules import VectorRules, get_rules
@@ -180,8 +180,10 @@ def _quantize_weight(layer: FloatLayer, form: Format, per_channel: bool) -> QTen
     assert layer.weight is not None
     channel = 0 if per_channel and can_have_channel_scales(form) else None
     with naming(f"layer {layer.name!r}: weights"):
-        tensor = form.quantize(layer.weight, channel_axis=channel, scale=1.0 if is_cast(form) else None)
-    return tensor if channel is None or is_cast(form) else with_living_scales(tensor, layer.weight)
+        if channel is None or is_cast(form):
+            return form.quantize(layer.weight, channel_axis=channel, scale=1.0 if is_cast(form) else None)
+        weight = without_dead_channels(form, layer.weight.astype(np.float64))
+        return with_living_scales(form.quantize(weight, channel_axis=channel), weight)
 
 
 def _needs_float_rule(

@@ -16,6 +16,8 @@ from accelsim.quantize.evaluate import Float64
 KEPT_VALUES = 1 << 20
 """A tensor of at most so many values is remembered whole; of a larger one, evenly spaced rows and the extremes."""
 SEARCHED_VALUES = 1 << 15
+DEAD = 2.0**-16
+"""A channel whose weights are all so much smaller than the largest of the tensor does nothing but hand its bias on."""
 FACTORS = tuple(0.93**step for step in range(34))  # of the largest magnitude, down to a eleventh of it
 
 
@@ -138,6 +140,19 @@ def _narrower(seen: Seen) -> Iterator[tuple[float, float]]:
     low, high = min(seen.low, 0.0), max(seen.high, 0.0)
     for factor in FACTORS:
         yield factor * low, factor * high
+
+
+def without_dead_channels(form: Format, weight: Float64) -> Float64:
+    """Return a weight [out, ...] whose dead channels are zeros, where the format has a zero and its scale is free.
+
+    Training leaves channels that it switched off with weights of 1e-34. With a scale of its own such a channel's bias,
+    counted in units of that scale, fits no accumulator; zeros take a living channel's (`with_living_scales`).
+    """
+    largest = np.abs(weight).reshape(len(weight), -1).max(axis=1)
+    dead = largest <= DEAD * largest.max()
+    if not _is_searched(form) or not dead.any():
+        return weight
+    return np.where(dead.reshape(-1, *[1] * (weight.ndim - 1)), 0.0, weight)
 
 
 def with_living_scales(tensor: QTensor, weight: NDArray[np.floating]) -> QTensor:

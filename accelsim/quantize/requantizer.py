@@ -20,7 +20,14 @@ from accelsim.quantize.flow import MOVES, Flow, find_flow, operator_of, signless
 from accelsim.quantize.layers import INPUT, Conv2d, Linear, Matmul
 from accelsim.quantize.network import FloatLayer, FloatNetwork, Floats
 from accelsim.quantize.presets import Pair, use_one_of
-from accelsim.quantize.ranges import RangeRule, Seen, activation_scale, weight_of, with_living_scales
+from accelsim.quantize.ranges import (
+    RangeRule,
+    Seen,
+    activation_scale,
+    weight_of,
+    with_living_scales,
+    without_dead_channels,
+)
 from accelsim.rounding import RULES
 from accelsim.trace.builder import TraceBuilder
 from accelsim.trace.reader import Trace
@@ -217,9 +224,11 @@ class Requantizer:
             form, weight = formats.get(format_name), layer.weight.astype(np.float64)
             channel = 0 if self._per_channel and can_have_channel_scales(form) else None
             with naming(f"layer {layer.name!r}: weights"):
-                tensor = weight_of(form, weight, channel, self._rule)
-            plain = channel is None or is_cast(form)
-            self._weights[key] = tensor if plain else with_living_scales(tensor, layer.weight)
+                if channel is None or is_cast(form):
+                    self._weights[key] = weight_of(form, weight, channel, self._rule)
+                else:
+                    weight = without_dead_channels(form, weight)
+                    self._weights[key] = with_living_scales(weight_of(form, weight, channel, self._rule), weight)
         return self._weights[key]
 
     def _source(self, made: _Made, layer: FloatLayer, position: int) -> str:

@@ -10,7 +10,7 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
-from accelsim.importers.graph import Model, Row, Shape, way_out
+from accelsim.importers.graph import Model, Row, Shape, ways_out
 
 PLACES = {
     "array": "on the PE array",
@@ -50,10 +50,13 @@ def print_model(model: Model, file: IO[str] | None = None) -> None:
         console.print(f"{count} {words}")
     console.print(f"semantics: {', '.join(model.semantics)} (the first is the default)", markup=False)
     wrong = [row for row in rows if row.problem]
-    for row in wrong:
-        console.print(f"not supported: {row.name} ({row.op}): {row.problem}", markup=False, soft_wrap=True)
+    for problem in dict.fromkeys(row.problem for row in wrong):
+        alike = [row for row in wrong if row.problem == problem]
+        more = f" and {len(alike) - 1} more" if len(alike) > 1 else ""
+        console.print(f"not supported: {alike[0].name} ({alike[0].op}){more}: {problem}", markup=False, soft_wrap=True)
     if wrong:
-        console.print(way_out(rows, wrong[0]) or "nothing before it can run", markup=False)
+        for line in ways_out(model, rows, wrong[0]) or ["nothing before it can run"]:
+            console.print(line, markup=False, soft_wrap=True)
 
 
 def _counts(rows: tuple[Row, ...]) -> list[tuple[int, str]]:

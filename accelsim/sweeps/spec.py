@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
@@ -81,6 +82,8 @@ def load_spec(spec: str | Path | Mapping[str, Any] | SweepSpec) -> tuple[SweepSp
         return spec, Path()
     if isinstance(spec, Mapping):
         return _validated(dict(spec), None, "sweep"), Path()
+    if not isinstance(spec, str | os.PathLike):
+        raise SweepError(f"sweep: the specification is {type(spec).__name__}; pass a YAML file's name, or a mapping")
     path = Path(spec)
     try:
         text = path.read_text(encoding="utf-8")

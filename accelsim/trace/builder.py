@@ -92,7 +92,10 @@ class TraceBuilder:
         """Add a network input and return its name.
 
         dims : one name a dimension; by default (batch, height, width, channel), (batch, position, channel) or
-            (batch, channel)
+            (batch, channel); (batch, dim1, ..., channel) of more
+        reference : what the codes stand for in the float network, real numbers of the tensor's shape
+
+        Raises TraceError, which names the tensor.
         """
         names = tuple(dims) if dims is not None else input_dims(len(tensor.shape))
         self._assembly.add_stored(name, tensor, names, reference)
@@ -291,11 +294,16 @@ class TraceBuilder:
         return self._assembly.shape(tensor, f"trace {self._name!r}")
 
     def labels(self, labels: ArrayLike) -> None:
-        """Say the class of each input of the batch: integers [batch], from 0."""
+        """Say the class of each input of the batch: integers [batch], from 0. TraceError for what are no numbers; what
+        does not fit the inputs is found by :meth:`build`.
+        """
         self._labels = plain_array(labels, "labels")
 
     def output(self, name: str) -> None:
-        """Name a network output; without any, these are the tensors that no layer uses."""
+        """Name a network output; without any, these are the tensors that no layer uses.
+
+        Raises TraceError for an unknown name.
+        """
         known = self._assembly.computed
         if name not in known:
             raise TraceError(f"output {name!r} is not computed by a layer{did_you_mean(name, known)}")

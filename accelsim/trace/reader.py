@@ -212,9 +212,11 @@ class Trace:
     def head(self, count: int) -> Trace:
         """Return a trace of the first `count` inputs of the batch; arrays are still read when they are asked for.
 
-        Raises TraceError where the batch is smaller, an input has no first dimension named "batch", or a layer mixes
-        inputs.
+        Raises TraceError where `count` is no integer, the batch is smaller, an input has no first dimension named
+        "batch", or a layer mixes inputs.
         """
+        if not isinstance(count, int | np.integer):
+            raise TraceError(f"{self._subject}: count is {count!r}; take a whole number of inputs")
         for name in self.inputs:
             meta = self._meta.tensors[name]
             if meta.dims[:1] != (BATCH,):

@@ -35,11 +35,15 @@ PPU_BY_HAND = {
     Action("ppu", "add", (64,)): 16,
     Action("ppu", "shift_clamp"): 16,
 }
+PPU_UM2 = 104581  # 16 requantizers of 189.3 x 32 + 478.7 = 6536.3 um2
+VECTOR_UM2 = 111843  # 16 lanes of 5020.9 (multiplier) + 612.9 (shifter) + 266.9 (adders) + 1089.5 (table), um2
 UPKEEP = {
     Action("control", "array_cycle"): 18,
     Action("control", "clock_per_pe_cycle"): 18 * 16,
     Action("leakage", "leakage_per_pe_cycle", (500_000_000,)): 22 * 16,
     Action("leakage", "sram_leakage_cycle", (8192, 500_000_000, 1)): 22 * 4,
+    Action("leakage", "ppu_leakage_cycle", (PPU_UM2, 500_000_000)): 22,
+    Action("leakage", "vector_leakage_cycle", (VECTOR_UM2, 500_000_000)): 22,
     Action("dram", "dram_standby_cycle"): 22,
 }
 

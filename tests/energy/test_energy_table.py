@@ -324,7 +324,7 @@ entries:
         "mine.yaml: 8 problems",
         "  line 5: entries.add.form: 'linaer' is not one of constant, linear, product_root, brick_product, "
         "serial_product, row_product, mux_levels, small_memory, array_divider, sqrt_capacity, power_product, "
-        "three_capacities, power, power_per_kilobyte, inverse_bits; did you mean 'linear'?",
+        "three_capacities, power, power_per_kilobyte, power_per_area, inverse_bits; did you mean 'linear'?",
         "  line 6: entries.sram_raed: unknown operation; did you mean 'sram_read'?",
         "  line 7: entries.sram_write.unit: 'pJ' is not accepted; use pJ/bit",
         "  line 7: entries.sram_write.mark: 'guess' is not one of published, secondary, recalled, fit, synthesis, "

@@ -37,6 +37,34 @@ def test_leakage_is_a_power_the_clock_changes_nothing_of_it():
     assert leaked(250.0, 250) == leaked(1000.0, 1000) == leaked(500.0, 500)
 
 
+def test_ppu_and_vector_unit_are_counted_and_cost_nothing_until_a_table_says_so(tmp_path, project_root):
+    upkeep = upkeep_actions(MACHINE, 100, 60)
+    ppu = Action("leakage", "ppu_leakage_cycle", (104581, 500_000_000))
+    vector = Action("leakage", "vector_leakage_cycle", (111843, 500_000_000))
+    assert upkeep[ppu] == upkeep[vector] == 100  # areas by hand: test_energy_example.py
+    plain = load_table("horowitz45")
+    for operation in ("ppu_leakage_cycle", "vector_leakage_cycle"):
+        assert plain.price_pj(operation, (1000, 500_000_000)) == 0
+        assert "0.0334 uW a um2" in plain[operation].reason
+    # The price that docs/energy.md derives: 22.95 uW on 687.6 um2.
+    text = (project_root / "accelsim" / "energy" / "tables" / "horowitz45.yaml").read_text()
+    start, end = text.index("  ppu_leakage_cycle: &not"), text.index("  vector_leakage_cycle: *not")
+    charged = """  ppu_leakage_cycle: &not_published
+    form: power_per_area
+    coefficients: {power_uw: 0.0334}
+    unit: pJ
+    mark: structural
+    source: as dense as the PE
+"""
+    path = tmp_path / "mine.yaml"
+    path.write_text(text[:start] + charged + text[end:])
+    mine = load_table(path)
+    assert mine.price_pj(*ppu[1:]) * 500 == pytest.approx(3493, rel=1e-4)  # uW at 500 MHz
+    assert mine.price_pj("vector_leakage_cycle", (111843, 500_000_000)) * 500 == pytest.approx(3735.6, rel=1e-4)
+    more = energy_account(upkeep, mine).by_component["leakage"] - energy_account(upkeep, plain).by_component["leakage"]
+    assert more == pytest.approx(100 * (104581 + 111843) * 0.0334 / 500, abs=2**-9)
+
+
 def test_upkeep_of_two_spans_adds_up():
     assert upkeep_actions(MACHINE, 7, 3) + upkeep_actions(MACHINE, 5, 5) == upkeep_actions(MACHINE, 12, 8)
 

@@ -230,11 +230,15 @@ def test_dynamic_range_models_are_refused_operator_by_operator(tmp_path):
         f"  0_conv_2d (CONV_2D): {hybrid}\n"
         f"  1_fully_connected (FULLY_CONNECTED): {hybrid}\n"
         "  2_softmax (SOFTMAX): computes in FLOAT32: floats are left to the host at the end only; "
-        "quantize the model fully"
+        "quantize the model fully\n"
+        f"to quantize the network anew, in formats of your choice: accelsim import {path} --inputs DATA.npz "
+        "--formats '*:int8' -o TRACE.npz (Python: formats='*:int8'; docs/import.md)"
     )
+    assert len(import_model(path, DATA.astype(np.float32), formats="*:int8").layers) == 3  # one flattens
     result = invoke("inspect", path)
     assert result.exit_code == 0
-    assert "nothing before it can run" in result.stdout
+    assert f"not supported: 0_conv_2d (CONV_2D) and 1 more: {hybrid}" in result.stdout
+    assert "--formats '*:int8'" in result.stdout
 
 
 def test_weights_of_16_bit_floats_are_refused(tmp_path):

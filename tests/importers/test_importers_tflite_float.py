@@ -1,17 +1,21 @@
 """TFLite models in other number formats: the float network is LiteRT's, codes of the hardware are near it."""
 
 import json
+import shlex
+from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from shared_data import PROJECT, shared
 from tflite_tools import FUSED, PADDING, Maker
 from typer.testing import CliRunner
 
 import accelsim
 from accelsim.cli import app
-from accelsim.errors import ModelError
-from accelsim.importers.api import float_model
+from accelsim.errors import AccelsimError, ModelError
+from accelsim.importers.api import float_model, open_model
 from accelsim.quantize.evaluate import evaluate
 from accelsim.quantize.requantizer import Requantizer
 
@@ -93,9 +97,13 @@ def test_an_integer_model_is_its_weights_times_their_scales():
 
 @pytest.fixture
 def small_model(tmp_path):
+    return small_model_in(tmp_path)
+
+
+def small_model_in(tmp_path):
     """Pad, conv 3x3 stride 2 SAME ReLU6, depthwise, add, max pool, average pool, concat, fully connected, softmax."""
-    maker = Maker()
-    weights = [RNG.standard_normal(shape).astype(np.float32) / 4 for shape in ((4, 3, 3, 3), (1, 3, 3, 4), (5, 16))]
+    maker, rng = Maker(), np.random.default_rng(5)
+    weights = [rng.standard_normal(shape).astype(np.float32) / 4 for shape in ((4, 3, 3, 3), (1, 3, 3, 4), (5, 16))]
     x = maker.tensor((1, 9, 8, 3), "FLOAT32", name="x")
     padded = maker.tensor((1, 10, 8, 3), "FLOAT32")
     maker.op("PAD", [x, maker.constant(np.array([[0, 0], [1, 0], [0, 0], [0, 0]], np.int32))], [padded])
@@ -235,3 +243,61 @@ def test_what_cannot_be_is_one_message_and_no_file(small_model, data_file, tmp_p
     assert result.exit_code == 2
     assert said in result.output
     assert not (tmp_path / "t.npz").exists()
+
+
+@settings(max_examples=150)
+@given(st.lists(st.tuples(st.integers(8, 10**6), st.integers(0, 255)), min_size=1, max_size=6))
+def test_no_damage_to_a_float_model_leads_to_anything_but_a_message(tmp_path_factory, damage):
+    path = Path(small_model_in(tmp_path_factory.mktemp("damaged")))
+    content = bytearray(path.read_bytes())
+    for place, value in damage:
+        content[8 + place % (len(content) - 8)] = value
+    path.write_bytes(content)
+    try:
+        float_model(path, np.ones((2, 9, 8, 3), np.float32))
+    except AccelsimError as error:
+        assert str(error)  # noqa: PT017 (either is right: much damage only changes numbers)
+
+
+def test_what_inspect_says_of_a_float_model_works(small_model, data_file, tmp_path, monkeypatch):
+    """It counts the layers of the array, and names the command that quantizes them; import says the same."""
+    monkeypatch.chdir(tmp_path)
+    result = CliRunner().invoke(app, ["inspect", "small.tflite"], catch_exceptions=False)
+    assert result.exit_code == 0
+    rows = {line.split()[0]: line.split() for line in result.stdout.splitlines() if line.strip()}
+    assert rows["1_conv_2d"][1:] == ["1x10x8x3", "float32", "4x3x3x3", "2,160", "(no)"]  # 5 x 4 x 4 outputs of 27 MACs
+    assert rows["2_depthwise_conv_2d"][3:5] == ["4x3x3x1", "720"]
+    assert "not supported: 0_pad (PAD) and 8 more: computes in FLOAT32" in result.stdout
+    assert "nothing before it can run" not in result.stdout
+    (said,) = [line for line in result.stdout.splitlines() if line.startswith("to quantize the network anew")]
+    command = said.split(": accelsim ")[1].split(" (Python")[0].replace("DATA.npz", str(data_file))
+    refused = CliRunner().invoke(app, ["import", "small.tflite", "--inputs", str(data_file), "-o", "t.npz"])
+    assert refused.exit_code == 2
+    assert said in refused.stderr.splitlines()
+    assert CliRunner().invoke(app, shlex.split(command), catch_exceptions=False).exit_code == 0
+    assert len(accelsim.load_trace("TRACE.npz").layers) == 9
+
+
+def test_no_other_formats_are_offered_where_there_is_no_float_network(tmp_path):
+    maker = Maker()
+    x, y = (maker.tensor((1, 4), "FLOAT32") for _ in range(2))
+    maker.op("ELU", [x], [y])
+    path = maker.save(tmp_path / "elu.tflite", [x], [y])
+    assert open_model(path).other_formats == ""
+    result = CliRunner().invoke(app, ["inspect", str(path)], catch_exceptions=False)
+    assert "nothing before it can run" in result.stdout
+    assert "--formats" not in result.stdout
+
+
+@pytest.mark.parametrize("model", ["ic01_resnet8_wide", "vww01_mobilenetv1"])
+def test_networks_with_channels_that_training_switched_off(model):
+    """31 and 971 channels with weights of 1e-34: their biases fit, in steps that other channels have too."""
+    inputs, _ = shared_inputs(model)
+    trace = accelsim.import_model(
+        str(shared("models", f"{model}_float.tflite")), inputs, batch=8, formats="*:int8", ranges="minmax"
+    )
+    layers = [layer for layer in trace.layers if hasattr(layer, "weight")]
+    assert max(int(np.abs(trace.bias(layer)).max()) for layer in layers) < 2**31
+    report = accelsim.simulate(accelsim.load_config(PROJECT / "configs/int8_os.yaml"), trace, watch=False)
+    assert report.totals.accumulator_overflows == 0
+    assert report.network.sqnr_db > 15
