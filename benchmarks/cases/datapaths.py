@@ -158,7 +158,7 @@ def _others(run: Run) -> Iterator[Row]:
 CASES = (
     Case(
         "xnor",
-        "binary layers by XNOR and popcount; signs arrive as words, or as integers that are packed in the time measured",
+        "binary layers by XNOR and popcount; signs arrive as words, or as integers, packed in the time measured",
         "20x NumPy's bitwise_count, 8x the int8 fast engine, K >= 512",
         _xnor,
     ),
