@@ -28,6 +28,16 @@ TILE_BYTES = 1 << 19
 CHUNK = 64
 
 
+def exact_product(a: NDArray[Any], w: NDArray[Any], out: NDArray[Any] | None = None) -> NDArray[Any]:
+    """Return a @ w of floats that are whole numbers, known to be exact in every order of additions; in `out`, if given.
+
+    OpenBLAS now and then leaves the processor's flag for an invalid operation behind, for lanes beyond the operands
+    that it computes and drops. NumPy would warn; the numbers are finite, and so is every sum of theirs.
+    """
+    with np.errstate(invalid="ignore"):
+        return np.matmul(a, w, out=out)
+
+
 class Parts:
     """Exact sums of consecutive blocks of [M, K] times [K, N] lanes, by float products; a tile of rows at a time."""
 
@@ -53,7 +63,7 @@ class Parts:
             parts = self._scratch[: math.prod(shape)].reshape(shape)  # contiguous whatever the shape
             for i in range(many):
                 block = slice((v + i) * self.size, (v + i + 1) * self.size)
-                np.matmul(self.a[start:stop, block], self.w[block], out=parts[i])
+                exact_product(self.a[start:stop, block], self.w[block], parts[i])
             yield v, parts
 
 
