@@ -174,15 +174,15 @@ def draw(panels: dict[str, list[Curve]], path: Path) -> None:
     import matplotlib.pyplot as plt
 
     titles = {
-        "MACs": ("Time of one layer (16 x 16, M = K = N)", "multiply-accumulates", "CPU time in s"),
-        "PEs": ("Time of one layer (M = K = N = 512) against the array", "processing elements", "CPU time in s"),
+        "MACs": ("Time of one layer, 16 x 16, M = K = N", "multiply-accumulates", "CPU time in s"),
+        "PEs": ("Time of one layer, M = K = N = 512", "processing elements", "CPU time in s"),
         "memory": (
-            "Peak memory of one layer (16 x 16)",
+            "Peak memory of one layer, 16 x 16, M = K = N",
             "multiply-accumulates",
             "resident memory above the start, MiB",
         ),
         "memory of PEs": (
-            "Peak memory of one layer (M = K = N = 1024) against the array",
+            "Peak memory of one layer, M = K = N = 1024",
             "processing elements",
             "resident memory above the start, MiB",
         ),
