@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +14,7 @@ from accelsim.errors import SearchError, did_you_mean
 from accelsim.search.candidate import Widths
 from accelsim.search.costs import Cost, CostTable
 from accelsim.search.pareto import front as pareto_front
-from accelsim.search.program import Program, Tie, smallest, solve
+from accelsim.search.program import Program, Tie, operand_groups, smallest, solve
 from accelsim.search.sensitivity import Sensitivities
 
 if TYPE_CHECKING:
@@ -107,6 +107,25 @@ class Problem:
         if not limits:
             raise SearchError(f"no limit: without one, the widest widths are best; limit {' or '.join(ADDITIVE)}")
         return self._choice(solve(self._program, {_additive(name): self.limit(name, limits[name]) for name in limits}))
+
+    def neighbours(self, choice: Choice) -> Iterator[Choice]:
+        """Yield the choices of less loss that differ in one width (of tied layers, in that of all), least loss first."""
+        table, groups = self.table, operand_groups(self._program)
+        pick = np.array(
+            [
+                (table.weight_bits.index(widths.weight), table.activation_bits.index(widths.activation))
+                for widths in choice.widths.values()
+            ]
+        )
+        found = []
+        for group in groups:
+            for place in range(self._program.losses.shape[1 + group[0][1]]):
+                other = pick.copy()
+                other[tuple(zip(*group, strict=True))] = place
+                loss = self._program.loss(other)
+                if loss < choice.loss and self._program.permits(other):
+                    found.append((loss, other))
+        yield from (self._choice(other) for _, other in sorted(found, key=lambda each: each[0]))
 
     def front(self, cost: Cost, points: int = 20) -> list[Choice]:
         """Return choices from the cheapest to the widest, none worse in both loss and cost than another: the program

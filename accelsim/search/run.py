@@ -14,6 +14,7 @@ from accelsim.quantize.network import FloatNetwork
 from accelsim.quantize.requantizer import Requantizer
 from accelsim.search.candidate import Verified, Widths, split, true_costs, uniform, verify
 from accelsim.search.costs import CostTable, cost_table
+from accelsim.search.limits import choose_within
 from accelsim.search.problem import Choice, Limit, Problem, names_of
 from accelsim.search.program import Tie
 from accelsim.search.sensitivity import Measure, Sensitivities, measure_sensitivities
@@ -22,9 +23,8 @@ from accelsim.search.ties import KINDS
 if TYPE_CHECKING:
     import pandas as pd
 
-ATTEMPTS = 8
 BASE = 8
-Progress = Callable[[int, int, str], None]
+OPERANDS = "operands"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -140,26 +140,28 @@ class Search:
         return self._problem
 
     def find(self, limits: Mapping[str, Limit]) -> Found:
-        """Return the widths of least loss within the limits, verified.
+        """Return the widths of least loss within the limits, verified by a run of the network.
 
-        limits : by cost, "latency" (µs), "energy" (pJ), "size" (bytes), "bops": a number, or a text like "70%", of the
-            network with the widest widths. They hold for the whole network as the machine runs it: where the sum over
-            the table is off, the program is solved again with corrected limits
+        limits : as of :meth:`choose`
 
         Raises SearchError where they cannot be reached.
         """
-        problem = self.problem
-        wanted = self._absolute(limits)
-        inner = dict(wanted)
-        for _ in range(ATTEMPTS):
-            choice = problem.solve(inner)
-            real = self.costs(choice.widths)
-            over = {name: real[name] / limit for name, limit in wanted.items() if real[name] > limit * (1 + 1e-9)}
-            if not over:
-                return self._found("found", choice.widths, choice)
-            for name in over:  # what the table said of this choice, less what is too much
-                inner[name] = min(inner[name], choice.costs[name]) * (1 - 1e-6) / over[name]
-        raise SearchError(f"after {ATTEMPTS} attempts the network still takes more than {', '.join(over)} allows")
+        choice = self.choose(limits)
+        return self._found("found", choice.widths, choice)
+
+    def choose(self, limits: Mapping[str, Limit]) -> Choice:
+        """Return the widths of least loss within the limits; the network is not run with them.
+
+        limits : by cost, "latency" (µs), "energy" (pJ), "size" (bytes), "bops": a number, or a text like "70%", of the
+            network with the widest widths. They hold for the whole network as the machine runs it: where the sum over
+            the table is off, the program is solved again with corrected limits (accelsim.search.limits)
+
+        Raises SearchError where they cannot be reached.
+        """
+        problem, wanted = self.problem, self._absolute(limits)
+        if not wanted:
+            return problem.solve({})  # which says that there is no limit
+        return choose_within(problem, lambda choice: self.costs(choice.widths), wanted)
 
     def front(self, cost: str, points: int = 12) -> list[Found]:
         """Return choices between the cheapest and the widest, each verified; some may turn out worse than others."""

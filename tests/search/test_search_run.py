@@ -114,7 +114,7 @@ def test_fixed_layers_stay(serial, digits, search):
 @pytest.mark.parametrize(
     ("limits", "message"),
     [
-        ({"energy": 1.0}, "energy of at most 1 cannot be reached; the smallest that these widths reach is"),
+        ({"energy": 1.0}, "energy of at most 1 cannot be reached; the smallest that was found with these widths is"),
         ({"edp": "50%"}, "the product of two sums is no sum: limit both"),
         ({"power": "50%"}, "'power' is no cost that adds up over layers; use latency, energy, size, bops"),
         ({"energy": "half"}, "energy: limit is no number; give pJ, or a share such as 70%"),
