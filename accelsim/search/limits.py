@@ -31,14 +31,14 @@ def choose_within(problem: Problem, true_costs: Callable[[Choice], Costs], wante
     true_costs : what the whole network of a choice costs, by name
     wanted : the most that it may cost, by name, in the costs' units
 
-    Where the table's sums are the network's costs (to a millionth), no choice within the limits has less loss. Elsewhere
-    the choice is within the limits, and no change of one width (of tied layers: of all of them) that lessens the loss
-    keeps it there; several changes together may. At most TRIES such changes are priced.
+    Where the table's sums are the network's costs (to a millionth), no choice within the limits has less loss.
+    Elsewhere the choice is within the limits, and no change of one width (of tied layers: of all of them) that lessens
+    the loss keeps it there; several changes together may. At most TRIES such changes are priced.
 
     Raises SearchError where no choice was found within the limits: by what the cheapest ones really cost.
     """
     prices = _Prices(true_costs, wanted)
-    cheapest = {name: problem.smallest(name) for name in wanted}
+    cheapest = {name: problem.smallest(name) for name in wanted}  # type: ignore[arg-type]
     # The narrowest widths (whose bit operations are fewest) may be cheaper yet than what the table calls cheapest.
     candidates = [*cheapest.values(), problem.smallest("bops")]
     best = min((each for each in candidates if prices.within(each)), key=lambda each: each.loss, default=None)
@@ -81,7 +81,9 @@ def _nothing(wanted: Costs, candidates: list[Choice], prices: _Prices) -> str:
         if least[name] > limit * (1 + SLACK):
             return unreachable(name, limit, least[name], exact=prices.exact)
     each = ", ".join(f"{name} {cost:.6g}" for name, cost in least.items())
-    return f"no choice of widths was found within the limits of {' and '.join(wanted)} together; each alone can be {each}"
+    return (
+        f"no choice of widths was found within the limits of {' and '.join(wanted)} together; each alone can be {each}"
+    )
 
 
 class _Prices:

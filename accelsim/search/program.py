@@ -6,7 +6,7 @@ One 0/1 variable for each layer and pair of widths; one of each layer's is 1; lo
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -120,20 +120,23 @@ def unreachable(name: str, limit: float, least: float, *, exact: bool = True) ->
     return f"{name} of at most {limit:.6g} cannot be reached; the {what} is {least:.6g}"
 
 
-def operand_groups(program: Program) -> list[tuple[tuple[int, int], ...]]:
+def operand_groups(layers: int, ties: Iterable[Tie], together: Iterable[int] = ()) -> list[tuple[tuple[int, int], ...]]:
     """Return the widths that can be chosen: groups of (layer, operand) that share one, operand 0 the weights, 1 the
     inputs; of layers without ties, groups of one.
 
-    >>> losses = np.zeros((3, 2, 2))
-    >>> program = Program(losses, {}, {}, ties=(Tie((0, 1), weights=False, activations=True),))
-    >>> operand_groups(program)
+    together : layers whose weights and inputs share a width
+
+    >>> operand_groups(3, [Tie((0, 1), weights=False, activations=True)])
     [((0, 0),), ((0, 1), (1, 1)), ((1, 0),), ((2, 0),), ((2, 1),)]
     """
-    owner = {(layer, operand): (layer, operand) for layer in range(len(program.losses)) for operand in (0, 1)}
-    for tie in program.ties:
+    owner = {(layer, operand): (layer, operand) for layer in range(layers) for operand in (0, 1)}
+    for tie in ties:
         for operand, tied in enumerate((tie.weights, tie.activations)):
             joined = {owner[layer, operand] for layer in tie.layers} if tied else set()
             owner = {key: min(joined) if first in joined else first for key, first in owner.items()}
+    for layer in together:
+        joined = {owner[layer, 0], owner[layer, 1]}
+        owner = {key: min(joined) if first in joined else first for key, first in owner.items()}
     return [tuple(key for key in owner if owner[key] == first) for first in dict.fromkeys(owner.values())]
 
 

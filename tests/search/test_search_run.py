@@ -288,7 +288,7 @@ def test_the_command_reports_a_choice(project_root, tmp_path, search):
     ("words", "message"),
     [
         ([], "say what to search for"),
-        (["--energy", "50%", "--front", "energy"], "say what to search for"),
+        (["--energy", "50%", "--front", "energy"], "takes no limit: leave out --energy, or --front"),
         (["--energy", "50%", "--storage", "t.db"], "--storage keeps the trials"),
         (["--energy", "50%", "--fix", "conv1"], "--fix 'conv1' is not LAYER=BITS"),
         (["--energy", "50%", "--tie", "input"], "ties 'input' are unknown; did you mean 'inputs'?"),
