@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any, TypeVar
 
 import numpy as np
@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from accelsim.engine.block_values import FLOAT32_EXACT, FLOAT32_UNITS, FLOAT64_EXACT, BlockValues
 from accelsim.engine.checks import SHIFTED_LIMIT, largest_magnitude, register_limits
 from accelsim.engine.ordered import column_blocks
+from accelsim.engine.threads import run_together
 from accelsim.mapping.contract import LayerPlan
 
 Int32 = NDArray[np.int32]
@@ -91,10 +92,7 @@ def shared(rows: int, threads: int, work: Callable[[int, int], Share]) -> list[S
     """Return work(first row, one past the last) of up to `threads` shares of rows, by four but the last."""
     bounds = [4 * (rows * i // (4 * threads)) for i in range(threads)] + [rows]
     shares = [(first, last) for first, last in itertools.pairwise(bounds) if first < last]
-    if len(shares) < 2:
-        return [work(first, last) for first, last in shares]
-    with ThreadPoolExecutor(len(shares)) as pool:
-        return list(pool.map(lambda share: work(*share), shares))
+    return run_together([partial(work, first, last) for first, last in shares])
 
 
 def widen(extremes: NDArray[Any], found: NDArray[Any]) -> None:
