@@ -7,13 +7,15 @@ from a block's first element to its last. ::
     loop(a, row, last, w, size, per_group, blocks_per_fold, acc, watched, ...)
 
 a : [M, K], lanes contiguous along K; rows row .. row + 3 are worked; instead of those from `last` on, row `last` - 1
-w : [K, C], a block of columns
+w : [K, C], a block of columns, of a's dtype; or of the float type in which products are added, and `a` of int32
+a_factors : [M, B], of w's dtype: what the sums of a row's block are multiplied by, which is exact
 size : elements a block; the last block may be shorter
 per_group : blocks after which psums are watched, as they are at the end of a fold
 blocks_per_fold : blocks after which psums, which start at zero, are added to accumulators
 acc : [4, C], of the registers' dtype: the accumulators of four rows; updated
-watched : [4, C], of the same: lows and highs of psums, lows and highs of accumulators; widened. Of registers of limited
-    width int64 [2, 4]: overflows of psums and of accumulators in each row; added to
+watched : [4, C], of the same: lows of psums, highs of psums (both among a row's first elements, of whatever column,
+    0 included); lows and highs of accumulators, column by column; widened. Of registers of limited width int64 [2, 4]:
+    overflows of psums and of accumulators in each row; added to
 
 Only *_kernels.py modules import this one.
 """
@@ -46,7 +48,7 @@ class Loop:
 
     def __init__(self, context: Any, builder: Any, signature: Any, values: Any) -> None:
         self.context, self.builder, self.kinds, self.values = context, builder, signature.args, values
-        dtype, held = self.kinds[0].dtype, self.kinds[7].dtype
+        dtype, held = self.kinds[3].dtype, self.kinds[7].dtype
         self.lanes = VECTOR_BITS // dtype.bitwidth
         self.columns = 32 if dtype.bitwidth == 64 else 64
         self.parts = self.columns // self.lanes
@@ -77,6 +79,12 @@ class Loop:
     def splat(self, scalar: Value) -> Value:
         return _splat(self.builder, scalar, self.lanes)
 
+    def times(self, i: int, block: Value, sums: Values) -> Values:
+        """Return a block's sums times the factors of its four rows, array argument i [M, B] of the sums' type."""
+        factors = [self.splat(self.builder.load(self.builder.gep(row, [block]))) for row in self.rows(i, self.lane)]
+        exact = ("contract",)  # with what follows: one rounding or two, these products need none
+        return [self.builder.fmul(x, factors[n // self.parts], flags=exact) for n, x in enumerate(sums)]
+
     def phi(self, values: Values, blocks: list[Any]) -> Value:
         node = self.builder.phi(values[0].type)
         for value, block in zip(values, blocks, strict=True):
@@ -99,12 +107,25 @@ class Loop:
         return [self.phi(list(pair), ends) for pair in zip(*found, strict=True)]
 
     def widened(self, values: Values, extremes: Values) -> Values:
-        """Return lows, then highs, of each part of the columns."""
+        """Return lows, then highs: of each part of the columns, or, where there is one of each, of all of them."""
         builder, found = self.builder, list(extremes)
+        each = len(found) // 2
         for i, value in enumerate(values):
-            for place, relation in ((i % self.parts, "<"), (self.parts + i % self.parts, ">")):
+            for place, relation in ((i % each, "<"), (each + i % each, ">")):
                 found[place] = builder.select(_compare(builder, relation, value, found[place]), value, found[place])
         return found
+
+    def widened_by_words(self, values: Values, extremes: Values) -> Values:
+        """Return the low and the high one of float32 values and 0, of all columns, in half of the time.
+
+        Seen as words, positive numbers are in their order; negative ones are beyond them where words have no sign, in
+        the opposite order, and below them where they have. So the low one is positive where no number is negative.
+        """
+        builder, kind = self.builder, ir.VectorType(WORD, self.lanes)
+        low, high, *words = (builder.bitcast(x, kind) for x in (*extremes, *values))
+        for word in words:
+            low, high = _call(builder, "llvm.umax", low, word), _call(builder, "llvm.smax", high, word)
+        return [builder.bitcast(x, self.held) for x in (low, high)]
 
     def counted(self, misfits: Values, counts: Values) -> Values:
         """Return counts, one vector a row, with what did not fit."""
@@ -124,15 +145,18 @@ class Loop:
         builder, parts, count = self.builder, self.parts, ROWS * self.parts
         size, per_group, per_fold = self.values[4:7]
         stop = builder.extract_value(self.array(0).shape, 1)
-        rows, weights, accs, watched = self.rows(0, self.lane), *(self.array(i).data for i in (3, 7, 8))
+        rows = self.rows(0, self.context.get_data_type(self.kinds[0].dtype))
+        weights, accs, watched = (self.array(i).data for i in (3, 7, 8))
         zeros = [ir.Constant(self.held, [0] * self.lanes)] * count
         if limits is None:
-            places = [self.at(watched, i * self.lanes, self.held) for i in range(4 * parts)]
+            starts = [0, self.columns, *range(2 * self.columns, 4 * self.columns, self.lanes)]
+            places = [self.at(watched, start, self.held) for start in starts]
             found = [builder.load(place, align=self.held_align) for place in places]
+            half, by_words = 2, isinstance(self.held.element, ir.FloatType)  # of psums; the rest of accumulators
         else:
             kind = ir.VectorType(INDEX, self.lanes)
             found = [ir.Constant(kind, [0] * self.lanes)] * (2 * ROWS)
-        half = len(found) // 2  # of psums; then of accumulators
+            half = ROWS
 
         entry = builder.block
         names = ("head", "block", "dots", "dot", "add", "close", "next", "done")
@@ -164,7 +188,8 @@ class Loop:
             for p in range(parts)
         ]
         for r in range(ROWS):
-            x = self.splat(builder.load(builder.gep(rows[r], [k])))
+            x = builder.load(builder.gep(rows[r], [k]))
+            x = self.splat(x if x.type == self.lane else builder.sitofp(x, self.lane))
             for p in range(parts):
                 mine = sums[r * parts + p]
                 mine.add_incoming(_dot(builder, [mine], x, factors[p], [])[0], dot)
@@ -177,7 +202,8 @@ class Loop:
         folds = builder.or_(builder.icmp_signed("==", blocks_of_fold, per_fold), builder.icmp_signed("==", end, stop))
         groups = builder.or_(builder.icmp_signed("==", blocks_of_group, per_group), folds)
         if limits is None:
-            seen_psums = self.either(groups, lambda: self.widened(new, seen_psums), lambda: seen_psums)
+            widen = self.widened_by_words if by_words else self.widened
+            seen_psums = self.either(groups, lambda: widen(new, seen_psums), lambda: seen_psums)
         else:
             new, misfits = limits[0](new)
             seen_psums = self.counted(misfits, seen_psums)
@@ -214,7 +240,8 @@ class Loop:
 
         builder.position_at_end(done)
         if limits is None:
-            for place, value in zip(places, seen, strict=True):
+            low = builder.select(_compare(builder, "<", seen[0], zeros[0]), seen[0], zeros[0])
+            for place, value in zip(places, [low, *seen[1:]], strict=True):
                 builder.store(value, place, align=self.held_align)
             return
         for i, value in enumerate(seen):
@@ -281,52 +308,66 @@ def _is_tie(builder: Any, near: Value) -> Value:
 
 
 @intrinsic
-def add_rounded(typing, a, row, last, w, size, per_group, blocks_per_fold, acc, watched, care):
-    """Add sums of products, exact in float32 or float64, to float32 registers: each exact result is rounded once.
+def add_fitting(typing, a, row, last, w, size, per_group, blocks_per_fold, acc, watched, a_factors):
+    """Add sums of products to float32 registers: each exact result is rounded once.
 
-    care : of float64 operands: 0 where psum + sum of products is always a float64 number; 1 where it may have to be
-        rounded to one; 2 where, besides, sums may have bits below 2**-149, the last bit of float32
+    Sums of products are exact in float32; or in float64, and so is psum + sum of products.
+    """
+
+    def write(context, builder, signature, values):
+        loop = Loop(context, builder, signature, values)
+        exact = ("contract",)  # with a factor's product
+
+        def step(number: Value, sums: Values, psums: Values) -> Values:
+            found = []
+            for psum, y in zip(psums, loop.times(9, number, sums), strict=True):
+                if y.type == psum.type:
+                    found.append(builder.fadd(psum, y, flags=exact))
+                else:
+                    near = builder.fadd(builder.fpext(psum, y.type), y, flags=exact)
+                    found.append(builder.fptrunc(near, psum.type))
+            return found
+
+        loop.write(step)
+
+    return _signature(a, row, last, w, size, per_group, blocks_per_fold, acc, watched, a_factors), write
+
+
+@intrinsic
+def add_rounded(typing, a, row, last, w, size, per_group, blocks_per_fold, acc, watched, a_factors, fine):
+    """The same of float64 sums, where psum + sum of products may have to be rounded to float64; float32: not written.
+
+    fine : whether sums may have bits below 2**-149, the last bit of float32
 
     A sum that was rounded to float64, and then to float32, is what the exact sum would have been rounded to, unless the
-    float64 number lies halfway between two float32 numbers. A row's sums of which any does, and all of them with care
-    2, are rounded to odd first.
+    float64 number lies halfway between two float32 numbers. A row's sums of which any does, and all fine ones, are
+    rounded to odd first.
     """
 
     def write(context, builder, signature, values):
         loop = Loop(context, builder, signature, values)
         byte = ir.IntType(loop.lanes)
 
-        def narrow(number: Value, sums: Values, psums: Values) -> Values:
-            return [builder.fadd(psum, y) for psum, y in zip(psums, sums, strict=True)]
-
-        def added(sums: Values, psums: Values) -> Values:
-            return [builder.fadd(builder.fpext(psum, y.type), y) for psum, y in zip(psums, sums, strict=True)]
-
-        def rounded(nears: Values) -> Values:
-            return [builder.fptrunc(near, loop.held) for near in nears]
-
-        def careful(sums: Values, psums: Values) -> Values:
-            nears = added(sums, psums)
-            ties = builder.sext(builder.icmp_signed("==", values[9], _number(2)), byte)
+        def row_of(sums: Values, psums: Values) -> Values:
+            nears = [builder.fadd(builder.fpext(psum, y.type), y) for psum, y in zip(psums, sums, strict=True)]
+            ties = builder.sext(builder.icmp_signed("!=", values[10], _number(0)), byte)
             for near in nears:
                 ties = builder.or_(ties, builder.bitcast(_is_tie(builder, near), byte))
             return loop.either(
                 builder.icmp_unsigned("==", ties, ir.Constant(byte, 0)),
-                lambda: rounded(nears),
+                lambda: [builder.fptrunc(near, loop.held) for near in nears],
                 lambda: [_round_to_odd(builder, y, psum) for psum, y in zip(psums, sums, strict=True)],
             )
 
-        def wide(number: Value, sums: Values, psums: Values) -> Values:
+        def step(number: Value, sums: Values, psums: Values) -> Values:
+            scaled = loop.times(9, number, sums)
             rows = [slice(r * loop.parts, (r + 1) * loop.parts) for r in range(ROWS)]
-            return loop.either(
-                builder.icmp_signed("==", values[9], _number(0)),
-                lambda: rounded(added(sums, psums)),
-                lambda: [new for row in rows for new in careful(sums[row], psums[row])],
-            )
+            return [new for row in rows for new in row_of(scaled[row], psums[row])]
 
-        loop.write(narrow if loop.vector == loop.held else wide)
+        if loop.vector != loop.held:
+            loop.write(step)
 
-    return _signature(a, row, last, w, size, per_group, blocks_per_fold, acc, watched, care), write
+    return _signature(a, row, last, w, size, per_group, blocks_per_fold, acc, watched, a_factors, fine), write
 
 
 # ------------------------------------------------------------------------------------------ fixed-point registers
@@ -386,17 +427,17 @@ def _limit(loop: Loop, low: Value, high: Value, saturates: Value) -> Limit:
 
 def _add_whole(loop: Loop) -> Step:
     """Return what adds whole numbers."""
-    rounding, limit = loop.values[9:11]
+    rounding, limit = loop.values[10:12]
 
     def step(number: Value, sums: Values, psums: Values) -> Values:
-        whole = _whole(loop, sums, rounding, limit)
+        whole = _whole(loop, loop.times(9, number, sums), rounding, limit)
         return [loop.builder.fadd(psum, x) for psum, x in zip(psums, whole, strict=True)]
 
     return step
 
 
 @intrinsic
-def add_whole(typing, a, row, last, w, size, per_group, blocks_per_fold, acc, watched, rounding, limit):
+def add_whole(typing, a, row, last, w, size, per_group, blocks_per_fold, acc, watched, a_factors, rounding, limit):
     """Add sums of float products, each rounded to a whole number within +-limit, to float64 registers, exactly.
 
     rounding : 0 down, 1 towards zero, 2 nearest, ties to even
@@ -407,13 +448,15 @@ def add_whole(typing, a, row, last, w, size, per_group, blocks_per_fold, acc, wa
         loop = Loop(context, builder, signature, values)
         loop.write(_add_whole(loop))
 
-    return _signature(a, row, last, w, size, per_group, blocks_per_fold, acc, watched, rounding, limit), write
+    return _signature(
+        a, row, last, w, size, per_group, blocks_per_fold, acc, watched, a_factors, rounding, limit
+    ), write
 
 
 @intrinsic
 def add_whole_limited(
-    typing, a, row, last, w, size, per_group, blocks_per_fold, acc, watched, rounding, limit, low, high, saturates,
-    acc_low, acc_high, acc_saturates,
+    typing, a, row, last, w, size, per_group, blocks_per_fold, acc, watched, a_factors, rounding, limit, low, high,
+    saturates, acc_low, acc_high, acc_saturates,
 ):  # fmt: skip
     """The same for registers from low to high, with overflows counted; a block is a group.
 
@@ -422,11 +465,11 @@ def add_whole_limited(
 
     def write(context, builder, signature, values):
         loop = Loop(context, builder, signature, values)
-        loop.write(_add_whole(loop), (_limit(loop, *values[11:14]), _limit(loop, *values[14:17])))
+        loop.write(_add_whole(loop), (_limit(loop, *values[12:15]), _limit(loop, *values[15:18])))
 
     return _signature(
-        a, row, last, w, size, per_group, blocks_per_fold, acc, watched, rounding, limit, low, high, saturates,
-        acc_low, acc_high, acc_saturates,
+        a, row, last, w, size, per_group, blocks_per_fold, acc, watched, a_factors, rounding, limit, low, high,
+        saturates, acc_low, acc_high, acc_saturates,
     ), write  # fmt: skip
 
 

@@ -47,6 +47,16 @@ def _call(builder: Any, name: str, *operands: Value) -> Value:
     return builder.call(function, operands)
 
 
+def _reduced(builder: Any, name: str, vector: Value) -> Value:
+    """Join the lanes of a vector of integers by LLVM's reduction `name`."""
+    kind = vector.type
+    full = f"llvm.vector.reduce.{name}.v{kind.count}{kind.element}"
+    function = builder.module.globals.get(full) or ir.Function(
+        builder.module, ir.FunctionType(kind.element, [kind]), full
+    )
+    return builder.call(function, [vector])
+
+
 def _splat(builder: Any, scalar: Value, lanes: int) -> Value:
     """Return a vector of equal lanes."""
     kind = ir.VectorType(scalar.type, lanes)
@@ -302,6 +312,42 @@ def differences(typing, a, row, other, start, stop, w, state):
     return _signature(a, row, other, start, stop, w, state), lambda context, builder, signature, values: _loop(
         _differ, 1, context, builder, signature.args, values
     )
+
+
+@intrinsic
+def float_strips(typing, lanes, floats, strips):
+    """Write int32 lanes [K] as float32 numbers, and to strips [S] the sums of magnitudes of each 16 lanes; return the
+    largest magnitude. The first 16 * S lanes are worked; sums are modulo 2^32.
+    """
+
+    def write(context, builder, signature, values):
+        word, many = ir.IntType(32), 16
+        vector, floating = ir.VectorType(word, many), ir.VectorType(ir.FloatType(), many)
+        arrays = [context.make_array(kind)(context, builder, v) for kind, v in zip(signature.args, values, strict=True)]
+        source, target, sums = (array.data for array in arrays)
+        count = builder.extract_value(arrays[2].shape, 0)
+        entry = builder.block
+        head, body, done = (builder.append_basic_block(name) for name in ("strips.head", "strips.body", "strips.done"))
+        builder.branch(head)
+        builder.position_at_end(head)
+        s, peak = builder.phi(INDEX), builder.phi(vector)
+        s.add_incoming(ir.Constant(INDEX, 0), entry)
+        peak.add_incoming(ir.Constant(vector, [0] * many), entry)
+        builder.cbranch(builder.icmp_signed("<", s, count), body, done)
+        builder.position_at_end(body)
+        first = [builder.mul(s, ir.Constant(INDEX, many))]
+        x = builder.load(builder.bitcast(builder.gep(source, first), vector.as_pointer()), align=4)
+        place = builder.bitcast(builder.gep(target, first), floating.as_pointer())
+        builder.store(builder.sitofp(x, floating), place, align=4)
+        magnitude = builder.select(builder.icmp_signed("<", x, ir.Constant(vector, [0] * many)), builder.neg(x), x)
+        builder.store(_reduced(builder, "add", magnitude), builder.gep(sums, [s]), align=4)
+        peak.add_incoming(_call(builder, "llvm.umax", peak, magnitude), builder.block)
+        s.add_incoming(builder.add(s, ir.Constant(INDEX, 1)), builder.block)
+        builder.branch(head)
+        builder.position_at_end(done)
+        return builder.zext(_reduced(builder, "umax", peak), INDEX)
+
+    return types.int64(lanes, floats, strips), write
 
 
 @intrinsic

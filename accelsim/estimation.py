@@ -67,7 +67,8 @@ def estimate(config: HardwareConfig, network: Trace | NetworkShapes) -> Estimate
     shapes = NetworkShapes.of(network) if isinstance(network, Trace) else network
     table = configured_table(config)
     needs = network_needs(shapes, config)
-    images = shapes.meta.tensors[shapes.meta.inputs[0]].shape[0]
+    first = shapes.meta.tensors[shapes.meta.inputs[0]]
+    images = first.shape[0] if first.dims[0] == "batch" else 1
     memory = network_time(needs, config, images=images) if has_memory(config) else None
     shares = network_shares(needs, config) if memory is None else memory.shares
     layers = [

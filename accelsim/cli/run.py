@@ -82,6 +82,7 @@ def run(
         from accelsim.trace.reader import load_trace
 
         network = load_trace(trace)
+        _check_apart({"--html": html, "--timeline": timeline, "--vcd": vcd})
         # before the run, so that no result is lost to a folder that cannot be written
         outputs = None if out is None else open_files.enter_context(OutputsWriter(out))
         if inputs is not None:
@@ -113,14 +114,7 @@ def run(
 
                 write_vcd(vcd, operands, plan, hardware.clock_mhz)
 
-        def write_timeline(run_in_time: Timeline) -> None:
-            from accelsim.memory.chrome_trace import chrome_trace
-            from accelsim.report.files import save_text
-
-            if timeline is not None:
-                title = f"{hardware.name}: {network.name}"
-                save_text(chrome_trace(run_in_time, hardware.clock_mhz, title), timeline)
-
+        times: list[Timeline] = []
         load_numba_alone()
         from accelsim.simulation import simulate
 
@@ -138,8 +132,13 @@ def run(
                 inspect=waveforms if vcd is not None else None,
                 keep_outputs="none",  # a terminal shows none: the memory is the largest layer's
                 layer_done=None if outputs is None else outputs.add,
-                timeline_done=None if timeline is None else write_timeline,
+                timeline_done=None if timeline is None else times.append,
             )
+        if timeline is not None:  # after the run: one that fails leaves nothing behind
+            from accelsim.memory.chrome_trace import chrome_trace
+            from accelsim.report.files import save_text
+
+            save_text(chrome_trace(times[0], hardware.clock_mhz, f"{hardware.name}: {network.name}"), timeline)
         if as_json:
             typer.echo(report.to_json(indent=2))
         else:
@@ -156,6 +155,16 @@ def run(
     if strict and wrong:
         typer.echo(f"strict: {wrong}", err=True)
         raise typer.Exit(STRICT_FAILURE)
+
+
+def _check_apart(files: dict[str, Path | None]) -> None:
+    """Raise AccelsimError where two options name one file: the second would overwrite the first."""
+    taken: dict[Path, str] = {}
+    for option, file in files.items():
+        if file is not None:
+            other = taken.setdefault(file.resolve(), option)
+            if other != option:
+                raise AccelsimError(f"{option} {str(file)!r}: {other} names the same file; use another name")
 
 
 def _what_is_wrong(report: RunReport) -> str:

@@ -134,6 +134,17 @@ class FloatUnit(Section):
         "zero; null: none is lost (wide formats such as fp16 then do not fit)",
     )
 
+    @model_validator(mode="after")
+    def _only_fixed_point_is_shifted(self) -> FloatUnit:
+        for name in ("fraction_bits", "rounding"):
+            found, default = getattr(self, name), type(self).model_fields[name].default
+            if self.accumulate == "float32" and found != default:
+                raise ValueError(
+                    f"{name}={found!r} is of a fixed-point psum, and accumulate is 'float32'; use accumulate: fixed, "
+                    f"or leave {name} out"
+                )
+        return self
+
 
 class Popcount(Section):
     """XNOR-popcount in every PE: binary times binary, a word of bits a step, -n + 2 popcount."""

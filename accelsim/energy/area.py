@@ -134,9 +134,15 @@ def area_report(config: HardwareConfig, *, exponent_spans: tuple[int, int] = (0,
         law = table[circuit.law]
         um2 = table.um2(circuit.law, *circuit.params)
         what = f"{circuit.what}, {_size(circuit)}" if circuit.params else circuit.what
-        parts.append(AreaPart(circuit.component, what, circuit.count, um2 * factor, law.mark, law.source + scaled))
+        parts.append(
+            AreaPart(
+                circuit.component, what, circuit.count * config.cores.count, um2 * factor, law.mark, law.source + scaled
+            )
+        )
     technology = table.technology if factor == 1 else f"{node_nm} nm, scaled from {table.technology}"
     notes = scaling + _notes(config, table, exponent_spans)
+    if config.cores.count > 1:
+        notes += (f"area and peak rate are those of all {config.cores.count} cores, buffers included",)
     return AreaReport(config.name, technology, tuple(parts), notes, node_nm, table.node_nm, factor)
 
 

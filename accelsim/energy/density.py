@@ -17,7 +17,8 @@ from accelsim.mapping.step import lane_step
 class Density:
     """Peak rate of a machine's array for one pair of formats, and its area.
 
-    macs_per_cycle : with every PE busy in every cycle; fewer than one a PE for wide operands of bit-serial multipliers
+    macs_per_cycle : of all cores, with every PE busy in every cycle; fewer than one a PE for wide operands of
+        bit-serial multipliers
     tops : peak rate, 10**12 operations a second; a multiplication and an addition are two
     tops_per_mm2, tops_per_logic_mm2 : the same for each mm2 of all that is modelled, and of the logic alone
     """
@@ -53,7 +54,7 @@ def density(config: HardwareConfig, weights: str | None = None, activations: str
             f"{a.name} x {w.name} have exponents, but {config.name!r} has array.float_unit: null; name integer formats"
         )
     step = lane_step(config, _product(config, w, a), a_bits=a.lane_bits, w_bits=w.lane_bits)
-    macs = array.rows * array.cols * step.lanes / step.cycles
+    macs = config.cores.count * array.rows * array.cols * step.lanes / step.cycles
     area = area_report(config, exponent_spans=spans)
     tops = 2 * macs * config.clock_mhz / 1e6
     return Density(w.name, a.name, macs, tops, tops / (area.total_um2 / 1e6), tops / (area.logic_um2 / 1e6), area)

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from accelsim._jit import njit
+from accelsim._lanes import float_strips
 
 F32 = NDArray[np.float32]
 I32 = NDArray[np.int32]
@@ -27,24 +28,6 @@ def convert_row(lanes: I32, floats: F32) -> int:
         high = max(high, x)
         floats[k] = np.float32(x)
     return max(np.int64(high), -np.int64(low))
-
-
-@njit
-def halved(lanes: I32, pairs: I32) -> None:
-    """Write the sums of magnitudes of neighbours: the compiler keeps this, unlike longer sums, in SIMD registers."""
-    for i in range(np.uintp(pairs.size)):  # an index that cannot be negative
-        x, y = lanes[np.uintp(2) * i], lanes[np.uintp(2) * i + np.uintp(1)]
-        pairs[i] = np.int32(max(x, np.int32(-x)) + max(y, np.int32(-y)))
-
-
-@njit
-def strip_sums(lanes: I32, working: I32, sums: I32) -> None:
-    """Write the sums of magnitudes, below `LARGEST`, of each `STRIP` lanes; working : as many as lanes."""
-    n = sums.size
-    halved(lanes, working[: 8 * n])
-    halved(working[: 8 * n], working[8 * n : 12 * n])
-    halved(working[8 * n : 12 * n], working[12 * n : 14 * n])
-    halved(working[12 * n : 14 * n], sums)
 
 
 @njit
@@ -82,20 +65,20 @@ def convert_rows(
     """
     rows, length = floats.shape
     peak = np.int64(0)
-    strips, working = np.empty(length // STRIP, np.int32), np.empty(length, np.int32)
+    strips = np.empty(length // STRIP, np.int32)
+    whole = STRIP * strips.size
     aligned = fold == STRIP and start % STRIP == 0  # the most frequent one: each strip is a fold
     for r in range(rows):
         m = first_row + r
         lanes = a[m, start : start + length]
-        found = convert_row(lanes, floats[r])
+        found = max(float_strips(lanes, floats[r], strips), convert_row(lanes[whole:], floats[r, whole:]))
         if found >= LARGEST:
             return -1
         peak = max(peak, found)
-        strip_sums(lanes, working, strips)
         k, f = 0, start // fold
         if aligned:
             widen(sums[f : f + strips.size], strips)
-            k, f = STRIP * strips.size, f + strips.size
+            k, f = whole, f + strips.size
         while k < length:
             stop = min((f + 1) * fold - start, length)
             running[m] += magnitudes(lanes, strips, k, stop)

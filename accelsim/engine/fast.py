@@ -33,6 +33,7 @@ from accelsim.engine.fast_integers import IntegerGemm
 from accelsim.engine.fast_xnor import may_pack, packed_gemms
 from accelsim.engine.preload import accumulator_extremes, earlier, preload
 from accelsim.engine.proved import exact_products
+from accelsim.engine.tiles import exact_product
 from accelsim.mapping.contract import GemmOperands, LayerPlan
 
 Int64 = NDArray[np.int64]
@@ -120,15 +121,19 @@ def _proof(
 
 def _overflow_bounds(operands: GemmOperands, plan: LayerPlan) -> bool:
     """Return whether bounds of a few rows and columns alone are beyond a register: there is nothing to prove then."""
-    some = operands.a[:1, :8], operands.w[:1, :, :8]
     fold, length = plan.group * plan.groups_per_fold, operands.shape.k
+    psum_high, acc_high = register_limits(plan.psum_bits)[1], register_limits(plan.acc_bits)[1]
+    widest = 1 << (operands.a_bits + operands.w_bits)  # of products, if lanes are no wider than their format
+    if widest * min(fold, length) <= psum_high and widest * length <= acc_high:
+        return False
+    some = operands.a[:1, :8], operands.w[:1, :, :8]
     if 0 in (some[0].size, some[1].size):
         return False
     starts = np.arange(0, length, fold)
     sums = np.add.reduceat(np.abs(some[0][0].astype(np.int64)), starts, axis=1)
     peaks = np.maximum.reduceat(np.abs(some[1][0].astype(np.int64)).max(axis=1), starts)
     bounds = [int(row) * int(peak) for row, peak in zip(sums.max(axis=0), peaks, strict=True)]
-    return max(bounds) > register_limits(plan.psum_bits)[1] or sum(bounds) > register_limits(plan.acc_bits)[1]
+    return max(bounds) > psum_high or sum(bounds) > acc_high
 
 
 def _proved_blocks(operands: GemmOperands, plan: LayerPlan) -> ComputeResult | None:
@@ -191,7 +196,7 @@ def exact_matmul(a: NDArray[np.signedinteger], w: NDArray[np.signedinteger]) -> 
         return None
     total = np.zeros((a.shape[0], a.shape[1], w.shape[2]), np.int64)
     for start in range(0, a.shape[2], piece):
-        part = a[:, :, start : start + piece].astype(dtype) @ w[:, start : start + piece].astype(dtype)
+        part = exact_product(a[:, :, start : start + piece].astype(dtype), w[:, start : start + piece].astype(dtype))
         total += part.astype(np.int64)
     return total
 

@@ -13,7 +13,7 @@ from accelsim.engine.checks import EXACT_LIMIT, SHIFTED_LIMIT, shifted_bound
 from accelsim.engine.contract import ComputeResult, OverflowEvent, RegisterWatch
 from accelsim.engine.fast_integers import integer_event
 from accelsim.engine.preload import earlier
-from accelsim.engine.tiles import Scaled, fixed_sums, float_sums, limited_fixed_sums, scaled
+from accelsim.engine.tiles import Lanes, fixed_sums, float_sums, limited_fixed_sums, scaled
 from accelsim.mapping.contract import GemmOperands, LayerPlan
 
 Int64 = NDArray[np.int64]
@@ -53,12 +53,12 @@ class FixedGemm:
         """Return whether following limited registers is quicker than to look whether they overflow: a few rows do."""
         if not self._whole():
             return False
-        (a, w), some = self._scaled, np.empty((min(SOME_ROWS, self.values.rows), self.values.columns), np.int64)
+        some = np.empty((min(SOME_ROWS, self.values.rows), self.values.columns), np.int64)
         held = np.zeros(self.values.columns, np.int64)
-        return limited_fixed_sums((a, w), self.values.size, self.plan, self._limits, held, some, 1)[:2] != (0, 0)
+        return limited_fixed_sums(self._scaled, self.values.size, self.plan, self._limits, held, some, 1)[:2] != (0, 0)
 
     @cached_property
-    def _scaled(self) -> Scaled:
+    def _scaled(self) -> Lanes:
         return scaled(self.values)
 
     @property

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -71,8 +72,12 @@ class XnorGemm(IntegerGemm):
         """Write the sums of products, int64 [M, N], and the bias [N]; all of K is one group."""
         from accelsim.engine import popcount_kernels as kernels
 
-        a, w = self.packed
-        kernels.sums(a, column_blocks(w, np.uint64), int(self.valid.sum()), bias, out)
+        kernels.sums(self.packed[0], self.blocks, int(self.valid.sum()), bias, out)
+
+    @cached_property
+    def blocks(self) -> NDArray[np.uint64]:
+        """The words of w in blocks of columns."""
+        return column_blocks(self.packed[1], np.uint64)
 
     def overflows_much(self) -> bool:
         """Return False: to follow words without limits takes next to no time."""

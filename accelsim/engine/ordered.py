@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import itertools
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from accelsim.engine.checks import largest_magnitude, register_limits
+from accelsim.engine.threads import run_together
 from accelsim.mapping.contract import Overflow
 
 Int32 = NDArray[np.int32]
@@ -119,11 +120,7 @@ def limited_gemm(
         order = registers.group, registers.groups_per_fold
         return kernels.limited_groups(stream, blocks, first, last, *order, saturates, *rest)
 
-    if len(shares) > 1:
-        with ThreadPoolExecutor(len(shares)) as pool:
-            counts = list(pool.map(share, range(len(shares))))
-    else:
-        counts = [share(i) for i in range(len(shares))]
+    counts = run_together([partial(share, i) for i in range(len(shares))])
     found: list[FirstOverflow | None] = []
     for register in range(2):  # shares are in the order of rows
         first = next(((int(m), int(n)) for m, n in firsts[:, register] if m >= 0), None)

@@ -8,12 +8,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from accelsim.engine.block_values import FLOAT32_EXACT
+from accelsim.engine.tiles import exact_product
 from accelsim.mapping.contract import GemmOperands, LayerPlan
 
 Int64 = NDArray[np.int64]
 # Products of int8 lanes, the longest sum of which is exact; also what stays in the cache of one piece of the weights.
 PIECE = 1024
-TILE_BYTES = 1 << 18  # of a tile's activations, and of its products
+TILE_BYTES = 1 << 20  # of a tile's activations, and of its products
 SHORTEST = 16  # pieces of K that a product is worth
 
 
@@ -68,7 +69,7 @@ def exact_products(operands: GemmOperands, plan: LayerPlan) -> ProvedProducts | 
                     return None
                 largest = max(largest, a_peak)
                 for k in range(0, length, step):
-                    np.matmul(lanes[:, k : k + step], floats[k : k + step], out=room[:rows])
+                    exact_product(lanes[:, k : k + step], floats[k : k + step], room[:rows])
                     kernels.add_products(room[:rows], bias[b], start + k == 0, out[b, m : m + rows])
-    bounds = [int(total) * int(peak) for total, peak in zip(sums, peaks, strict=True)]
-    return ProvedProducts(out, largest * int(peaks.max()), max(bounds, default=0), sum(bounds))
+    bounds = sums * peaks  # no more than `peak` times K, of which the caller refuses what leaves int64
+    return ProvedProducts(out, largest * int(peaks.max()), int(bounds.max()), int(bounds.sum()))

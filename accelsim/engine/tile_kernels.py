@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from accelsim._block_lanes import add_rounded, add_scaled, add_whole, add_whole_limited
+from accelsim._block_lanes import add_fitting, add_rounded, add_scaled, add_whole, add_whole_limited
 from accelsim._jit import njit
 
 F32 = NDArray[np.float32]
@@ -31,30 +31,39 @@ ROUNDING_SLACK, MOST_ADDITIONS = 2.0**-10, 1 << 13
 
 
 @njit
-def scaled_rows(lanes: I32, factors: Lanes, size: int, scaled: Lanes) -> None:
-    """Write [M, K] lanes times the factors [M, B] of their blocks; all products are exact."""
-    rows, length = lanes.shape
-    for m in range(rows):
-        for v in range(factors.shape[1]):
-            factor = factors[m, v]
-            for k in range(v * size, min((v + 1) * size, length)):
-                scaled[m, k] = lanes[m, k]
-                scaled[m, k] *= factor  # in its own type
+def scaled_columns(lanes: I32, factors: Lanes, size: int, column: int, scaled: Lanes) -> int:
+    """Write columns from `column` on of [K, N] lanes times the factors [B, N] of their blocks, into [K, C]; all
+    products are exact. Columns that there are not are zero. Returns how many there are.
+    """
+    many = min(scaled.shape[1], lanes.shape[1] - column)
+    if many < scaled.shape[1]:
+        scaled[:] = 0
+    first = np.uintp(column)
+    for v in range(factors.shape[0]):
+        factor = factors[v]
+        for k in range(np.uintp(v * size), np.uintp(min((v + 1) * size, lanes.shape[0]))):
+            for n in range(np.uintp(many)):
+                x = scaled.dtype.type(lanes[k, first + n])
+                scaled[k, n] = x * factor[first + n]
+    return many
 
 
 @njit
-def scaled_columns(lanes: I32, factors: Lanes, size: int, scaled: Lanes) -> None:
-    """The same of [K, N] lanes and factors [B, N], into blocks of columns [Q, K, C], of which the rest is left."""
-    length, columns = lanes.shape
-    width = scaled.shape[2]
-    for q in range(scaled.shape[0]):
-        many = min(width, columns - q * width)
-        for k in range(length):
-            row, factor = lanes[k, q * width : q * width + many], factors[k // size, q * width : q * width + many]
-            packed = scaled[q, k]
-            for n in range(np.uintp(many)):
-                packed[n] = row[n]
-                packed[n] *= factor[n]
+def magnitude_bits(lanes: I32) -> int:
+    """Return a number whose highest bit is that of the largest magnitude; of -2^n, that of 2^n - 1."""
+    bits = np.int32(0)
+    for k in range(lanes.size):
+        bits |= lanes[k] ^ (lanes[k] >> np.int32(31))
+    return bits
+
+
+@njit
+def norm_of(lanes: I32) -> float:
+    """Return the Euclidean norm, rounded up, of lanes whose squares add up to less than 2^63."""
+    squares = np.int64(0)
+    for k in range(lanes.size):
+        squares += np.int64(lanes[k]) * np.int64(lanes[k])
+    return math.sqrt(squares) * (1 + SLACK)
 
 
 @njit
@@ -65,49 +74,40 @@ def reach_of_rows(lanes: I32, factors: F64, units: F64, size: int, reach: F64) -
     factors, units [M, B] : what a block's lanes are multiplied by, a whole number of units
     """
     rows, length = lanes.shape
-    squares = np.empty(8, np.float64)
-    for quad in range(reach.shape[1]):
-        for v in range(reach.shape[2]):
-            largest, least = 0.0, np.inf
-            for m in range(quad * TOGETHER, min(quad * TOGETHER + TOGETHER, rows)):
-                squares[:] = 0
-                k, stop = v * size, min((v + 1) * size, length)
-                while k + 8 <= stop:
-                    for i in range(8):
-                        x = np.float64(lanes[m, k + i])
-                        squares[i] += x * x
-                    k += 8
-                for i in range(stop - k):
-                    x = np.float64(lanes[m, k + i])
-                    squares[i] += x * x
-                norm = math.sqrt(squares.sum()) * factors[m, v]
-                if norm > 0:
-                    largest, least = max(largest, norm), min(least, units[m, v])
-            reach[0, quad, v], reach[1, quad, v] = largest * (1 + SLACK), least
+    reach[0], reach[1] = 0, np.inf
+    for m in range(rows):
+        row, largest, least = lanes[m], reach[0, m // TOGETHER], reach[1, m // TOGETHER]
+        peak = 2 * np.float64(magnitude_bits(row)) + 1
+        fits = peak * peak * size < 2.0**62
+        for v in range(largest.size):
+            norm = norm_of(row[v * size : min((v + 1) * size, length)]) if fits else np.inf
+            norm *= factors[m, v]
+            if norm > 0:
+                largest[v], least[v] = max(largest[v], norm), min(least[v], units[m, v])
 
 
 @njit
-def reach_of_columns(lanes: I32, factors: F64, units: F64, size: int, reach: F64) -> None:
-    """The same of blocks of columns of [K, N], as many as a loop over float64 operands works: [2, Q, B].
+def reach_of_columns(lanes: I32, factors: F64, units: F64, size: int, width: int, reach: F64) -> None:
+    """The same of `width` columns of [K, N] at a time: [2, Q, B].
 
     factors, units [B, N]
     """
     length, columns = lanes.shape
-    squares = np.empty(columns, np.float64)
-    width = 32
+    squares = np.empty(columns, np.float32)
+    roundings = 1 + (size + 3) * 2.0**-23  # more than those of so many float32 squares and their sum
     for v in range(reach.shape[2]):
         squares[:] = 0
         for k in range(v * size, min((v + 1) * size, length)):
             for n in range(columns):
-                x = np.float64(lanes[k, n])
+                x = np.float32(lanes[k, n])
                 squares[n] += x * x
         for q in range(reach.shape[1]):
             largest, least = 0.0, np.inf
             for n in range(q * width, min(q * width + width, columns)):
-                norm = math.sqrt(squares[n]) * factors[v, n]
+                norm = math.sqrt(np.float64(squares[n])) * factors[v, n]
                 if norm > 0:
                     largest, least = max(largest, norm), min(least, units[v, n])
-            reach[0, q, v], reach[1, q, v] = largest * (1 + SLACK), least
+            reach[0, q, v], reach[1, q, v] = largest * roundings, least
 
 
 @njit
@@ -131,52 +131,71 @@ def sums_fit(a_reach: F64, w_reach: F64, quad: int, q: int, blocks_per_fold: int
 
 # ------------------------------------------------------------------------------------------ registers of blocks
 
-# a [M, K] and w [Q, K, C] are of one dtype, w in blocks of columns (block_columns), the last completed with zeros. Rows
-# first_row .. last_row - 1 of out [M, N] are written; extremes [4, N], lows and highs of psums and of accumulators, are
-# widened.
+# a [M, K] and w [K, N] are int32, and a_factors [M, B] and w_factors [B, N] what their blocks are multiplied by,
+# float32 or float64: the type in which products are added. Columns are worked in blocks of `width`. Rows first_row ..
+# last_row - 1 of out [M, N] are written; extremes [4, N], lows and highs of psums (of any column) and of accumulators,
+# are widened.
+
+
+@njit
+def preload(bias: Lanes, column: int, many: int, acc: Lanes) -> None:
+    """Put what accumulators hold at first, bias [N], into four rows of a block of columns."""
+    for r in range(TOGETHER):
+        for j in range(np.uintp(many)):
+            acc[r, j] = bias[np.uintp(column) + j]
+
+
+@njit
+def keep_rows(acc: Lanes, first_row: int, last_row: int, column: int, many: int, out: Lanes) -> None:
+    """Put four rows of a block of columns, or those before last_row, into out [M, N]."""
+    for r in range(min(TOGETHER, last_row - first_row)):
+        row = out[first_row + r]
+        for j in range(np.uintp(many)):
+            row[np.uintp(column) + j] = row.dtype.type(acc[r, j])
 
 
 @njit
 def keep_extremes(watched: Lanes, column: int, many: int, extremes: Lanes) -> None:
-    """Widen extremes [4, N] by what a loop over blocks has found."""
-    for i in range(0, 4, 2):
-        for j in range(many):
-            extremes[i, column + j] = min(extremes[i, column + j], watched[i, j])
-            extremes[i + 1, column + j] = max(extremes[i + 1, column + j], watched[i + 1, j])
+    """Widen extremes [4, N] by what a loop over blocks has found: psums', of all columns, in the first one."""
+    for j in range(watched.shape[1]):
+        extremes[0, column] = min(extremes[0, column], watched[0, j])
+        extremes[1, column] = max(extremes[1, column], watched[1, j])
+    for j in range(many):
+        extremes[2, column + j] = min(extremes[2, column + j], watched[2, j])
+        extremes[3, column + j] = max(extremes[3, column + j], watched[3, j])
 
 
 @njit
 def float_rows(
-    a: Lanes, w: Lanes, first_row: int, last_row: int, size: int, blocks_per_fold: int, care: int, a_reach: F64,
-    w_reach: F64, bias: F32, extremes: F32, out: F32,
+    a: I32, w: I32, a_factors: Lanes, w_factors: Lanes, width: int, first_row: int, last_row: int, size: int,
+    blocks_per_fold: int, fine: bool, a_reach: F64, w_reach: F64, bias: F32, extremes: F32, out: F32,
 ) -> None:  # fmt: skip
-    """Add blocks' sums of products, exact in the operands' dtype, to float32 registers. Nothing may overflow.
+    """Add blocks' sums of products, exact in the factors' type, to float32 registers. Nothing may overflow.
 
-    a, w : float32 or float64
-    care : of float64 operands: 2 where sums may have bits below 2**-149, else 1
-    a_reach [2, quads of rows, B], w_reach [2, Q, B] : of float64 operands (reach_of_rows, reach_of_columns)
+    fine : whether sums may have bits below 2**-149
+    a_reach [2, quads of rows, B], w_reach [2, Q, B] : of float64 sums (reach_of_rows, reach_of_columns)
     bias [N] : what accumulators are preloaded with
     """
-    width = w.shape[2]
+    block = np.zeros((w.shape[0], width), w_factors.dtype)
     acc, watched = np.zeros((TOGETHER, width), np.float32), np.zeros((4, width), np.float32)
-    for q in range(w.shape[0]):
-        column, many = q * width, min(width, out.shape[1] - q * width)
+    for column in range(0, w.shape[1], width):
+        many = scaled_columns(w, w_factors, size, column, block)
         watched[:] = 0
         acc[:] = 0
         for m in range(first_row, last_row, TOGETHER):
-            for r in range(TOGETHER):
-                acc[r, :many] = bias[column : column + many]
-            exact = sums_fit(a_reach, w_reach, m // TOGETHER, q, blocks_per_fold)
-            add_rounded(a, m, last_row, w[q], size, 1, blocks_per_fold, acc, watched, 0 if exact else care)
-            for r in range(min(TOGETHER, last_row - m)):
-                out[m + r, column : column + many] = acc[r, :many]
+            preload(bias, column, many, acc)
+            if sums_fit(a_reach, w_reach, m // TOGETHER, column // width, blocks_per_fold):
+                add_fitting(a, m, last_row, block, size, 1, blocks_per_fold, acc, watched, a_factors)
+            else:
+                add_rounded(a, m, last_row, block, size, 1, blocks_per_fold, acc, watched, a_factors, fine)
+            keep_rows(acc, m, last_row, column, many, out)
         keep_extremes(watched, column, many, extremes)
 
 
 @njit
 def fixed_rows(
-    a: Lanes, w: Lanes, first_row: int, last_row: int, size: int, per_group: int, blocks_per_fold: int, rounding: int,
-    limit: float, extremes: I64, out: I64,
+    a: I32, w: I32, a_factors: Lanes, w_factors: Lanes, width: int, first_row: int, last_row: int, size: int,
+    per_group: int, blocks_per_fold: int, rounding: int, limit: float, extremes: I64, out: I64,
 ) -> None:  # fmt: skip
     """Add blocks' sums, in the psum's unit, each rounded and within +-limit, to registers, all below 2^53.
 
@@ -185,24 +204,23 @@ def fixed_rows(
     limit : 2^53 where no sum exceeds it
     extremes, out : less the bias
     """
-    width = w.shape[2]
+    block = np.zeros((w.shape[0], width), w_factors.dtype)
     acc, watched = np.zeros((TOGETHER, width), np.float64), np.zeros((4, width), np.float64)
-    for q in range(w.shape[0]):
-        column, many = q * width, min(width, out.shape[1] - q * width)
+    for column in range(0, w.shape[1], width):
+        many = scaled_columns(w, w_factors, size, column, block)
         watched[:] = 0
         for m in range(first_row, last_row, TOGETHER):
             acc[:] = 0
-            add_whole(a, m, last_row, w[q], size, per_group, blocks_per_fold, acc, watched, rounding, limit)
-            for r in range(min(TOGETHER, last_row - m)):
-                for j in range(many):
-                    out[m + r, column + j] = np.int64(acc[r, j])
+            add_whole(a, m, last_row, block, size, per_group, blocks_per_fold, acc, watched, a_factors, rounding, limit)
+            keep_rows(acc, m, last_row, column, many, out)
         keep_extremes(watched, column, many, extremes)
 
 
 @njit
 def limited_fixed_rows(
-    a: Lanes, w: Lanes, first_row: int, last_row: int, size: int, blocks_per_fold: int, rounding: int, limit: float,
-    low: float, high: float, saturates: bool, acc_low: float, acc_high: float, acc_saturates: bool, bias: F64, out: I64,
+    a: I32, w: I32, a_factors: Lanes, w_factors: Lanes, width: int, first_row: int, last_row: int, size: int,
+    blocks_per_fold: int, rounding: int, limit: float, low: float, high: float, saturates: bool, acc_low: float,
+    acc_high: float, acc_saturates: bool, bias: F64, out: I64,
 ) -> tuple[int, int, int, int]:  # fmt: skip
     """Add blocks' sums as in `fixed_rows`, each a group, in registers of limited width.
 
@@ -210,27 +228,25 @@ def limited_fixed_rows(
     bias [N] : what accumulators hold before
     Returns the overflows of psums and accumulators, and the first row with one of either, -1 if there is none.
     """
-    width = w.shape[2]
+    block = np.zeros((w.shape[0], width), w_factors.dtype)
     acc, counts = np.zeros((TOGETHER, width), np.float64), np.zeros((2, TOGETHER), np.int64)
     totals, rows = np.zeros(2, np.int64), np.full(2, -1, np.int64)
-    for q in range(w.shape[0]):
-        column, many = q * width, min(width, out.shape[1] - q * width)
+    for column in range(0, w.shape[1], width):
+        many = scaled_columns(w, w_factors, size, column, block)
         acc[:] = 0
         for m in range(first_row, last_row, TOGETHER):
             counts[:] = 0
-            for r in range(TOGETHER):
-                acc[r, :many] = bias[column : column + many]
+            preload(bias, column, many, acc)
             add_whole_limited(
-                a, m, last_row, w[q], size, 1, blocks_per_fold, acc, counts, rounding, limit, low, high, saturates,
-                acc_low, acc_high, acc_saturates,
+                a, m, last_row, block, size, 1, blocks_per_fold, acc, counts, a_factors, rounding, limit, low, high,
+                saturates, acc_low, acc_high, acc_saturates,
             )  # fmt: skip
             for r in range(min(TOGETHER, last_row - m)):
                 for register in range(2):
                     totals[register] += counts[register, r]
                     if counts[register, r] > 0 and (rows[register] < 0 or m + r < rows[register]):
                         rows[register] = m + r
-                for j in range(many):
-                    out[m + r, column + j] = np.int64(acc[r, j])
+            keep_rows(acc, m, last_row, column, many, out)
     return totals[0], totals[1], rows[0], rows[1]
 
 
@@ -241,6 +257,7 @@ def scaled_sums(
 ) -> None:  # fmt: skip
     """Add blocks' sums of products (int16, or float32) times rounded products of their scales; no sum leaves int32.
 
+    a [M, K], w [Q, K, C] : w in blocks of columns, int16 or float32; a of int16, or of int32 where w is of float32
     a_scales [M, B], w_scales [Q, B, 64] : of all blocks of K; a product of two loses `shift` bits
     The rest as in `fixed_rows`.
     """
@@ -254,9 +271,7 @@ def scaled_sums(
             add_scaled(
                 a, m, last_row, w[q], size, per_group, blocks_per_fold, acc, watched, a_scales, w_scales[q], shift
             )
-            for r in range(min(TOGETHER, last_row - m)):
-                for j in range(many):
-                    out[m + r, column + j] = acc[r, j]
+            keep_rows(acc, m, last_row, column, many, out)
         keep_extremes(watched, column, many, extremes)
 
 
@@ -276,15 +291,6 @@ def column_norms(w: I32, size: int, norms: F32) -> None:
                 squares[n] += x * x
         for n in range(columns):
             norms[c, n] = math.sqrt(squares[n]) * (1 + SLACK)
-
-
-@njit
-def norm_of(lanes: I32) -> float:
-    """Return the Euclidean norm, rounded up, of lanes whose squares add up to less than 2^62."""
-    squares = 0
-    for k in range(lanes.size):
-        squares += np.int64(lanes[k]) * lanes[k]
-    return math.sqrt(squares) * (1 + SLACK)
 
 
 @njit

@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any, TypeVar
 
 import numpy as np
@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from accelsim.engine.block_values import FLOAT32_EXACT, FLOAT32_UNITS, FLOAT64_EXACT, BlockValues
 from accelsim.engine.checks import SHIFTED_LIMIT, largest_magnitude, register_limits
 from accelsim.engine.ordered import column_blocks
+from accelsim.engine.threads import run_together
 from accelsim.mapping.contract import LayerPlan
 
 Int32 = NDArray[np.int32]
@@ -26,6 +27,16 @@ BLOCKS_AT_ONCE = 4
 TILE_BYTES = 1 << 19
 # Groups of so many elements are one product, where only the psums' extremes between its ends remain to be found.
 CHUNK = 64
+
+
+def exact_product(a: NDArray[Any], w: NDArray[Any], out: NDArray[Any] | None = None) -> NDArray[Any]:
+    """Return a @ w of floats that are whole numbers, known to be exact in every order of additions; in `out`, if given.
+
+    OpenBLAS now and then leaves the processor's flag for an invalid operation behind, for lanes beyond the operands
+    that it computes and drops. NumPy would warn; the numbers are finite, and so is every sum of theirs.
+    """
+    with np.errstate(invalid="ignore"):
+        return np.matmul(a, w, out=out)
 
 
 class Parts:
@@ -53,26 +64,8 @@ class Parts:
             parts = self._scratch[: math.prod(shape)].reshape(shape)  # contiguous whatever the shape
             for i in range(many):
                 block = slice((v + i) * self.size, (v + i + 1) * self.size)
-                np.matmul(self.a[start:stop, block], self.w[block], out=parts[i])
+                exact_product(self.a[start:stop, block], self.w[block], parts[i])
             yield v, parts
-
-
-def scaled(values: BlockValues) -> tuple[NDArray[Any], NDArray[Any]]:
-    """Return both operands times their blocks' factors, float32 where `values.narrow`, else float64: [M, K], and w in
-    blocks of columns [Q, K, C].
-
-    A block's products remain multiples of one unit: what was exact stays so.
-    """
-    from accelsim.engine import tile_kernels as kernels
-
-    dtype = np.float32 if values.narrow else np.float64
-    length, columns = values.w.shape
-    width = block_columns(dtype)
-    a, w = np.empty(values.a.shape, dtype), np.zeros((-(-columns // width), length, width), dtype)
-    a_factors, w_factors = values.factors(dtype)
-    kernels.scaled_rows(np.ascontiguousarray(values.a), a_factors, values.size, a)
-    kernels.scaled_columns(np.ascontiguousarray(values.w), w_factors, values.size, w)
-    return a, w
 
 
 def block_columns(dtype: type[np.generic]) -> int:
@@ -80,18 +73,26 @@ def block_columns(dtype: type[np.generic]) -> int:
     return 32 if np.dtype(dtype).itemsize == 8 else 64
 
 
-Scaled = tuple[NDArray[Any], NDArray[Any]]
+Lanes = tuple[Int32, Int32, NDArray[Any], NDArray[Any], int]
 Share = TypeVar("Share")
+
+
+def scaled(values: BlockValues) -> Lanes:
+    """Return a [M, K] and w [K, N], what their blocks are multiplied by, float32 where `values.narrow`, else float64
+    ([M, B] and [B, N]), and the columns that are worked at once.
+
+    A block's products remain multiples of one unit: what was exact stays so.
+    """
+    dtype = np.float32 if values.narrow else np.float64
+    lanes = np.ascontiguousarray(values.a), np.ascontiguousarray(values.w)
+    return *lanes, *values.factors(dtype), block_columns(dtype)
 
 
 def shared(rows: int, threads: int, work: Callable[[int, int], Share]) -> list[Share]:
     """Return work(first row, one past the last) of up to `threads` shares of rows, by four but the last."""
     bounds = [4 * (rows * i // (4 * threads)) for i in range(threads)] + [rows]
     shares = [(first, last) for first, last in itertools.pairwise(bounds) if first < last]
-    if len(shares) < 2:
-        return [work(first, last) for first, last in shares]
-    with ThreadPoolExecutor(len(shares)) as pool:
-        return list(pool.map(lambda share: work(*share), shares))
+    return run_together([partial(work, first, last) for first, last in shares])
 
 
 def widen(extremes: NDArray[Any], found: NDArray[Any]) -> None:
@@ -111,37 +112,37 @@ def float_sums(
     """Write float32 accumulators; widen the registers' extremes [4, N]. No sum may overflow; `values.wide` holds."""
     from accelsim.engine import tile_kernels as kernels
 
-    a, w = scaled(values)
-    care = 2 if values.smallest_exponent < FLOAT32_UNITS[0] else 1
-    reach = _reach(values, w.shape[0])
+    operands = scaled(values)
+    fine = values.smallest_exponent < FLOAT32_UNITS[0]
+    reach = _reach(values, *operands)
 
     def share(first: int, last: int) -> NDArray[np.float32]:
         found = np.zeros_like(extremes)
-        kernels.float_rows(a, w, first, last, values.size, blocks_per_fold, care, *reach, bias, found, out)
+        kernels.float_rows(*operands, first, last, values.size, blocks_per_fold, fine, *reach, bias, found, out)
         return found
 
     for found in shared(values.rows, threads, share):
         widen(extremes, found)
 
 
-def _reach(values: BlockValues, column_blocks: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return how far the blocks of float64 operands reach (tile_kernels), of quads of rows and blocks of columns."""
+def _reach(
+    values: BlockValues, a: Int32, w: Int32, a_factors: NDArray[Any], w_factors: NDArray[Any], width: int
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return how far the blocks of quads of rows, and of columns worked at once, reach (tile_kernels): of float64."""
     from accelsim.engine import tile_kernels as kernels
 
-    count = 0 if values.narrow else values.count  # sums of float32 operands need none
+    count = 0 if values.narrow else values.count  # sums of float32 numbers need none
     of_a = np.empty((2, -(-values.rows // kernels.TOGETHER), count))
-    of_w = np.empty((2, column_blocks, count))
-    if values.narrow:
-        return of_a, of_w
-    a_factors, w_factors = values.factors(np.float64)
-    a_units, w_units = np.ldexp(1.0, values.a_units), np.ldexp(1.0, values.w_units)
-    kernels.reach_of_rows(np.ascontiguousarray(values.a), a_factors, a_units, values.size, of_a)
-    kernels.reach_of_columns(np.ascontiguousarray(values.w), w_factors, w_units, values.size, of_w)
+    of_w = np.empty((2, -(-values.columns // width), count))
+    if count:
+        a_units, w_units = np.ldexp(1.0, values.a_units), np.ldexp(1.0, values.w_units)
+        kernels.reach_of_rows(a, a_factors, a_units, values.size, of_a)
+        kernels.reach_of_columns(w, w_factors, w_units, values.size, width, of_w)
     return of_a, of_w
 
 
 def fixed_sums(
-    operands: Scaled, size: int, plan: LayerPlan, limited: bool, extremes: Int64, out: Int64, threads: int
+    operands: Lanes, size: int, plan: LayerPlan, limited: bool, extremes: Int64, out: Int64, threads: int
 ) -> None:
     """Write fixed-point sums, less the bias; write the registers' extremes [4, N]. All sums are below 2^53.
 
@@ -164,7 +165,7 @@ def fixed_sums(
 
 
 def limited_fixed_sums(
-    operands: Scaled, size: int, plan: LayerPlan, limited: bool, held: Int64, out: Int64, threads: int
+    operands: Lanes, size: int, plan: LayerPlan, limited: bool, held: Int64, out: Int64, threads: int
 ) -> tuple[int, int, int, int]:
     """Write fixed-point accumulators of limited width; blocks are groups, and all sums below 2^53.
 
@@ -203,7 +204,7 @@ def scaled_sums(
     dtype: type[np.generic] = np.int16 if bound < 1 << 15 else np.float32
     per_group = plan.group // size
     order = size, per_group, per_group * plan.groups_per_fold
-    stream: NDArray[Any] = np.ascontiguousarray(a, dtype)
+    stream: NDArray[Any] = np.ascontiguousarray(a, np.int16 if dtype is np.int16 else np.int32)
     blocks, w_scales = (
         column_blocks(x, kind).reshape(-1, x.shape[0], block_columns(kind))
         for x, kind in ((w, dtype), (scales[1], np.int32))

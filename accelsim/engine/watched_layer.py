@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cache, partial
 from typing import NamedTuple
@@ -107,20 +106,6 @@ def thread_shares(items: int, threads: int) -> list[tuple[int, int]]:
     """Return [first, last) of each thread's share; no share is empty."""
     bounds = np.linspace(0, items, min(threads, items) + 1).astype(int).tolist()
     return list(itertools.pairwise(bounds))
-
-
-def run_tasks(tasks: list[Callable[[], object]], threads: int) -> None:
-    """Run all tasks, on so many threads, this one included; the first exception of any is raised."""
-    if threads == 1 or len(tasks) == 1:
-        for task in tasks:
-            task()
-        return
-    *others, own = tasks
-    with ThreadPoolExecutor(threads - 1) as pool:
-        futures = [pool.submit(task) for task in others]
-        own()
-        for future in futures:
-            future.result()
 
 
 @dataclass(frozen=True, eq=False)

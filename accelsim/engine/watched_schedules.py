@@ -12,12 +12,12 @@ from numpy.typing import NDArray
 
 from accelsim.engine.checks import largest_magnitude
 from accelsim.engine.contract import OverflowEvent
+from accelsim.engine.threads import run_together
 from accelsim.engine.watched_layer import (
     Watched,
     WatchedLayer,
     as_kernels_take_them,
     joined,
-    run_tasks,
     thread_shares,
 )
 from accelsim.engine.watched_report import TimedEvent
@@ -51,7 +51,7 @@ class OutputStationary(WatchedLayer):
             for (first, last), own in zip(shares, found, strict=True):
                 rest: tuple[Any, ...] = (*args, *own, *watched.cycles)
                 tasks.append(partial(kernels.os_blocks, a, w, first, last, *rest))
-            run_tasks(tasks, self.threads)
+            run_together(tasks)
         return replace(watched, found=joined(found))
 
     def first_psum(self, cycle: int, watched: Watched) -> TimedEvent:
@@ -123,7 +123,7 @@ class Stationary(WatchedLayer):
                 work = (first, last, 0, groups * kernels.TOGETHER) if by_columns else (0, blocks, *rows)
                 rest: tuple[Any, ...] = (*work, *args, *own, end, *of_share)
                 tasks.append(partial(kernels.ws_blocks, a, w, *rest))
-            run_tasks(tasks, self.threads)
+            run_together(tasks)
             for own, end in zip(found[:-1, 0], ends, strict=False):
                 if keep and by_columns:
                     watched.cycles[0, end] += own[kernels.BEHIND]

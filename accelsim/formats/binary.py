@@ -38,6 +38,11 @@ class BinaryFormat:
     The lane is +1 or -1: one bit to an XNOR or to a multiplier that only negates; a plain signed port needs 2.
     There is no zero: a convolution that pads with zeros feeds 0 to the port beyond the edges (the stored tensor never
     holds it).
+
+    >>> from accelsim import formats
+    >>> tensor = formats.get("binary").quantize([0.5, -0.25, 0.0, -1.25])
+    >>> tensor.codes.tolist(), tensor.lanes().values.tolist(), float(tensor.scale)
+    ([1, 0, 1, 0], [1, -1, 1, -1], 0.5)
     """
 
     one_is_minus: bool = False

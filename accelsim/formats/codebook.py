@@ -16,7 +16,8 @@ from numpy.typing import ArrayLike, NDArray
 from accelsim.errors import FormatError, ShapeError
 from accelsim.formats.discrete import mean, refuse_axis
 from accelsim.formats.integer import MAX_OPERAND_BITS, IntegerFormat
-from accelsim.formats.spec import Blocks, Codes, Datapath, Lanes, QTensor
+from accelsim.formats.mixins import IntegerLanes, NoBlocks, NoZeroPoints
+from accelsim.formats.spec import Codes, Datapath, Lanes, QTensor
 from accelsim.formats.tensor import as_reals, make_qtensor, refuse_zero_points
 
 MAX_INDEX_BITS = 8
@@ -24,10 +25,15 @@ DEFAULT_LANE_BITS = 8
 
 
 @dataclass(frozen=True)
-class CodebookFormat:
+class CodebookFormat(IntegerLanes, NoBlocks, NoZeroPoints):
     """Indices of `index_bits` bits (1 to 8) into a table of 2**index_bits integers, one table a tensor.
 
     lane_bits : width of the table's integers (2 to 16), in the symmetric range; 8 where the name does not say
+
+    >>> from accelsim import formats
+    >>> tensor = formats.get("kmeans1").quantize([1.0, 1.0, -0.5, -0.5, 1.0])
+    >>> tensor.codes.tolist(), tensor.codebook.tolist()
+    ([1, 1, 0, 0, 1], [-64, 127])
     """
 
     index_bits: int
@@ -64,29 +70,8 @@ class CodebookFormat:
         return self.index_bits
 
     @property
-    def reserved_codes(self) -> tuple[int, ...]:
-        return ()
-
-    @property
     def datapath(self) -> Datapath:
         return "codebook"
-
-    @property
-    def exponent_range(self) -> tuple[int, int]:
-        return (0, 0)
-
-    @property
-    def blocks(self) -> Blocks | None:
-        return None
-
-    @property
-    def bits_per_element(self) -> float:
-        """Bits of an index; the table, a few numbers a tensor, counts in ``QTensor.size_bits``."""
-        return float(self.index_bits)
-
-    @property
-    def zero_points(self) -> tuple[int, int]:
-        return (0, 0)
 
     def quantize(
         self,

@@ -16,19 +16,26 @@ from numpy.typing import ArrayLike, NDArray
 from accelsim.errors import FormatError
 from accelsim.formats.discrete import channels_of, check_powers_of_two, one_a_channel
 from accelsim.formats.integer import MAX_OPERAND_BITS, IntegerFormat
-from accelsim.formats.spec import Blocks, CodesAreLanes, Format, Lanes, QTensor
+from accelsim.formats.mixins import CodesAreLanes, NoBlocks, NoZeroPoints
+from accelsim.formats.spec import Format, Lanes, QTensor
 from accelsim.formats.tensor import SMALLEST_SCALE, as_reals, check_scale, make_qtensor, one_axis, refuse_zero_points
 
 ScaleRule = Literal["ristretto", "cover"]
 
 
 @dataclass(frozen=True)
-class FixedPointFormat(CodesAreLanes):
+class FixedPointFormat(CodesAreLanes, NoBlocks, NoZeroPoints):
     """Integers of `bits` bits times a power of two, without zero points.
 
     fraction_bits : n of Qm.n, the scale is 2**-n and m = bits - n counts the sign; None: dynamic fixed point
 
     Two's complement over the full range, or unsigned. Widths outside 2..16 and n outside 0..bits raise FormatError.
+
+    >>> from accelsim import formats
+    >>> formats.get("q4.4").quantize([1.03, -8.0, 100.0]).dequantize().tolist()  # steps of 1/16; saturates
+    [1.0, -8.0, 7.9375]
+    >>> float(formats.get("dfp8").quantize([1.03, -8.0]).scale)  # the power of two that fits
+    0.0625
     """
 
     bits: int
@@ -63,18 +70,6 @@ class FixedPointFormat(CodesAreLanes):
     @property
     def lane_bits(self) -> int:
         return self.bits
-
-    @property
-    def blocks(self) -> Blocks | None:
-        return None
-
-    @property
-    def bits_per_element(self) -> float:
-        return float(self.bits)
-
-    @property
-    def zero_points(self) -> tuple[int, int]:
-        return (0, 0)
 
     def quantize(
         self,

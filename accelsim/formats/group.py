@@ -19,8 +19,9 @@ from numpy.typing import ArrayLike, NDArray
 from accelsim.errors import FormatError
 from accelsim.formats.blocks import BlockedReals, blocked_reals, over_elements, stored_scales
 from accelsim.formats.integer import IntegerFormat, usable_scale
+from accelsim.formats.mixins import CodesAreLanes, NoZeroPoints
 from accelsim.formats.scale_types import SCALE_TYPES, ScaleRounding, ScaleType
-from accelsim.formats.spec import Blocks, CodesAreLanes, Datapath, Lanes, QTensor, ScaleLevel
+from accelsim.formats.spec import Blocks, Datapath, Lanes, QTensor, ScaleLevel
 from accelsim.formats.tensor import clamp_codes, other_axes, spread_blocks
 
 MAX_ELEMENT_BITS = 8
@@ -32,12 +33,17 @@ MAX_SIGNIFICAND_BITS = 16
 
 
 @dataclass(frozen=True)
-class GroupFormat(CodesAreLanes):
+class GroupFormat(CodesAreLanes, NoZeroPoints):
     """Integers of `element_bits` bits (signed ones symmetric) under `levels` of scales: (group size, scale type) from
     the smallest group up. Each size is a multiple of the one before.
 
     Raises FormatError for element widths outside 2..8, sizes that do not fit, unknown types, and scales that are too
     wide together.
+
+    >>> from accelsim import formats
+    >>> two = formats.get("group_int4_g2_e1m0_g16_e8m0")
+    >>> two.bits_per_element, [level.size for level in two.blocks.levels]  # 4, a bit for 2, 8 bits for 16
+    (5.0, [2, 16])
     """
 
     element_bits: int
@@ -126,10 +132,6 @@ class GroupFormat(CodesAreLanes):
         return self.element_bits + sum(
             kind.code_bits / size for (size, _), kind in zip(self.levels, self.types, strict=True)
         )
-
-    @property
-    def zero_points(self) -> tuple[int, int]:
-        return (0, 0)
 
     def quantize(
         self,

@@ -11,7 +11,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from accelsim.errors import FormatError
-from accelsim.formats.spec import Blocks, CodesAreLanes, Lanes, QTensor
+from accelsim.formats.mixins import CodesAreLanes, NoBlocks
+from accelsim.formats.spec import Lanes, QTensor
 from accelsim.formats.tensor import (
     SMALLEST_SCALE,
     along,
@@ -29,7 +30,7 @@ MAX_ACCUMULATOR_BITS = 64
 
 
 @dataclass(frozen=True)
-class IntegerFormat(CodesAreLanes):
+class IntegerFormat(CodesAreLanes, NoBlocks):
     """Integers of `bits` bits.
 
     signed, full range : two's complement, [-2**(bits-1), 2**(bits-1) - 1]
@@ -38,6 +39,14 @@ class IntegerFormat(CodesAreLanes):
 
     2 to 16 bits are operands. Signed formats of 17 to 64 bits hold raw accumulators: they have no zero point and do
     not enter multipliers. Other combinations raise FormatError.
+
+    >>> from accelsim import formats
+    >>> int4 = formats.get("int4")  # IntegerFormat(4)
+    >>> int4.low, int4.high, formats.get("int4n").low, formats.get("uint4").high
+    (-8, 7, -7, 15)
+    >>> tensor = formats.get("uint8").quantize([-1.0, 0.0, 4.1], asymmetric=True)
+    >>> tensor.codes.tolist(), int(tensor.zero_point), round(float(tensor.scale), 6)
+    ([0, 50, 255], 50, 0.02)
     """
 
     bits: int
@@ -70,14 +79,6 @@ class IntegerFormat(CodesAreLanes):
     @property
     def lane_bits(self) -> int:
         return self.bits
-
-    @property
-    def blocks(self) -> Blocks | None:
-        return None
-
-    @property
-    def bits_per_element(self) -> float:
-        return float(self.bits)
 
     @property
     def is_operand(self) -> bool:

@@ -17,6 +17,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from accelsim.formats.blocks import blocked_reals, over_elements, stored_scales
 from accelsim.formats.minifloat import ElementRounding, round_magnitudes
+from accelsim.formats.mixins import NoZeroPoints
 from accelsim.formats.spec import Blocks, Datapath, Lanes, QTensor
 
 BLOCK_SIZE = 16
@@ -26,8 +27,16 @@ SMALLEST = 2.0**-126  # what is smaller, a float32 subnormal, counts as zero
 
 
 @dataclass(frozen=True)
-class MicroexponentFormat:
-    """Sign-magnitude elements of `element_bits` bits under a shared exponent and one microexponent bit a pair."""
+class MicroexponentFormat(NoZeroPoints):
+    """Sign-magnitude elements of `element_bits` bits under a shared exponent and one microexponent bit a pair.
+
+    >>> from accelsim import formats
+    >>> mx6 = formats.get("mx6")
+    >>> mx6.bits_per_element, mx6.blocks.size
+    (6.0, 16)
+    >>> mx6.quantize([15.0, 7.0, 1.5, 0.5]).dequantize().tolist()  # the second pair has half the step
+    [15.0, 7.0, 1.5, 0.5]
+    """
 
     name: str
     element_bits: int
@@ -75,10 +84,6 @@ class MicroexponentFormat:
     @property
     def bits_per_element(self) -> float:
         return self.element_bits + 16 / BLOCK_SIZE
-
-    @property
-    def zero_points(self) -> tuple[int, int]:
-        return (0, 0)
 
     def quantize(
         self,

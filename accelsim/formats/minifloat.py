@@ -19,7 +19,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from accelsim.errors import FormatError
 from accelsim.formats.integer import usable_scale
-from accelsim.formats.spec import Blocks, Datapath, Lanes, QTensor
+from accelsim.formats.mixins import CodesOfElement, NoBlocks, NoZeroPoints
+from accelsim.formats.spec import Datapath, Lanes, QTensor
 from accelsim.formats.tensor import (
     along,
     as_reals,
@@ -175,8 +176,16 @@ BF16 = Minifloat("bf16", 8, 7, "ieee")
 
 
 @dataclass(frozen=True)
-class MinifloatFormat:
-    """A minifloat as a number format without blocks: ``value = decode(code) * scale``."""
+class MinifloatFormat(CodesOfElement, NoBlocks, NoZeroPoints):
+    """A minifloat as a number format without blocks: ``value = decode(code) * scale``.
+
+    >>> from accelsim import formats
+    >>> e4m3 = formats.get("fp8_e4m3")
+    >>> e4m3.quantize([0.3, 1.0, 1000.0], scale=1.0).dequantize().tolist()  # 3 bits of fraction; saturates
+    [0.3125, 1.0, 448.0]
+    >>> [hex(code) for code in e4m3.reserved_codes]  # NaN
+    ['0x7f', '0xff']
+    """
 
     element: Minifloat
 
@@ -185,52 +194,8 @@ class MinifloatFormat:
         return self.element.name
 
     @property
-    def low(self) -> int:
-        return self.element.low
-
-    @property
-    def high(self) -> int:
-        return self.element.high
-
-    @property
-    def lane_bits(self) -> int:
-        return self.element.lane_bits
-
-    @property
-    def code_low(self) -> int:
-        return self.element.code_low
-
-    @property
-    def code_high(self) -> int:
-        return self.element.code_high
-
-    @property
-    def code_bits(self) -> int:
-        return self.element.code_bits
-
-    @property
-    def reserved_codes(self) -> tuple[int, ...]:
-        return self.element.reserved_codes
-
-    @property
     def datapath(self) -> Datapath:
         return "float"
-
-    @property
-    def exponent_range(self) -> tuple[int, int]:
-        return self.element.exponent_range
-
-    @property
-    def blocks(self) -> Blocks | None:
-        return None
-
-    @property
-    def bits_per_element(self) -> float:
-        return float(self.code_bits)
-
-    @property
-    def zero_points(self) -> tuple[int, int]:
-        return (0, 0)
 
     def quantize(
         self,

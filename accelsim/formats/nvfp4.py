@@ -7,13 +7,15 @@ here are torchao's. (Transformer Engine's reference differs: it has no lower lim
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from accelsim.errors import FormatError
 from accelsim.formats.blocks import blocked_reals, over_elements, stored_scales
-from accelsim.formats.minifloat import E2M1, E4M3
+from accelsim.formats.minifloat import E2M1, E4M3, Minifloat
+from accelsim.formats.mixins import CodesOfElement, NoZeroPoints
 from accelsim.formats.spec import Blocks, Datapath, Lanes, QTensor
 from accelsim.formats.tensor import other_axes
 
@@ -24,46 +26,21 @@ SMALLEST_TENSOR_SCALE = 2.0**-121
 
 
 @dataclass(frozen=True)
-class Nvfp4Format:
-    """4-bit elements, an 8-bit scale for each 16 of them, a float32 scale above: 4.5 bits an element."""
+class Nvfp4Format(CodesOfElement, NoZeroPoints):
+    """4-bit elements, an 8-bit scale for each 16 of them, a float32 scale above: 4.5 bits an element.
+
+    >>> from accelsim import formats
+    >>> tensor = formats.get("nvfp4").quantize([6.0, 3.0, -1.5, 0.5])
+    >>> tensor.dequantize().round(4).tolist(), tensor.size_bits  # 4 codes, a block scale, a float32
+    ([6.0, 3.0, -1.5, 0.5], 56)
+    """
 
     name: str = "nvfp4"
-
-    @property
-    def low(self) -> int:
-        return E2M1.low
-
-    @property
-    def high(self) -> int:
-        return E2M1.high
-
-    @property
-    def lane_bits(self) -> int:
-        return E2M1.lane_bits
-
-    @property
-    def code_low(self) -> int:
-        return E2M1.code_low
-
-    @property
-    def code_high(self) -> int:
-        return E2M1.code_high
-
-    @property
-    def code_bits(self) -> int:
-        return E2M1.code_bits
-
-    @property
-    def reserved_codes(self) -> tuple[int, ...]:
-        return ()
+    element: ClassVar[Minifloat] = E2M1
 
     @property
     def datapath(self) -> Datapath:
         return "block_float"
-
-    @property
-    def exponent_range(self) -> tuple[int, int]:
-        return E2M1.exponent_range
 
     @property
     def blocks(self) -> Blocks:
@@ -78,10 +55,6 @@ class Nvfp4Format:
     @property
     def bits_per_element(self) -> float:
         return self.code_bits + 8 / BLOCK_SIZE
-
-    @property
-    def zero_points(self) -> tuple[int, int]:
-        return (0, 0)
 
     def quantize(
         self,

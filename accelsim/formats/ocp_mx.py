@@ -15,6 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 from accelsim.errors import FormatError
 from accelsim.formats.blocks import blocked_reals, over_elements, stored_scales
 from accelsim.formats.minifloat import ElementRounding, round_magnitudes
+from accelsim.formats.mixins import CodesOfElement, ElementType, NoZeroPoints
 from accelsim.formats.spec import Blocks, Datapath, Lanes, QTensor
 
 ScaleRule = Literal["floor", "even", "tosa", "rceil"]
@@ -33,31 +34,15 @@ E8M0_BIAS = 127
 E8M0_LARGEST = 254  # 255 is NaN
 
 
-class BlockElement(Protocol):
+class BlockElement(ElementType, Protocol):
     """What a block needs of its element type: codes, and lanes as integers times powers of two."""
 
-    @property
-    def code_bits(self) -> int: ...
-    @property
-    def code_low(self) -> int: ...
-    @property
-    def code_high(self) -> int: ...
-    @property
-    def reserved_codes(self) -> tuple[int, ...]: ...
-    @property
-    def low(self) -> int: ...
-    @property
-    def high(self) -> int: ...
-    @property
-    def lane_bits(self) -> int: ...
     @property
     def fraction_bits(self) -> int: ...
     @property
     def max_exponent(self) -> int: ...
     @property
     def largest(self) -> float: ...
-    @property
-    def exponent_range(self) -> tuple[int, int]: ...
     def significands(self, codes: NDArray[np.int32]) -> NDArray[np.int32]: ...
     def exponents(self, codes: NDArray[np.int32]) -> NDArray[np.int32]: ...
     def decode(self, codes: NDArray[np.int32]) -> NDArray[np.float64]: ...
@@ -106,48 +91,22 @@ INT8 = Int8Element()
 
 
 @dataclass(frozen=True)
-class OcpMxFormat:
-    """Elements of one type in blocks that share an E8M0 scale: `element.code_bits` + 8 / `block_size` bits each."""
+class OcpMxFormat(CodesOfElement, NoZeroPoints):
+    """Elements of one type in blocks that share an E8M0 scale: `element.code_bits` + 8 / `block_size` bits each.
+
+    >>> from accelsim import formats
+    >>> tensor = formats.get("mxfp4").quantize([0.5, -48.0, 3.0])
+    >>> tensor.block_scales.tolist(), tensor.dequantize().tolist()  # E8M0: 2**(130 - 127)
+    ([130], [0.0, -48.0, 4.0])
+    """
 
     name: str
     element: BlockElement
     block_size: int = 32
 
     @property
-    def low(self) -> int:
-        return self.element.low
-
-    @property
-    def high(self) -> int:
-        return self.element.high
-
-    @property
-    def lane_bits(self) -> int:
-        return self.element.lane_bits
-
-    @property
-    def code_low(self) -> int:
-        return self.element.code_low
-
-    @property
-    def code_high(self) -> int:
-        return self.element.code_high
-
-    @property
-    def code_bits(self) -> int:
-        return self.element.code_bits
-
-    @property
-    def reserved_codes(self) -> tuple[int, ...]:
-        return self.element.reserved_codes
-
-    @property
     def datapath(self) -> Datapath:
         return "block_float"
-
-    @property
-    def exponent_range(self) -> tuple[int, int]:
-        return self.element.exponent_range
 
     @property
     def blocks(self) -> Blocks:
@@ -156,10 +115,6 @@ class OcpMxFormat:
     @property
     def bits_per_element(self) -> float:
         return self.code_bits + 8 / self.block_size
-
-    @property
-    def zero_points(self) -> tuple[int, int]:
-        return (0, 0)
 
     def quantize(
         self,

@@ -10,7 +10,8 @@ from numpy.typing import ArrayLike, NDArray
 from accelsim.errors import FormatError
 from accelsim.formats.discrete import channels_of, check_powers_of_two, one_a_channel
 from accelsim.formats.integer import MAX_OPERAND_BITS
-from accelsim.formats.spec import Blocks, Datapath, Lanes, QTensor
+from accelsim.formats.mixins import IntegerLanes, NoBlocks, NoZeroPoints
+from accelsim.formats.spec import Datapath, Lanes, QTensor
 from accelsim.formats.tensor import along, as_reals, check_scale, make_qtensor, one_axis, refuse_zero_points
 
 MAX_BITS = 5
@@ -20,7 +21,7 @@ _LARGEST_POWER, _SMALLEST_POWER = 1023, -1022  # of normal doubles
 
 
 @dataclass(frozen=True)
-class PowerOfTwoFormat:
+class PowerOfTwoFormat(IntegerLanes, NoBlocks, NoZeroPoints):
     """A sign and an exponent in `bits` bits, 2 to 5 (4 without a zero).
 
     with_zero : True: codes -(2**(bits-1) - 1) .. 2**(bits-1) - 1; code 0 is 0, and code c is
@@ -30,6 +31,11 @@ class PowerOfTwoFormat:
 
     The scale is a power of two: the smallest magnitude. Lanes are the integers +-2**e (and 0), for the multipliers of
     an integer array.
+
+    >>> from accelsim import formats
+    >>> tensor = formats.get("po2_4").quantize([1.0, -0.3, 0.02, 0.0])
+    >>> tensor.dequantize().tolist(), tensor.codes.tolist()
+    ([1.0, -0.25, 0.015625, 0.0], [7, -5, 1, 0])
     """
 
     bits: int
@@ -78,28 +84,8 @@ class PowerOfTwoFormat:
         return self.bits
 
     @property
-    def reserved_codes(self) -> tuple[int, ...]:
-        return ()
-
-    @property
     def datapath(self) -> Datapath:
         return "shift"
-
-    @property
-    def exponent_range(self) -> tuple[int, int]:
-        return (0, 0)
-
-    @property
-    def blocks(self) -> Blocks | None:
-        return None
-
-    @property
-    def bits_per_element(self) -> float:
-        return float(self.bits)
-
-    @property
-    def zero_points(self) -> tuple[int, int]:
-        return (0, 0)
 
     def quantize(
         self,

@@ -206,34 +206,6 @@ class Format(Protocol):
         ...
 
 
-class CodesAreLanes:
-    """Mixin for formats whose stored code is the very integer that enters the multiplier."""
-
-    @property
-    def code_low(self: Format) -> int:
-        return self.low
-
-    @property
-    def code_high(self: Format) -> int:
-        return self.high
-
-    @property
-    def code_bits(self: Format) -> int:
-        return self.lane_bits
-
-    @property
-    def reserved_codes(self) -> tuple[int, ...]:
-        return ()
-
-    @property
-    def exponent_range(self) -> tuple[int, int]:
-        return (0, 0)
-
-    @property
-    def datapath(self: Format) -> Datapath:
-        return "integer" if self.blocks is None else "block_integer"
-
-
 @dataclass(frozen=True, eq=False)
 class QTensor:
     """A quantized tensor: integer codes and what they mean. For integers ``value = (code - zero_point) * scale``, times

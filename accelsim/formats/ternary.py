@@ -12,7 +12,8 @@ from accelsim.errors import FormatError
 from accelsim.formats.codebook import look_up
 from accelsim.formats.discrete import channels_of, mean, one_a_channel, refuse_axis
 from accelsim.formats.integer import IntegerFormat
-from accelsim.formats.spec import Blocks, CodesAreLanes, Datapath, Lanes, QTensor
+from accelsim.formats.mixins import CodesAreLanes
+from accelsim.formats.spec import Blocks, Datapath, Lanes, QTensor
 from accelsim.formats.tensor import (
     SMALLEST_SCALE,
     along,
@@ -35,6 +36,11 @@ class TernaryFormat(CodesAreLanes):
     """Codes -1, 0 and +1, two stored bits each; the code is the lane.
 
     Ternary weight networks, Li et al. 2016 (TWN): threshold and scale follow from the mean magnitude.
+
+    >>> from accelsim import formats
+    >>> tensor = formats.get("ternary").quantize([1.0, -0.75, 0.25, 0.0])  # threshold 0.7 x 0.5
+    >>> tensor.codes.tolist(), float(tensor.scale)  # the mean of 1 and 0.75
+    ([1, -1, 0, 0], 0.875)
     """
 
     name: ClassVar[str] = "ternary"
@@ -104,6 +110,11 @@ class TrainedTernaryFormat:
 
     Two scales cannot leave the sum over a layer's products, so they cannot be one lane times one scale: the codes are
     decoded by a table of three integers of 8 bits (the larger scale is 127), and need a decoder like codebooks do.
+
+    >>> from accelsim import formats
+    >>> tensor = formats.get("ttq").quantize([1.0, 0.5, -0.25, 0.0])
+    >>> tensor.codes.tolist(), tensor.dequantize().round(3).tolist()
+    ([1, 1, -1, 0], [0.75, 0.75, -0.248, 0.0])
     """
 
     name: ClassVar[str] = "ttq"

@@ -17,7 +17,8 @@ from numpy.typing import ArrayLike, NDArray
 from accelsim.errors import FormatError
 from accelsim.formats.blocks import blocked_reals, over_elements, stored_scales
 from accelsim.formats.integer import IntegerFormat, usable_scale
-from accelsim.formats.spec import Blocks, CodesAreLanes, Lanes, QTensor
+from accelsim.formats.mixins import CodesAreLanes, NoZeroPoints
+from accelsim.formats.spec import Blocks, Lanes, QTensor
 from accelsim.formats.tensor import clamp_codes, other_axes
 
 ScaleRounding = Literal["nearest", "up"]
@@ -29,11 +30,16 @@ MAX_SCALE_BITS = 12
 
 
 @dataclass(frozen=True)
-class VsqFormat(CodesAreLanes):
+class VsqFormat(CodesAreLanes, NoZeroPoints):
     """Elements of `element_bits` bits in vectors of `vector_size`, each with an unsigned scale of `scale_bits` bits.
 
     Signed elements are symmetric, [-(2**(b-1) - 1), 2**(b-1) - 1]; unsigned ones [0, 2**b - 1]. There are no zero
     points. Sizes outside 2..8 element bits, 1..256 elements and 1..12 scale bits raise FormatError.
+
+    >>> from accelsim import formats
+    >>> tensor = formats.get("vsq_int4_v2_s4").quantize([[7.5, 3.0, 1.0, 0.5]])  # vectors of 2
+    >>> tensor.codes.tolist(), tensor.block_scales.tolist()
+    ([[7, 3, 7, 4]], [[15, 2]])
     """
 
     element_bits: int
@@ -79,10 +85,6 @@ class VsqFormat(CodesAreLanes):
     @property
     def bits_per_element(self) -> float:
         return self.element_bits + self.scale_bits / self.vector_size
-
-    @property
-    def zero_points(self) -> tuple[int, int]:
-        return (0, 0)
 
     def quantize(
         self,

@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from accelsim.report.activity_table import activity_columns, is_measured
 from accelsim.report.findings import RegisterReport
 from accelsim.report.render import overflow_sentence
 from accelsim.report.units import area_node
@@ -34,8 +35,9 @@ class PageTable:
 
 
 def page_tables(report: RunReport) -> list[PageTable]:
-    """Return the page's tables: layers, cycles, energy."""
-    return [_layers(report), _cycles(report), _energy(report)]
+    """Return the page's tables: layers, cycles, energy; and energy by what the data did, where that was measured."""
+    tables = [_layers(report), _cycles(report), _energy(report)]
+    return [*tables, _activity(report)] if is_measured(report) else tables
 
 
 def cards(report: RunReport) -> list[tuple[str, str, str]]:
@@ -202,6 +204,26 @@ def _energy(report: RunReport) -> PageTable:
         (False, *(True,) * (len(components) + 1)),
         rows,
         sums,
+    )
+
+
+def _activity(report: RunReport) -> PageTable:
+    size, unit = _energy_unit(report)
+    columns = activity_columns(report, size, _number)
+
+    def cell(text: str) -> Cell:
+        number = text.replace(",", "")
+        return Cell(text, float(number) if number not in ("", "-") else -math.inf)
+
+    return PageTable(
+        "Energy by what the data did",
+        f"{unit}, modelled: priced by operation, and by the zeros and toggles that were measured in this run.",
+        ("layer", *(column.title.replace("\n", " ") for column in columns)),
+        (False, *(True,) * len(columns)),
+        tuple(
+            (Cell(layer.name, layer.name), *(cell(column.cell(layer)) for column in columns)) for layer in report.layers
+        ),
+        ("total", *(column.total(report.totals) for column in columns)),
     )
 
 

@@ -108,12 +108,15 @@ def _rows(path: Path) -> list[ShapeRow]:
     if not lines:
         raise ModelError(f"{path}: it is empty; the first line names the columns, such as name,M,N,K")
     titles = [SYNONYMS.get(title.lower(), title.lower()) for title in lines[0]]
-    needed = GEMM if {"m", "n", "k"} <= set(titles) else CONV
+    needed = GEMM if {"m", "n", "k"} & set(titles) else CONV
     _check_titles(path, titles, needed)
     rows = []
     for number, cells in enumerate(lines[1:], start=2):
+        if any(cells[len(titles) :]):
+            raise ModelError(f"{path}: line {number} has {len(cells)} cells, the first line has {len(titles)} columns")
         if any(cells):
             values = dict(zip(titles, cells, strict=False))
+            _check_dense(path, number, values.get("sparsity", ""))
             rows.append(ShapeRow(number, values.get("name", "") or f"layer{number}", values))
     return rows
 
@@ -125,11 +128,24 @@ def _check_titles(path: Path, titles: Sequence[str], needed: Sequence[str]) -> N
             f"{path}: columns are missing: {', '.join(missing)}; a table of products has {', '.join(GEMM)}, one of "
             f"convolutions {', '.join(CONV)}"
         )
+    twice = [title for title in titles if title and titles.count(title) > 1]
+    if twice:
+        raise ModelError(f"{path}: the column {twice[0]!r} is there {titles.count(twice[0])} times; keep one")
     known = (*needed, *OPTIONAL, "sparsity", "")
     unknown = [title for title in titles if title not in known]
     if unknown:
         near = did_you_mean(unknown[0], known)
         raise ModelError(f"{path}: unknown column {unknown[0]!r}{near}; known besides are {', '.join(OPTIONAL)}")
+
+
+def _check_dense(path: Path, line: int, sparsity: str) -> None:
+    """Raise ModelError for a sparse layer: SCALE-Sim's N:M, of which N = M is dense."""
+    kept, _, of = sparsity.partition(":")
+    if sparsity and kept.strip() != of.strip():
+        raise ModelError(
+            f"{path}: line {line}: sparsity is {sparsity!r}; structured sparsity is not modelled: use 1:1, or leave it "
+            f"empty"
+        )
 
 
 def _names(row: ShapeRow) -> Iterator[str]:
@@ -159,9 +175,9 @@ def _product(row: ShapeRow, name: str, tensors: dict[str, TensorMeta], w: Format
     batch, m, n, k = row.size("batch", 1), row.size("m"), row.size("n"), row.size("k")
     twice = row.values.get("activations twice", "") in ("1", "true", "yes")
     if batch == 1 and not twice:
-        tensors[f"{name}.in"] = _tensor(a, ("batch", "feature"), (m, k))
+        tensors[f"{name}.in"] = _tensor(a, ("row", "feature"), (m, k))  # M need not be a batch: tokens
         tensors[f"{name}.weight"] = _tensor(w, ("out", "in"), (n, k))
-        tensors[f"{name}.out"] = _tensor(y, ("batch", "feature"), (m, n))
+        tensors[f"{name}.out"] = _tensor(y, ("row", "feature"), (m, n))
         return LinearMeta(name=name, input=f"{name}.in", weight=f"{name}.weight", output=f"{name}.out", rounding=RULE)
     tensors[f"{name}.in"] = _tensor(a, ("batch", "row", "feature"), (batch, m, k))
     tensors[f"{name}.other"] = _tensor(a if twice else w, ("batch", "column", "feature"), (batch, n, k))

@@ -26,7 +26,8 @@ class RoofPoint:
     attained, peak : operations a second of all cores together, the peak being that of the arrays in the layer's
         formats
     roof : what the layer could attain at most, the lower of peak and intensity * bandwidth
-    bound : "compute" or "memory", whichever is the lower
+    bound : "compute" or "memory", whichever is the lower: which roof a layer is under, not what it waits for (far below
+        the roof that may be something else, such as filling the array: the cycles by cause say it)
 
     >>> point = RoofPoint("fc", intensity=2.0, attained=1.5e9, peak=1e10, roof=2e9, bound="memory")
     >>> point.attained / point.roof  # of what the memory allows
@@ -134,7 +135,7 @@ def roofline(report: RunReport, axes: Axes) -> Axes:
                 [point.attained / 1e9 for point in chosen],
                 marker,
                 color=color,
-                label=f"{bound}-bound layers",
+                label="under the array's roof" if bound == "compute" else "under the DRAM's roof",
             )
     for point in drawn:
         axes.annotate(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -41,7 +42,34 @@ def load_timeline(path: str | Path) -> dict[str, Any]:
         raise ReportError(f"{file}: not JSON; 'accelsim run CONFIG TRACE --timeline FILE' writes timelines") from None
     if not isinstance(document, dict) or "clock_mhz" not in (document.get("otherData") or {}):
         raise ReportError(f"{file}: not a timeline; 'accelsim run CONFIG TRACE --timeline FILE' writes one")
+    if not _is_whole(document):
+        raise ReportError(f"{file}: a damaged timeline; 'accelsim run CONFIG TRACE --timeline FILE' writes it anew")
     return document
+
+
+def _is_whole(document: Mapping[str, Any]) -> bool:
+    """Return whether everything that is drawn is there, and is a number where a number is drawn."""
+
+    def number(value: object) -> bool:
+        return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+    meta, events = document["otherData"], document.get("traceEvents")
+    if not (number(meta["clock_mhz"]) and meta["clock_mhz"] > 0 and number(meta.get("makespan_cycles"))):
+        return False
+    if not isinstance(events, list):
+        return False
+    for event in events:
+        if not isinstance(event, dict) or "ph" not in event or not isinstance(event.get("name"), str):
+            return False
+        if event["ph"] == "M" and event["name"] == "thread_name":
+            found = isinstance(event.get("args"), dict) and isinstance(event["args"].get("name"), str)
+            if not (found and number(event.get("pid")) and number(event.get("tid"))):
+                return False
+        if event["ph"] == "X":
+            found = all(number(event.get(key)) for key in ("pid", "tid", "ts", "dur")) and "cat" in event
+            if not (found and isinstance(event.get("args"), dict) and isinstance(event["args"].get("layer"), str)):
+                return False
+    return True
 
 
 def timeline(document: Mapping[str, Any], axes: Axes) -> Axes:

@@ -17,7 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from accelsim.config.model import Ppu
-from accelsim.formats.spec import CodesAreLanes, Format
+from accelsim.formats.mixins import CodesAreLanes
+from accelsim.formats.spec import Format
 from accelsim.formats.tensor import make_qtensor
 from accelsim.ppu.float_output_oracle import encode_block, scaled
 from accelsim.ppu.multiplier import effective_bits, encode_multiplier

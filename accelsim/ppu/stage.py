@@ -17,10 +17,11 @@ from accelsim.config.model import Ppu
 from accelsim.errors import FormatError, did_you_mean
 from accelsim.formats.microexponents import MicroexponentFormat
 from accelsim.formats.minifloat import MinifloatFormat
+from accelsim.formats.mixins import CodesAreLanes
 from accelsim.formats.nvfp4 import Nvfp4Format
 from accelsim.formats.ocp_mx import OcpMxFormat
 from accelsim.formats.power_of_two import PowerOfTwoFormat
-from accelsim.formats.spec import CodesAreLanes, Format
+from accelsim.formats.spec import Format
 from accelsim.ppu.thresholds import check_thresholds
 
 Int64Array = NDArray[np.int64]

@@ -12,7 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from accelsim.errors import FormatError, ShapeError
-from accelsim.formats.spec import CodesAreLanes, Format
+from accelsim.formats.mixins import CodesAreLanes
+from accelsim.formats.spec import Format
 from accelsim.formats.tensor import make_qtensor
 
 Int64Array = NDArray[np.int64]

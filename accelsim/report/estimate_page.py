@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Mapping
 from itertools import groupby
 from typing import IO
 
@@ -36,13 +37,40 @@ def print_estimate(report: EstimateReport, file: IO[str] | None = None) -> None:
     console.print(table)
     if len(groups) > MAX_ROWS:
         console.print(f"{len(groups) - MAX_ROWS} more rows are in --json")
-    seconds = report.latency_us * 1e-6
-    console.print(
-        f"{report.latency_us / 1e3:,.4g} ms and {report.total_energy_pj / size:,.4g} {unit} for the batch of "
-        f"{report.batch}; {2 * report.macs / seconds / 1e9 if seconds else 0:,.4g} GOP/s"
-    )
+    for line in _sentences(report, unit, size):
+        console.print(line)
     for note in report.assumptions:
         console.print(f"Model: {note}", style="dim")
+
+
+def _sentences(report: EstimateReport, unit: str, size: float) -> Iterator[str]:
+    seconds = report.latency_us * 1e-6
+    what = f" for the batch of {report.batch}" if report.batch > 1 else ""
+    power = "" if report.average_power_mw is None else f"; average power {report.average_power_mw:,.4g} mW"
+    yield (
+        f"{report.latency_us / 1e3:,.4g} ms and {report.total_energy_pj / size:,.4g} {unit}{what}; "
+        f"{2 * report.macs / seconds / 1e9 if seconds else 0:,.4g} GOP/s{power}"
+    )
+    if report.energy_per_mac_pj is not None:
+        rate = "" if report.tops_per_watt is None else f"; {report.tops_per_watt:,.3g} TOPS/W"
+        product = (
+            f"{report.energy_delay_pj_us:,.4g} relative µs"
+            if report.energy_unit == "relative"
+            else f"{report.energy_delay_pj_us * 1e-18:,.4g} J s"
+        )
+        name = "relative" if report.energy_unit == "relative" else "pJ"
+        yield f"Per MAC: {report.energy_per_mac_pj:,.3g} {name}{rate}; energy-delay product {product}"
+    causes: Counter[str] = Counter()
+    for layer in report.layers:
+        causes.update(layer.cycles.by_cause())
+    yield f"Cycles: {_shares(causes, report.total_cycles)}"
+    yield f"Energy: {_shares(report.energy_pj, report.total_energy_pj)}"
+
+
+def _shares(parts: Mapping[str, float], total: float) -> str:
+    """Return the parts as shares of their total, the largest first; none that is zero."""
+    found = sorted(((name, part) for name, part in parts.items() if part), key=lambda item: -item[1])
+    return ", ".join(f"{name} {100 * part / total:.1f} %" for name, part in found) or "none"
 
 
 def _groups(report: EstimateReport) -> Iterator[tuple[str, list[LayerEstimate]]]:

@@ -96,6 +96,30 @@ class EstimateReport:
         return math.fsum(layer.total_energy_pj for layer in self.layers)
 
     @property
+    def energy_per_mac_pj(self) -> float | None:
+        """Energy of everything over useful MACs; None without any."""
+        return self.total_energy_pj / self.macs if self.macs else None
+
+    @property
+    def tops_per_watt(self) -> float | None:
+        """Useful operations (two a MAC) for each picojoule, which is TOPS/W; None for a table of relative prices."""
+        if self.energy_unit == "relative" or not self.total_energy_pj:
+            return None
+        return 2 * self.macs / self.total_energy_pj
+
+    @property
+    def average_power_mw(self) -> float | None:
+        """Energy over latency (pJ/us is a microwatt); None for a table of relative prices."""
+        if self.energy_unit == "relative" or not self.latency_us:
+            return None
+        return self.total_energy_pj / self.latency_us / 1e3
+
+    @property
+    def energy_delay_pj_us(self) -> float:
+        """Energy times latency of one inference, pJ us (10**-18 J s), as in the report of a run."""
+        return self.total_energy_pj / self.batch * (self.latency_us / self.batch)
+
+    @property
     def dram_bits(self) -> int:
         return sum(layer.dram_read_bits + layer.dram_write_bits for layer in self.layers)
 
@@ -134,6 +158,10 @@ class EstimateReport:
             "utilization": self.utilization,
             "energy_pj": dict(self.energy_pj),
             "total_energy_pj": self.total_energy_pj,
+            "energy_per_mac_pj": self.energy_per_mac_pj,
+            "tops_per_watt": self.tops_per_watt,
+            "average_power_mw": self.average_power_mw,
+            "energy_delay_pj_us": self.energy_delay_pj_us,
             "dram_bits": self.dram_bits,
             "timeline": None if self.timeline is None else asdict(self.timeline),
             "layers": self.to_rows(),

@@ -64,6 +64,7 @@ class OutputsWriter:
     """
 
     def __init__(self, folder: str | Path) -> None:
+        self._made = [path for path in (Path(folder), *Path(folder).parents) if not path.exists()]
         self._target = prepare_folder(folder) / OUTPUTS
         self._draft = _draft(self._target)
         self._archive: ZipFile | None = None
@@ -76,6 +77,9 @@ class OutputsWriter:
             with suppress(OSError, ValueError):  # a full disk was reported already
                 self._archive.close()
         self._draft.unlink(missing_ok=True)
+        with suppress(OSError):  # a folder that is not empty stays, and so do those that it is in
+            for made in self._made:
+                made.rmdir()
 
     def add(self, layer: LayerReport) -> None:
         """Write the arrays of one layer; a layer without any is nothing. Raises ReportError, naming the final file."""

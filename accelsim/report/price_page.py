@@ -8,6 +8,7 @@ from typing import IO, Any
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
+from rich.measure import Measurement
 from rich.table import Table
 
 from accelsim.energy.curves import Curve, price_curves
@@ -36,8 +37,21 @@ def print_prices(table: EnergyTable, file: IO[str] | None = None) -> None:
 
 
 def _print_curves(console: Console, title: str, curves: Sequence[Curve], shown: Sequence[int], name: Any = str) -> None:
-    if not curves:
-        return
+    """Print a column a curve; several tables where they are too wide for the terminal: no number is ever cut."""
+    rest = list(curves)
+    while rest:
+        fitting = len(rest)
+        page = _curve_table(title, rest, shown, name)
+        while (
+            fitting > 1 and Measurement.get(console, console.options.update_width(10_000), page).maximum > console.width
+        ):
+            fitting -= 1
+            page = _curve_table(title, rest[:fitting], shown, name)
+        console.print(page)
+        rest = rest[fitting:]
+
+
+def _curve_table(title: str, curves: Sequence[Curve], shown: Sequence[int], name: Any) -> Table:
     page = Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
     page.add_column(title, no_wrap=True)
     for curve in curves:
@@ -51,7 +65,7 @@ def _print_curves(console: Console, title: str, curves: Sequence[Curve], shown: 
         page.add_row(name(place), *cells)
     page.add_section()
     page.add_row("known by", *(curve.mark for curve in curves))
-    console.print(page)
+    return page
 
 
 def _print_entries(console: Console, table: EnergyTable) -> None:

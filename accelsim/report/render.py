@@ -266,6 +266,13 @@ def _summary(report: RunReport, totals: Totals) -> Iterable[tuple[str, str]]:
         rate = "" if totals.tops_per_watt is None else f"; {totals.tops_per_watt:,.3g} TOPS/W"
         unit = "relative" if report.energy_unit == "relative" else "pJ"
         yield f"Per MAC: {totals.energy_per_mac_pj:,.3g} {unit}{rate}; {_energy_delay(report, totals)}.", ""
+    if leakage := totals.energy_pj["leakage"]:
+        unit, size = unit_for([leakage], energy_units(report.energy_unit))
+        yield (
+            f"Leakage: {leakage / size:,.2f} {unit}, {100 * report.waiting_share:.1f} % of it while neither arrays nor "
+            f"vector units work.",
+            "",
+        )
     if report.timeline is not None:
         yield _in_time(report.timeline), ""
     if report.area_um2:

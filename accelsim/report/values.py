@@ -288,6 +288,9 @@ class RunReport:
     (437760, 0, 4)
     >>> report.totals.latency_us == report.totals.total_cycles / report.clock_mhz
     True
+    >>> waiting = report.waiting_energy_pj  # of the leakage, while all is idle or stalled
+    >>> waiting == report.waiting_share * report.totals.energy_pj["leakage"]
+    True
     >>> report.layer("fc2").shape
     GemmShape(batch=1, m=4, k=64, n=10)
     >>> import pandas
@@ -374,6 +377,18 @@ class RunReport:
             mismatches=_sum_known([layer.mismatches for layer in self.layers]),
             verified=_sum_known([layer.verified for layer in self.layers]),
         )
+
+    @property
+    def waiting_share(self) -> float:
+        """Share of all cores' cycles in which neither the array nor the vector unit works: stalls and idle ones."""
+        cores = [self.totals.cycles] if self.timeline is None else self.timeline.cores
+        total = sum(core.total for core in cores)
+        return 1 - sum(core.array + core.vector for core in cores) / total if total else 0.0
+
+    @property
+    def waiting_energy_pj(self) -> float:
+        """Leakage of the cycles of `waiting_share`, pJ: what stalls and idle cores cost, for all else is gated then."""
+        return self.waiting_share * self.totals.energy_pj["leakage"]
 
     def to_rows(self) -> list[dict[str, Any]]:
         """Return one flat row a layer for ``pandas.DataFrame(report.to_rows())``; units are in the keys."""

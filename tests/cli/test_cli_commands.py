@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 from typer.testing import CliRunner
 
 import accelsim
@@ -269,3 +270,27 @@ def test_a_folder_that_cannot_be_written_is_refused_before_the_run(tmp_path, mon
     assert result.exit_code == 2
     assert str(occupied) in result.stderr
     assert occupied.read_text() == "mine"
+
+
+def test_a_run_that_fails_leaves_nothing_behind(tmp_path):
+    """Prices are looked up layer by layer: an energy table without one stops a run that has begun."""
+    prices = yaml.safe_load(Path("accelsim/energy/tables/horowitz45.yaml").read_text())
+    del prices["entries"]["sram_write"]
+    table = tmp_path / "mine.yaml"
+    table.write_text(yaml.safe_dump(prices))
+    config = edited(tmp_path, INT8[0], table=("table: horowitz45", f"table: {table}"))
+    before = sorted(path.name for path in tmp_path.iterdir())
+    names = {"--out": tmp_path / "deep" / "out", "--html": tmp_path / "r.html", "--timeline": tmp_path / "t.json"}
+    options = [part for pair in names.items() for part in pair]
+    result = invoke("run", config, INT8[1], *options)
+    assert result.exit_code == 2
+    assert "no price for sram_write" in result.stderr
+    assert sorted(path.name for path in tmp_path.iterdir()) == before
+
+
+def test_two_options_cannot_name_one_file(tmp_path):
+    file = tmp_path / "same.html"
+    result = invoke("run", *INT8, "--html", file, "--timeline", tmp_path / "." / "same.html")
+    assert result.exit_code == 2
+    assert "--html names the same file" in result.stderr
+    assert not file.exists()

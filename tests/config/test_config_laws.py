@@ -41,12 +41,14 @@ def scale_units(draw):
 
 
 def float_units():
-    return section(
-        {"accumulate": st.sampled_from(["float32", "fixed"])},
+    align_bits = st.none() | st.integers(0, 32)
+    fixed = section(
+        {"accumulate": st.just("fixed")},
         fraction_bits=st.integers(-64, 128),
         rounding=st.sampled_from(["truncate", "toward_zero", "half_even"]),
-        align_bits=st.none() | st.integers(0, 32),
+        align_bits=align_bits,
     )
+    return section({"accumulate": st.just("float32")}, align_bits=align_bits) | fixed
 
 
 def multipliers():

@@ -273,6 +273,11 @@ def test_each_mistake_has_its_sentence(config, expected):
             "the full product",
         ),
         (
+            small(float_unit={"accumulate": "float32", "fraction_bits": 20}, psum=SATURATING),
+            "array.float_unit: fraction_bits=20 is of a fixed-point psum, and accumulate is 'float32'; use accumulate: "
+            "fixed, or leave fraction_bits out",
+        ),
+        (
             small(float_unit={"accumulate": "float32"}),
             "array: float_unit.accumulate=float32 needs psum: {bits: 32, overflow: saturate}; found 32 bits that wrap",
         ),

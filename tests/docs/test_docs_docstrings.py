@@ -63,6 +63,7 @@ def offered():
     """Return {dotted name of the definition: the thing} of all that users are told about."""
     dotted = {f"{face}.{name}" for face in FACES for name in importlib.import_module(face).__all__}
     things = [resolve(name) for name in sorted(dotted | {name for name in found_in_pages() if is_there(name)})]
+    things += [type(accelsim.formats.get(name)) for name in (*accelsim.formats.names(), "group_int4_g16_uint4")]
     return {full_name(thing): thing for thing in things if inspect.isclass(thing) or inspect.isroutine(thing)} | {
         "accelsim.formats": accelsim.formats
     }

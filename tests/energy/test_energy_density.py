@@ -101,3 +101,15 @@ def test_a_bad_format_is_one_message(project_root):
     assert result.exit_code == 2
     assert result.stderr.count("\n") == 1
     assert "use a narrower format, or set array.weight.bits" in result.stderr
+
+
+def test_cores_have_their_area_and_their_rate(config):
+    one = config("int8_ws")
+    document = one.model_dump(mode="json")
+    document["cores"]["count"] = 4
+    found, single = density(parse_config(document)), density(one)
+    assert found.macs_per_cycle == 4 * 256
+    assert found.area.total_um2 == pytest.approx(4 * single.area.total_um2)
+    assert found.tops_per_mm2 == pytest.approx(single.tops_per_mm2)
+    assert any("all 4 cores" in note for note in found.area.notes)
+    assert not any("cores" in note for note in single.area.notes)

@@ -9,6 +9,7 @@ from strategies import machine, plain
 from accelsim.config.model import FloatUnit
 from accelsim.engine import get_engine
 from accelsim.engine.contract import OverflowEvent
+from accelsim.engine.tiles import exact_product
 from accelsim.mapping.contract import BlockScaling, Summation
 from accelsim.mapping.plan import plan_operands
 
@@ -291,3 +292,11 @@ def test_lanes_at_the_ends_of_int32():
     plan = plan_operands(replace(operands, a_bits=16, w_bits=16), machine(psum=WIDE, acc=WIDE))
     result = get_engine("fast").run(replace(operands, a_bits=16, w_bits=16), plan, watch=False)
     assert result.acc[0].tolist() == [[low], [1]]
+
+
+def test_a_flag_that_a_matrix_product_leaves_behind_is_no_warning():
+    # OpenBLAS raises it at random; an infinite number times zero does so always.
+    found = exact_product(np.array([[np.inf]]), np.array([[0.0]]))
+    assert np.isnan(found).all()
+    assert exact_product(np.array([[3.0]]), np.array([[5.0]]), found) is found
+    assert found.tolist() == [[15]]

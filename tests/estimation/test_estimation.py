@@ -241,3 +241,46 @@ def test_a_file_that_is_no_network_is_one_message(project_root, tmp_path):
     assert result.exit_code == 2
     assert "cannot be read" in result.stderr
     assert result.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("name,M,N\na,1,2\n", "columns are missing: k;"),
+        ("name,M,N,K,M\na,1,2,3,4\n", "the column 'm' is there 2 times; keep one"),
+        ("name,M,N,K\na,1,2,3,4\n", "line 2 has 5 cells, the first line has 4 columns"),
+        ("name,M,N,K,Sparsity\na,1,2,3,2:4\n", "line 2: sparsity is '2:4'; structured sparsity is not modelled"),
+    ],
+)
+def test_a_table_is_not_read_in_part(project_root, tmp_path, text, message):
+    shapes = tmp_path / "shapes.csv"
+    shapes.write_text(text)
+    result = invoke(project_root / "configs/int8_ws.yaml", shapes)
+    assert result.exit_code == 2
+    assert message in result.stderr
+
+
+def test_dense_sparsity_and_empty_cells_at_the_end_are_fine(tmp_path):
+    shapes = tmp_path / "shapes.csv"
+    shapes.write_text("name,M,N,K,Sparsity,\na,1,2,3,4:4,,\n")
+    assert [layer.name for layer in network_shapes(shapes).meta.layers] == ["a"]
+
+
+def test_what_an_estimate_adds_up_to(project_root, tmp_path):
+    """pJ/MAC, TOPS/W, power and energy-delay product follow from energy, MACs and latency; the command prints them."""
+    shapes = tmp_path / "shapes.csv"
+    shapes.write_text("name,M,N,K\na,512,64,128\n")
+    config = project_root / "configs/int8_ws.yaml"
+    report = estimate(load_config(config), network_shapes(shapes))
+    assert report.batch == 1  # M are rows, not inferences
+    energy_j, seconds = report.total_energy_pj * 1e-12, report.latency_us * 1e-6
+    assert report.energy_per_mac_pj == pytest.approx(report.total_energy_pj / (512 * 64 * 128))
+    assert report.tops_per_watt == pytest.approx(2 * 512 * 64 * 128 / energy_j / 1e12)
+    assert report.average_power_mw == pytest.approx(energy_j / seconds * 1e3)
+    assert report.energy_delay_pj_us == pytest.approx(energy_j * seconds * 1e18)
+    text = invoke(config, shapes).stdout
+    assert f"average power {report.average_power_mw:,.4g} mW" in text
+    assert f"{report.tops_per_watt:,.3g} TOPS/W" in text
+    assert f"compute {100 * report.layers[0].cycles.compute / report.total_cycles:.1f} %" in text
+    assert f"dram {100 * report.energy_pj['dram'] / report.total_energy_pj:.1f} %" in text
+    assert "batch of" not in text

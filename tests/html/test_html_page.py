@@ -103,6 +103,25 @@ def test_tables_hold_the_numbers_and_sort_by_them(report):
     )
 
 
+def test_energy_by_what_the_data_did_is_there_where_it_was_measured(project_root, report):
+    assert "what the data did" not in html_report(report)
+    measured = accelsim.simulate(
+        accelsim.load_config(project_root / "configs" / "int8_ws.yaml"),
+        accelsim.load_trace(project_root / "traces" / "digits_cnn_int8.npz").head(2),
+        activity=True,
+    )
+    table = page_tables(measured)[3]
+    assert f"<h2>{table.title}</h2>" in html_report(measured)
+    plain, by_data = table.columns.index("total by operation"), table.columns.index("total by data")
+    for row, layer in zip(table.rows, measured.layers, strict=True):
+        assert row[plain].key == pytest.approx(layer.total_energy_pj / 1e3, rel=0.01)
+        assert row[by_data].key == pytest.approx(layer.data_aware_energy_pj.total_pj / 1e3, rel=0.01)
+        assert row[table.columns.index("zero prod. %")].text == (
+            f"{100 * layer.activity.zero_products / layer.activity.products:.1f}"
+        )
+    assert all(len(row) == len(table.columns) for row in (*table.rows, table.totals))
+
+
 def test_cards_are_for_one_inference(report):
     shown = {what: value for value, what, _ in cards(report)}
     micro, unit = shown["latency an inference"].split()

@@ -27,6 +27,8 @@ def float_machine(accumulate="float32", *, psum=None, acc=None, lanes=4, dataflo
     registers = {"psum": (32, "saturate"), "acc": (32, "saturate")} if accumulate == "float32" else {}
     if accumulate == "fixed":
         registers = {"psum": psum or (48, "wrap"), "acc": acc or (48, "wrap")}
+    else:
+        unit = {name: value for name, value in unit.items() if name == "align_bits"}  # the others are of fixed point
     return machine(
         dataflow, rows=rows, cols=2, lanes=lanes, float_unit=FloatUnit(accumulate=accumulate, **unit), **registers
     )

@@ -1,5 +1,5 @@
-"""What a faster machine may change, through `estimate`: time, which never grows; and traffic, which does not change with
-`memory.objective: traffic`.
+"""What a faster machine may change, through `estimate`: time, which never grows; and traffic, which does not change
+with `memory.objective: traffic`.
 """
 
 import pytest

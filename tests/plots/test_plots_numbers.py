@@ -1,5 +1,6 @@
 """Pictures show the numbers of their reports: every bar's length, every point, the labels and units."""
 
+import json
 import math
 import re
 
@@ -226,6 +227,34 @@ def test_the_command_draws_a_timeline_and_refuses_what_is_none(timeline_file, tm
         result = invoke("timeline", tmp_path / "other.json", "-o", target)
         assert result.exit_code == 2
         assert message in result.stderr
+
+
+def damaged(document, how):
+    events = document["traceEvents"]
+    first = next(event for event in events if event["ph"] == "X")
+    if how == "a time that is text":
+        first["ts"] = "a"
+    elif how == "an event without a length":
+        del first["dur"]
+    elif how == "a nameless track":
+        next(event for event in events if event["name"] == "thread_name")["args"] = {}
+    elif how == "no events":
+        del document["traceEvents"]
+    else:
+        document["otherData"]["makespan_cycles"] = None
+    return document
+
+
+@pytest.mark.parametrize(
+    "how", ["a time that is text", "an event without a length", "a nameless track", "no events", "no makespan"]
+)
+def test_a_damaged_timeline_is_one_message(timeline_file, tmp_path, how):
+    file = tmp_path / "damaged.json"
+    file.write_text(json.dumps(damaged(json.loads(timeline_file.read_text()), how)))
+    result = invoke("timeline", file, "-o", tmp_path / "x.png")
+    assert result.exit_code == 2
+    assert "a damaged timeline" in result.stderr
+    assert not (tmp_path / "x.png").exists()
 
 
 # -- the command ------------------------------------------------------------------------------------------------------

@@ -75,6 +75,9 @@ def test_the_sentences_say_the_rest(report):
     ) in text
     assert "Model: energy is modelled: horowitz45, 45 nm, 0.9 V." in text
     assert "output codes are not" not in text
+    # 290 + 12 of 310 + 40 cycles are load, fill, compute and drain, or the vector unit's
+    busy = sum(layer.cycles.array + layer.cycles.vector for layer in report.layers)
+    assert f"{100 * (350 - busy) / 350:.1f} % of it while neither arrays nor vector units work." in text
 
 
 def test_an_overflow_of_the_bias_preload_is_called_that(report):

@@ -191,7 +191,8 @@ def test_a_complete_sweep_is_read_not_run(tmp_path, counted):
 def test_other_arithmetic_makes_all_points_new(tmp_path, counted, monkeypatch):
     out = tmp_path / "results.parquet"
     sweep(GRID, out)
-    monkeypatch.setattr(sweep_run, "numerics_version", lambda: "another")
+    for module in ("points", "target"):
+        monkeypatch.setattr(f"accelsim.sweeps.{module}.numerics_version", lambda: "another")
     sweep(GRID, out)
     assert len(counted) == 8
 
@@ -375,7 +376,7 @@ def test_a_bad_spec_is_exit_2(tmp_path):
     spec.write_text("grid: {array.rows: [8]}\n")
     result = CliRunner().invoke(cli.app, ["sweep", str(spec), "-o", str(tmp_path / "r.parquet")])
     assert result.exit_code == 2
-    assert "no configuration" in result.stderr
+    assert f"error: {spec}: 2 problems\n  no configuration: set config" in result.stderr
     assert "Traceback" not in result.stderr
 
 
