@@ -165,7 +165,8 @@ def _highs(
         integrality=np.ones(size),
         bounds=Bounds(0, upper),
         constraints=constraints,
-        options={"mip_rel_gap": 0.0},
+        # With presolve, SciPy 1.17's HiGHS now and then prints a debug line on stdout; without, it takes as long.
+        options={"mip_rel_gap": 0.0, "presolve": False},
     )
     if done.status == 2:
         return None
