@@ -140,7 +140,17 @@ class Search:
         return self._problem
 
     def find(self, limits: Mapping[str, Limit]) -> Found:
-        """Return the widths of least loss within the limits, verified.
+        """Return the widths of least loss within the limits, verified by a run of the network.
+
+        limits : as of :meth:`choose`
+
+        Raises SearchError where they cannot be reached.
+        """
+        choice = self.choose(limits)
+        return self._found("found", choice.widths, choice)
+
+    def choose(self, limits: Mapping[str, Limit]) -> Choice:
+        """Return the widths of least loss within the limits; the network is not run with them.
 
         limits : by cost, "latency" (µs), "energy" (pJ), "size" (bytes), "bops": a number, or a text like "70%", of the
             network with the widest widths. They hold for the whole network as the machine runs it: where the sum over
@@ -156,7 +166,7 @@ class Search:
             real = self.costs(choice.widths)
             over = {name: real[name] / limit for name, limit in wanted.items() if real[name] > limit * (1 + 1e-9)}
             if not over:
-                return self._found("found", choice.widths, choice)
+                return choice
             for name in over:  # what the table said of this choice, less what is too much
                 inner[name] = min(inner[name], choice.costs[name]) * (1 - 1e-6) / over[name]
         raise SearchError(f"after {ATTEMPTS} attempts the network still takes more than {', '.join(over)} allows")
