@@ -1,7 +1,7 @@
 """What docs/search.md says of a real network, computed again from the shared model and data.
 
-All costs and choices are computed anew. The page rests on runs of 400 inputs (tests/search/kws_runs.csv), of which those
-its claims hang on are run again, bit by bit; `python tests/make_search_page.py` runs all.
+All costs and choices are computed anew. The page rests on runs of 400 inputs (tests/search/kws_runs.csv), of which
+those its claims hang on are run again, bit by bit; `python tests/make_search_page.py` runs all.
 """
 
 import re
