@@ -27,7 +27,7 @@ from accelsim.cli import search  # noqa: F401
 
 # isort: on
 from accelsim.cli.app import app
-from accelsim.cli.startup import collect_rarely
+from accelsim.cli.startup import collect_rarely, end_quickly, only_called_command
 
 __all__ = ["app", "main"]
 
@@ -36,7 +36,10 @@ def main() -> None:
     """Run the command line (the ``accelsim`` command)."""
     collect_rarely()
     try:
-        app()
+        with only_called_command(app, sys.argv[1:]):
+            app()
     except KeyboardInterrupt:
         typer.echo("interrupted", err=True)
         sys.exit(130)
+    finally:
+        end_quickly()

@@ -25,15 +25,19 @@ def sweep(
     A point is a configuration, formats and a trace.
     """
     with user_errors():
-        from accelsim.sweeps.points import expand
+        from accelsim.sweeps.points import expand, named
         from accelsim.sweeps.run import sweep as run_sweep
         from accelsim.sweeps.spec import load_spec
+        from accelsim.sweeps.target import Target, check_target
+        from accelsim.sweeps.worker import INTERNAL
 
         if dry_run:
-            points = expand(*load_spec(spec))
+            loaded, home = load_spec(spec)
+            place = check_target(out)
+            points = expand(loaded, home)
+            Target(place, loaded, points).check_free()
             for point in points:
-                said = ", ".join(f"{axis}={value}" for axis, value in point.axes.items())
-                typer.echo(f"{point.index}: {said}" + (f"  -- {point.problem}" if point.problem else ""))
+                typer.echo(f"{point.index}: {named(point.axes)}" + (f"  -- {point.problem}" if point.problem else ""))
             typer.echo(f"{len(points)} points, {len({point.key for point in points})} of them different")
             return
         try:
@@ -48,3 +52,7 @@ def sweep(
         )
         for _, row in failed.head(5).iterrows():
             typer.echo(f"  point {row['point']}: {row['error']}")
+        if out.with_suffix(".journal.jsonl").exists():
+            typer.echo("some failed for want of memory or by a process that died; the same command tries them again")
+        if failed["error"].str.startswith(INTERNAL).any():  # a mistake of ours
+            raise typer.Exit(1)

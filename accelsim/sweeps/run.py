@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 from accelsim.errors import SweepError
 from accelsim.progress import Ticker
-from accelsim.sweeps.journal import Journal
-from accelsim.sweeps.points import Point, axis_names, expand, numerics_version
+from accelsim.sweeps.points import Point, axis_names, expand
 from accelsim.sweeps.runners import connected, cores, run_distributed, run_here, run_local
 from accelsim.sweeps.spec import SweepSpec, load_spec
-from accelsim.sweeps.table import check_target, need_pandas, read_meta, table, write_table
+from accelsim.sweeps.table import need_pandas, table
+from accelsim.sweeps.target import Target, check_target
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -38,10 +38,12 @@ def sweep(
     scheduler : address of a Dask scheduler, which runs the points instead; its workers must see the files
     progress : show what is done and how long the rest will take, on stderr or in the notebook
 
-    Identical points are computed once. A point that fails has one row with the message in `error`.
+    Identical points are computed once. A point that fails has one row with the message in `error`. Where it was the
+    machine that failed (memory, a process that died), the journal stays, and another call tries the point again.
 
-    Raises SweepError before anything runs: an unknown field, an empty grid, too many points, a results file of another
-    sweep, an unreachable scheduler.
+    Raises SweepError before anything runs: an unknown field, an empty grid, too many points, points of which none can
+    run, a results file of another sweep, or one that another process writes, an unreachable scheduler. And where the
+    scheduler is lost while it runs: what is done is kept.
 
     >>> from accelsim.sweeps.run import sweep
     >>> frame = sweep({"config": "configs/int8_ws.yaml", "trace": "traces/digits_cnn_int8.npz", "batch": 1,
@@ -53,42 +55,24 @@ def sweep(
     if jobs is not None and jobs < 1:
         raise SweepError(f"jobs={jobs}: use 1 or more processes, or leave it out for one a core")
     loaded, home = load_spec(spec)
-    target = None if out is None else check_target(out)
+    path = None if out is None else check_target(out)
     points = expand(loaded, home)
-    axes, identity = axis_names(loaded), {"spec": loaded.digest, "numerics": numerics_version()}
-    if target is not None and _is_complete(target, identity):
-        import pandas as pd
-
-        return pd.read_parquet(target.with_suffix(".parquet"))
+    if path is None:
+        with ExitStack() as stack:
+            results: dict[str, Any] = {}
+            _run(points, _runner(stack, jobs, scheduler, points), results, results.__setitem__, progress)
+            return table(axis_names(loaded), points, results)
+    target = Target(path, loaded, points)
+    target.check_free()
+    if target.is_complete():
+        return target.read()
     with ExitStack() as stack:
         runner = _runner(stack, jobs, scheduler, points)
-        if target is None:
-            results: dict[str, Any] = {}
-            _run(points, runner, results, results.__setitem__, progress)
-            return table(axes, points, results)
-        journal = stack.enter_context(Journal(_journal_path(target), identity["spec"], identity["numerics"]))
+        journal = stack.enter_context(target.journal)
+        if target.is_computed():  # a kill came before all was cleared away; or another process has ended it just now
+            return target.mend()
         _run(points, runner, journal.results, journal.add, progress)
-        frame = table(axes, points, journal.results)
-        write_table(frame, target, identity)
-        journal.remove()
-        return frame
-
-
-def _journal_path(target: Path) -> Path:
-    return target.with_suffix(".journal.jsonl")
-
-
-def _is_complete(target: Path, identity: Mapping[str, str]) -> bool:
-    """Return whether the table is there already. Raises SweepError where another sweep's is."""
-    meta = read_meta(target.with_suffix(".parquet"))
-    if meta is None:
-        return False
-    if meta.get("spec") != identity["spec"]:
-        raise SweepError(
-            f"{target.with_suffix('.parquet')}: these are results of another sweep (specification {meta.get('spec')}, "
-            f"this one is {identity['spec']}); name another results file, or delete it"
-        )
-    return meta.get("numerics") == identity["numerics"]  # else they are computed anew, and replaced when all are there
+        return target.write(journal.results)
 
 
 def _runner(stack: ExitStack, jobs: int | None, scheduler: str | None, points: list[Point]) -> Runner:

@@ -6,6 +6,7 @@ was yielded is kept by the caller, so a runner that is stopped at any time has l
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 from collections.abc import Iterator, Mapping
@@ -16,11 +17,13 @@ from types import ModuleType
 from typing import Any
 
 from accelsim.errors import SweepError
-from accelsim.sweeps.worker import run_job
+from accelsim.sweeps.digests import numerics_version
+from accelsim.sweeps.worker import failure, run_job
 
 Jobs = Mapping[str, Mapping[str, Any]]
 Result = dict[str, Any]
 THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+SCHEMES = ("tcp", "tls", "ucx", "ws", "wss", "inproc")  # of Dask's addresses
 DIED = "the process that ran this point died, twice (out of memory?)"
 
 
@@ -49,14 +52,15 @@ def run_local(jobs: Jobs, workers: int) -> Iterator[tuple[str, Result]]:
             todo.pop(key, None)
     for key, job in suspects.items():
         if (yield from _until_a_process_dies({key: job}, 1)):
-            yield key, {"rows": [], "error": DIED}
+            yield key, failure(DIED, again=True)
 
 
 def _until_a_process_dies(todo: dict[str, Mapping[str, Any]], workers: int) -> Any:
     """Run and remove points of `todo`; return those that were running when a process died, or nothing."""
     import multiprocessing
 
-    with _one_thread_each(), ProcessPoolExecutor(workers, multiprocessing.get_context("spawn")) as pool:
+    context = multiprocessing.get_context("spawn")
+    with _one_thread_each(), ProcessPoolExecutor(workers, context, initializer=end_with_parent) as pool:
         waiting = iter(list(todo.items()))
         running: dict[Future[Result], str] = {}
         while True:
@@ -79,6 +83,22 @@ def _until_a_process_dies(todo: dict[str, Mapping[str, Any]], workers: int) -> A
             except GeneratorExit:
                 pool.shutdown(wait=False, cancel_futures=True)
                 raise
+
+
+def end_with_parent() -> None:
+    """Let this process end when the one that began it does, even by a kill; else it would wait for points for ever."""
+    import multiprocessing
+    import multiprocessing.connection
+    import threading
+
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+
+    def wait_for_the_end() -> None:
+        multiprocessing.connection.wait([parent.sentinel])
+        os._exit(1)
+
+    threading.Thread(target=wait_for_the_end, daemon=True).start()
 
 
 @contextmanager
@@ -111,30 +131,67 @@ def _one_thread_each() -> Iterator[None]:
 
 
 def run_distributed(jobs: Jobs, client: Any) -> Iterator[tuple[str, Result]]:
-    """Run the points on a Dask cluster. The scheduler runs a point again whose worker was lost."""
-    from distributed import as_completed
+    """Run the points on a Dask cluster. The scheduler runs a point again whose worker was lost.
 
-    futures = {
-        client.submit(run_job, dict(job), key=f"accelsim-{key}", pure=False, retries=3): key
-        for key, job in jobs.items()
-    }
-    for future in as_completed(list(futures), loop=client.loop):  # type: ignore[no-untyped-call]
-        key = futures[future]
-        if future.status == "finished":
-            yield key, future.result()
-        else:
-            error = future.exception()
-            yield key, {"rows": [], "error": f"{type(error).__name__}: {error}"}
-        future.release()
+    Raises SweepError where the scheduler is lost.
+    """
+    from distributed import CancelledError, as_completed
+
+    address = client.scheduler.address  # which a client that was closed has not
+    numerics = numerics_version()  # of workers that come later, too
+    try:
+        futures = {
+            client.submit(run_job, {**job, "numerics": numerics}, key=f"accelsim-{key}", pure=False, retries=3): key
+            for key, job in jobs.items()
+        }
+        for future in as_completed(list(futures), loop=client.loop):  # type: ignore[no-untyped-call]
+            if future.status == "finished":
+                result = future.result()
+            elif future.status == "error":  # run_job catches what a point does: this is a worker's end, or Dask's own
+                error = future.exception()
+                result = failure(f"{type(error).__name__}: {error}", again=True)
+            else:
+                raise CancelledError(future.status)
+            yield futures[future], result
+            future.release()
+    except CancelledError:  # nobody but a client without a scheduler cancels our points
+        raise _lost(address) from None
+    except Exception:
+        if client.status == "running":
+            raise
+        raise _lost(address) from None
+
+
+def _lost(address: str) -> SweepError:
+    return SweepError(
+        f"the scheduler {address} was lost; what is done is kept in the journal of the results file, where one is "
+        f"named, and the same sweep goes on from there when the scheduler is back, or without it"
+    )
+
+
+@contextmanager
+def _silent() -> Iterator[None]:
+    """Dask's client logs what it tries when its scheduler is lost; we say it in one message of our own."""
+    logger = logging.getLogger("distributed.client")
+    before = logger.level
+    logger.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)
 
 
 @contextmanager
 def connected(address: str, timeout_s: float = 10.0) -> Iterator[Any]:
-    """Connect to a Dask scheduler. Raises SweepError where it cannot be reached, has no workers, or Dask is missing."""
+    """Connect to a Dask scheduler.
+
+    Raises SweepError where it cannot be reached, has no workers, or workers of another accelsim, or Dask is missing.
+    """
     try:
         from distributed import Client
     except ImportError:
         raise SweepError("--scheduler needs Dask: pip install 'accelsim[distributed]'") from None
+    _check_address(address)
     try:
         client = Client(address, timeout=timeout_s, set_as_default=False)  # type: ignore[no-untyped-call]
     except (OSError, ValueError, TypeError) as error:
@@ -142,7 +199,33 @@ def connected(address: str, timeout_s: float = 10.0) -> Iterator[Any]:
             f"scheduler {address!r} cannot be reached within {timeout_s:g} s ({str(error).splitlines()[0][:200]}); "
             f"start one with 'dask scheduler', and name its address, such as tcp://host:8786"
         ) from None
-    with client:
+    with _silent(), client:
         if not client.scheduler_info()["workers"]:
             raise SweepError(f"scheduler {address!r} has no workers; start some with 'dask worker {address}'")
+        _check_workers(client)
         yield client
+
+
+def _check_address(address: str) -> None:
+    """Raise SweepError for what is no address of Dask's: a client that was made of it would not end cleanly."""
+    scheme, mark, rest = address.rpartition("://")
+    host, colon, port = rest.partition("/")[0].rpartition(":")
+    right = bool(host) and bool(colon) and port.isascii() and port.isdecimal() and 0 < int(port) < 1 << 16
+    if (mark and scheme not in SCHEMES) or not (right or scheme == "inproc"):
+        raise SweepError(
+            f"scheduler {address!r} is not an address; name one as tcp://HOST:PORT ('dask scheduler' prints it); the "
+            f"schemes are {', '.join(SCHEMES)}"
+        )
+
+
+def _check_workers(client: Any) -> None:
+    """Raise SweepError where a worker lacks accelsim, or has another version: its numbers would be others."""
+    ours = numerics_version()
+    for worker, theirs in client.run(numerics_version, on_error="return").items():
+        if isinstance(theirs, ImportError):
+            raise SweepError(f"worker {worker} has no accelsim ({theirs}); install the same version there")
+        if theirs != ours:
+            raise SweepError(
+                f"worker {worker} has another version of accelsim (numerics {theirs}, here {ours}); install the same "
+                f"one there, and start it anew"
+            )

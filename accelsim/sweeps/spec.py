@@ -7,17 +7,18 @@ import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, model_validator
 
 from accelsim.config.problems import Problem, found, message
 from accelsim.config.yaml_text import read_yaml
 from accelsim.errors import ConfigError, SweepError, did_you_mean
 
 MAX_POINTS = 10_000
-Scalar = str | int | float | bool | None
-Values = Annotated[list[Scalar], Field(min_length=1)]
+Value = JsonValue  # of an axis: a word, a number, null; for some fields a list or a section
+Values = Annotated[list[Value], Field(min_length=1)]
 Axes = dict[str, Values]
 
 
@@ -46,10 +47,12 @@ class SweepSpec(_Section):
     formats: str | None = Field(None, description="formats of the network's layers, e.g. 'conv1:int8, *:mx6'")
     ranges: str = Field("mse", description="how activations' ranges are chosen (docs/quantize.md)")
     batch: int | None = Field(None, ge=1, description="only the first inputs")
-    engine: str = Field("auto", description="auto, fast or stepped; all give the same numbers")
+    engine: Literal["auto", "fast", "stepped"] = Field(
+        "auto", description="auto, fast or stepped; all give the same numbers"
+    )
     watch: bool = Field(True, description="watch every addition, not only prove that none overflows where that is so")
     grid: Axes | None = Field(None, description="axis: its values; all combinations run")
-    points: list[dict[str, Scalar]] | None = Field(None, description="the points one by one, as {axis: value}")
+    points: list[dict[str, Value]] | None = Field(None, description="the points one by one, as {axis: value}")
     random: Random | None = Field(None, description="points drawn at random")
     max_points: int = Field(MAX_POINTS, ge=1, description="refuse larger sweeps, which are seldom meant")
 
@@ -81,7 +84,7 @@ def load_spec(spec: str | Path | Mapping[str, Any] | SweepSpec) -> tuple[SweepSp
     if isinstance(spec, SweepSpec):
         return spec, Path()
     if isinstance(spec, Mapping):
-        return _validated(dict(spec), None, "sweep"), Path()
+        return _validated({str(key): _plain(value) for key, value in spec.items()}, None, "sweep"), Path()
     if not isinstance(spec, str | os.PathLike):
         raise SweepError(f"sweep: the specification is {type(spec).__name__}; pass a YAML file's name, or a mapping")
     path = Path(spec)
@@ -98,6 +101,17 @@ def load_spec(spec: str | Path | Mapping[str, Any] | SweepSpec) -> tuple[SweepSp
     if document.problems:
         raise SweepError(message(str(path), document.problems))
     return _validated(document.values, document.lines, str(path)), path.parent
+
+
+def _plain(value: Any) -> Any:
+    """Return what Python and NumPy make as a file would say it: ranges, tuples, arrays, paths, NumPy's numbers."""
+    if isinstance(value, Mapping):
+        return {str(key): _plain(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple | range):
+        return [_plain(inner) for inner in value]
+    if isinstance(value, np.ndarray | np.generic):
+        return value.tolist()
+    return os.fspath(value) if isinstance(value, os.PathLike) else value
 
 
 def _validated(values: dict[str, Any], lines: Mapping[tuple[str, ...], int] | None, source: str) -> SweepSpec:

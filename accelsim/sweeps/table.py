@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 
 META = b"accelsim-sweep"
 SUFFIXES = (".parquet", ".csv")
+FIRST_COLUMNS = ("point", "key", "error")
 
 
 def need_pandas() -> None:
@@ -39,7 +41,7 @@ def table(axes: Sequence[str], points: Sequence[Point], results: Mapping[str, Ma
     rows = []
     for point in points:
         result = results.get(point.key, {"rows": [], "error": point.problem})
-        head = {"point": point.index, "key": point.key, "error": result["error"]}
+        head = dict(zip(FIRST_COLUMNS, (point.index, point.key, result["error"]), strict=True))
         own = {_axis_column(axis): point.axes.get(axis) for axis in axes}
         rows += [{**head, **own, **row} for row in result["rows"] or [{}]]
     return _typed(pd.DataFrame(rows), axes)
@@ -50,52 +52,61 @@ def _axis_column(axis: str) -> str:
 
 
 def _typed(frame: pd.DataFrame, axes: Sequence[str]) -> pd.DataFrame:
-    """An axis may hold numbers, words and null: such a column is text, as Parquet has one type a column."""
+    """An axis may hold numbers, words and null: such a column is text, as Parquet has one type a column.
+
+    So is one of lists or sections, as JSON.
+    """
     for column in map(_axis_column, axes):
+        values = [json.dumps(value) if isinstance(value, list | dict) else value for value in frame[column]]
+        if values != list(frame[column]):
+            frame[column] = values
         kinds = {type(value) for value in frame[column] if value is not None and value == value}
         if len(kinds - {int, float}) > (0 if kinds & {int, float} else 1):
             frame[column] = [None if value is None else str(value) for value in frame[column]]
     return frame
 
 
-def check_target(out: str | Path) -> Path:
-    """Return the path of the table. Raises SweepError where it cannot be one."""
-    path = Path(out)
-    if path.suffix.lower() not in SUFFIXES:
-        raise SweepError(f"{str(out)!r}: results are written as {' or '.join(SUFFIXES)}; end the name in one of these")
-    if path.is_dir():
-        raise SweepError(f"{path} is a folder; name a file")
-    if not path.parent.is_dir():
-        raise SweepError(f"{path}: there is no folder {path.parent}")
-    return path
-
-
-def write_table(frame: pd.DataFrame, out: Path, meta: Mapping[str, str]) -> list[Path]:
-    """Write `frame` as Parquet and as CSV, both beside one another, and return the paths.
+def write_table(frame: pd.DataFrame, out: Path, meta: Mapping[str, str]) -> None:
+    """Write `frame` as CSV and as Parquet, beside one another; the Parquet file, which says what it is, comes last.
 
     meta : kept in the Parquet file, for :func:`read_meta`. Raises SweepError where a file cannot be written.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    written = []
-    for suffix in SUFFIXES:
-        target = out.with_suffix(suffix)
-        draft = target.with_name(f".{target.name}.{uuid.uuid4().hex}.tmp")
-        try:
-            if suffix == ".csv":
-                frame.to_csv(draft, index=False)
-            else:
-                arrow = pa.Table.from_pandas(frame, preserve_index=False)
-                known = arrow.schema.metadata or {}
-                pq.write_table(arrow.replace_schema_metadata({**known, META: json.dumps(dict(meta)).encode()}), draft)
-            draft.replace(target)
-        except OSError as error:
-            raise SweepError(f"{target}: cannot be written: {error.strerror or error}") from None
-        finally:
-            draft.unlink(missing_ok=True)
-        written.append(target)
-    return written
+    write_csv(frame, out)
+    arrow = pa.Table.from_pandas(frame, preserve_index=False)
+    whole = {**(arrow.schema.metadata or {}), META: json.dumps(dict(meta)).encode()}
+    _write(out.with_suffix(".parquet"), lambda draft: pq.write_table(arrow.replace_schema_metadata(whole), draft))
+
+
+def write_csv(frame: pd.DataFrame, out: Path) -> None:
+    """Write `frame` as CSV, under the name of `out` with that ending. Raises SweepError where it cannot be written."""
+    _write(out.with_suffix(".csv"), lambda draft: frame.to_csv(draft, index=False))
+
+
+def is_table(path: Path) -> bool:
+    """Return whether a CSV file begins as `write_csv` begins one."""
+    start = ",".join(FIRST_COLUMNS).encode()
+    try:
+        with path.open("rb") as file:
+            return file.read(len(start)) == start
+    except OSError:
+        return False
+
+
+def _write(target: Path, write: Callable[[Path], object]) -> None:
+    """Write a file whole or not at all: it is on the disk before it takes its name."""
+    draft = target.with_name(f".{target.name}.{uuid.uuid4().hex}.tmp")
+    try:
+        write(draft)
+        with draft.open("rb+") as file:
+            os.fsync(file.fileno())
+        draft.replace(target)
+    except OSError as error:
+        raise SweepError(f"{target}: cannot be written: {error.strerror or error}") from None
+    finally:
+        draft.unlink(missing_ok=True)
 
 
 def read_meta(path: Path) -> dict[str, str] | None:

@@ -7,6 +7,10 @@ import sys
 from pathlib import Path
 
 import pytest
+import typer
+
+from accelsim.cli import app
+from accelsim.cli.startup import name_of, only_called_command
 
 ROOT = Path(__file__).parents[2]
 
@@ -48,3 +52,42 @@ def test_the_help_does_not_wait_for_rich() -> None:
         "print(any(name.split('.')[0] in ('rich', 'numpy', 'yaml') for name in sys.modules))"
     )
     assert line == "False"
+
+
+def test_commands_are_known_by_the_names_that_typer_gives_them() -> None:
+    names = list(typer.main.get_command(app).commands)  # type: ignore[attr-defined]
+    assert [name_of(command) for command in app.registered_commands] == names
+    assert {"run", "import"} <= set(names)  # "import" is not its function's name
+
+
+def test_only_the_called_command_is_built() -> None:
+    every = [name_of(command) for command in app.registered_commands]
+    for arguments, expected in (
+        (["import", "--help"], ["import"]),
+        (["run"], ["run"]),
+        (["rum", "x"], every),
+        (["--help"], every),
+        ([], every),
+    ):
+        with only_called_command(app, arguments):
+            assert [name_of(command) for command in app.registered_commands] == expected, arguments
+        assert [name_of(command) for command in app.registered_commands] == every
+
+
+def test_all_commands_are_there_after_one_that_fails() -> None:
+    every = list(app.registered_commands)
+    with pytest.raises(RuntimeError, match="inside"), only_called_command(app, ["run"]):
+        raise RuntimeError("inside")
+    assert app.registered_commands == every
+
+
+def test_the_last_search_for_garbage_has_nothing_to_look_at() -> None:
+    line = loaded_by(
+        "import gc, sys\n"
+        "sys.argv = ['accelsim', 'show', 'configs/int8_ws.yaml']\n"
+        "from accelsim.cli import main\n"
+        "try:\n    main()\nexcept SystemExit:\n    pass\n"
+        "frozen = gc.get_freeze_count()\n"
+        "print(frozen > 10 * len(gc.get_objects()))"
+    )
+    assert line == "True"

@@ -1,6 +1,9 @@
 """A sweep on a real Dask cluster of separate processes, one of whose workers is killed while it works."""
 
+import json
 import os
+import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -12,6 +15,7 @@ import pandas as pd
 import pytest
 
 import accelsim
+from accelsim.errors import SweepError
 from accelsim.sweeps.run import sweep
 
 pytest.importorskip("distributed", reason="Dask is not installed: pip install 'accelsim[distributed]'")
@@ -31,7 +35,7 @@ def free_port():
 
 @pytest.fixture
 def cluster(tmp_path, project_root):
-    """(address, its three worker processes)."""
+    """(address, its three worker processes, the scheduler's)."""
     env = {**os.environ, "PYTHONPATH": str(project_root), "DASK_DISTRIBUTED__SCHEDULER__ALLOWED_FAILURES": "10"}
     address = f"tcp://127.0.0.1:{free_port()}"
     log = (tmp_path / "dask.log").open("wb")
@@ -45,7 +49,7 @@ def cluster(tmp_path, project_root):
         start("dask_worker", address, "--nworkers", "1", "--nthreads", "1", "--no-nanny", "--host", "127.0.0.1")
         for _ in range(3)
     ]
-    yield address, workers
+    yield address, workers, scheduler
     for process in (*workers, scheduler):
         process.kill()
         process.wait()
@@ -53,7 +57,6 @@ def cluster(tmp_path, project_root):
 
 
 def wait_for_workers(address, count):
-    from accelsim.errors import SweepError
     from accelsim.sweeps.runners import connected
 
     deadline = time.monotonic() + 120
@@ -68,7 +71,7 @@ def wait_for_workers(address, count):
 
 
 def test_a_killed_worker_loses_nothing_and_doubles_nothing(cluster, project_root, tmp_path):
-    address, workers = cluster
+    address, workers, _ = cluster
     wait_for_workers(address, 3)
     spec = {
         "config": str(project_root / "configs" / "int8_ws.yaml"),
@@ -106,8 +109,96 @@ def test_a_killed_worker_loses_nothing_and_doubles_nothing(cluster, project_root
     pd.testing.assert_frame_equal(frame, sweep(spec, jobs=1, progress=False))
 
 
+def test_a_lost_scheduler_keeps_what_is_done(cluster, project_root, tmp_path):
+    """The sweep ends with one message; the points that were not done are no failures, and another call runs them."""
+    address, _, scheduler = cluster
+    wait_for_workers(address, 3)
+    spec = tmp_path / "sweep.yaml"
+    spec.write_text(
+        f"config: {project_root}/configs/int8_ws.yaml\ntrace: {project_root}/traces/digits_cnn_int8.npz\nbatch: 2\n"
+        "grid: {array.rows: [2, 3, 4, 5, 6, 7], array.cols: [2, 3, 4, 5, 6, 7]}\n"
+    )
+    out = tmp_path / "results.parquet"
+    journal = out.with_suffix(".journal.jsonl")
+    command = [sys.executable, "-m", "accelsim", "sweep", str(spec), "-o", str(out), "--scheduler", address]
+    env = {**os.environ, "PYTHONPATH": str(project_root)}
+    with subprocess.Popen(command, env=env, stderr=subprocess.PIPE, text=True) as sweeping:
+        deadline = time.monotonic() + 300
+        while time.monotonic() < deadline and sweeping.poll() is None:
+            if journal.exists() and journal.read_bytes().count(b"\n") >= 3:
+                break
+            time.sleep(0.01)
+        scheduler.send_signal(signal.SIGKILL)
+        told = sweeping.communicate()[1]
+    assert sweeping.returncode == 2
+    said = [line for line in told.splitlines() if not re.match(r"\d+/36 points", line)]
+    assert len(said) == 1, told
+    assert said[0].startswith(f"error: the scheduler {address} was lost; what is done is kept in the journal")
+    kept = [json.loads(line) for line in journal.read_bytes().splitlines()[1:]]
+    assert 2 <= len(kept) < 36
+    assert all(line["error"] is None for line in kept)
+    assert not out.exists()
+    frame = sweep(spec, out, jobs=1, progress=False)
+    assert frame["error"].isna().all()
+    assert frame["point"].nunique() == 36
+    assert not journal.exists()
+
+
+def test_workers_of_another_version_are_refused(project_root, tmp_path):
+    address = f"tcp://127.0.0.1:{free_port()}"
+    other = tmp_path / "other"
+    shutil.copytree(project_root / "accelsim", other / "accelsim", ignore=shutil.ignore_patterns("__pycache__"))
+    with (other / "accelsim" / "rounding.py").open("a") as file:
+        file.write("\n# another\n")
+    log = (tmp_path / "dask.log").open("wb")
+
+    def start(*args, path=project_root):
+        command = [sys.executable, "-m", "distributed.cli." + args[0], *args[1:], "--no-dashboard"]
+        env = {**os.environ, "PYTHONPATH": str(path)}
+        return subprocess.Popen(command, env=env, cwd=tmp_path, stdout=log, stderr=log)
+
+    worker = ("dask_worker", address, "--nworkers", "1", "--nthreads", "1", "--no-nanny", "--host", "127.0.0.1")
+    processes = [
+        start("dask_scheduler", "--host", "127.0.0.1", "--port", address.rpartition(":")[2]),
+        start(*worker, path=other),
+    ]
+    try:
+        deadline = time.monotonic() + 120
+        spec = {
+            "config": str(project_root / "configs" / "int8_ws.yaml"),
+            "trace": str(project_root / "traces" / "digits_cnn_int8.npz"),
+            "batch": 1,
+            "grid": {"array.rows": [2]},
+        }
+        out = tmp_path / "results.parquet"
+        while True:
+            with pytest.raises(SweepError) as refused:
+                sweep(spec, out, scheduler=address, progress=False)
+            if not any(words in str(refused.value) for words in ("cannot be reached", "no workers")):
+                break
+            assert time.monotonic() < deadline
+            time.sleep(0.5)
+        assert re.match(r"worker tcp://\S+ has another version of accelsim \(numerics \w+, here ", str(refused.value))
+        assert not out.with_suffix(".journal.jsonl").exists()
+    finally:
+        for process in processes:
+            process.kill()
+            process.wait()
+        log.close()
+
+
+def test_a_worker_of_another_version_that_comes_late_computes_nothing():
+    """The points say which version began the sweep; what such a worker gets is tried again by another call."""
+    from accelsim.sweeps.worker import run_job
+
+    result = run_job({"numerics": "another"})
+    assert result["rows"] == []
+    assert result["again"]
+    assert "this worker has another version of accelsim" in result["error"]
+
+
 def test_a_scheduler_without_workers_is_one_message(cluster, project_root):
-    address, workers = cluster
+    address, workers, _ = cluster
     wait_for_workers(address, 3)
     for worker in workers:
         worker.kill()

@@ -191,7 +191,8 @@ def test_a_complete_sweep_is_read_not_run(tmp_path, counted):
 def test_other_arithmetic_makes_all_points_new(tmp_path, counted, monkeypatch):
     out = tmp_path / "results.parquet"
     sweep(GRID, out)
-    monkeypatch.setattr(sweep_run, "numerics_version", lambda: "another")
+    for module in ("points", "target"):
+        monkeypatch.setattr(f"accelsim.sweeps.{module}.numerics_version", lambda: "another")
     sweep(GRID, out)
     assert len(counted) == 8
 
