@@ -85,10 +85,10 @@ class Ticker:
 
 
 @contextmanager
-def layer_progress(progress: ProgressCallback | bool | None) -> Iterator[ProgressCallback]:
+def layer_progress(progress: ProgressCallback | bool | None, what: str = "layers") -> Iterator[ProgressCallback]:
     """Yield what to call before each layer: the caller's own function, a bar of ours (True), or nothing that speaks.
 
-    The bar begins with the first call, which says how many layers there are.
+    The bar begins with the first call, which says how many layers there are, or whatever else is counted (`what`).
     """
     with ExitStack() as stack:
         ticker: Ticker | None = None
@@ -96,7 +96,7 @@ def layer_progress(progress: ProgressCallback | bool | None) -> Iterator[Progres
         def shown(done: int, total: int, layer: str) -> None:
             nonlocal ticker
             if ticker is None:
-                ticker = stack.enter_context(Ticker(done, total, shown=True, what="layers", transient=True))
+                ticker = stack.enter_context(Ticker(done, total, shown=True, what=what, transient=True))
             ticker.reach(done, layer)
 
         if progress is None or progress is False:

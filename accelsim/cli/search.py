@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from accelsim.search.run import Found
 
 
+POINTS = 8
+
+
 class MeasureName(StrEnum):
     """How a layer's sensitivity is measured."""
 
@@ -60,12 +63,15 @@ def search(
     size: Annotated[str | None, typer.Option(metavar="LIMIT", help="Of all weights: bytes, or a share.")] = None,
     bops: Annotated[str | None, typer.Option(metavar="LIMIT", help="HAWQ-V3's bit operations, or a share.")] = None,
     front: Annotated[FrontCost | None, typer.Option(help="Trace the front of accuracy and this cost instead.")] = None,
-    points: Annotated[int, typer.Option(min=2, max=1000, help="Points of the front.")] = 8,
+    points: Annotated[
+        int | None, typer.Option(min=2, max=1000, help="With --front: so many points.", show_default=str(POINTS))
+    ] = None,
     weight_bits: Annotated[str, typer.Option(metavar="BITS", help="Widths of weights: 2..8, or 4,8.")] = "2..8",
     activation_bits: Annotated[str, typer.Option(metavar="BITS", help="Widths of activations.")] = "2..8",
     measure: Annotated[
-        MeasureName, typer.Option(help="What sensitivities are, measured on the calibration inputs.")
-    ] = (MeasureName.kl),
+        MeasureName | None,
+        typer.Option(help="What sensitivities are, measured on the calibration inputs.", show_default="kl"),
+    ] = None,
     sensitivities: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Supplied ones: .csv of losses, .json of Hessian traces.")
     ] = None,
@@ -73,7 +79,12 @@ def search(
         Path | None, typer.Option(metavar="FILE", parser=path, help="Keep what was measured, .csv.")
     ] = None,
     tie: Annotated[
-        list[str] | None, typer.Option(metavar="KIND", help="Layers that share widths: inputs, residual, depthwise.")
+        list[str] | None,
+        typer.Option(
+            metavar="KIND",
+            help="What shares a width: inputs, residual, depthwise, operands; may be repeated.",
+            show_default="inputs",
+        ),
     ] = None,
     fix: Annotated[
         list[str] | None, typer.Option(metavar="LAYER=W[/A]", help="A layer's widths; may be repeated.")
@@ -98,15 +109,11 @@ def search(
         hardware = load_config(config)
         given = {"latency": latency, "energy": energy, "size": size, "bops": bops}
         limits = {name: limit for name, limit in given.items() if limit is not None}
-        if (front is None) == (not limits) and trials is None:
-            raise SearchError(
-                "say what to search for: one or more of --latency, --energy, --size, --bops; or --front COST"
-            )
-        if trials is None and storage is not None:
-            raise SearchError("--storage keeps the trials of --trials N; without them there is nothing to keep")
+        cost = _cost(limits, None if front is None else front.value, trials)
+        _check_options(front, points, trials, storage, measure, sensitivities)
         widths, fixed = (bit_widths(weight_bits), bit_widths(activation_bits)), _fixed(fix or [])
         from accelsim.report.files import check_file_path, save_text
-        from accelsim.search.run import Search, frame_of
+        from accelsim.search.run import Search, frame_of, on_front
         from accelsim.search.sensitivity import read_sensitivities
         from accelsim.sweeps.worker import read_network
 
@@ -114,7 +121,7 @@ def search(
             if target is not None and check_file_path(target).suffix.lower() != ".csv":
                 raise SearchError(f"{target}: is written as .csv; end the name so")
         floats = read_network(str(network), inputs, None)
-        supplied = None if sensitivities is None else read_sensitivities(sensitivities, floats)
+        supplied = None if sensitivities is None else read_sensitivities(sensitivities, floats, widths[0])
         with Progress() as progress:
             whole = Search(
                 hardware,
@@ -123,34 +130,73 @@ def search(
                 weight_bits=widths[0],
                 activation_bits=widths[1],
                 sensitivities=supplied,
-                measure=measure.value,
-                ties=tie if tie is not None else ["inputs"],
+                measure="kl" if measure is None else measure.value,
+                ties=tie,
                 fixed=fixed,
                 progress=progress,
             )
             if trials is not None:
-                cost = "energy" if front is None else front.value
                 found = whole.blackbox(trials, cost, limits, storage)
             elif front is not None:
-                found = whole.front(front.value, points)
+                found = whole.front(cost, POINTS if points is None else points)
             else:
                 found = [whole.find(limits)]
             found = [*found, whole.uniform(max(widths[0]), max(widths[1]))]
             if save_sensitivities is not None:
                 save_text(whole.sensitivities.frame().to_csv(index=False), save_sensitivities)
+        flags = on_front(found, [cost])
         if out is not None:
-            save_text(frame_of(found).to_csv(index=False), out)
-        _print(found)
+            save_text(frame_of(found, [cost]).to_csv(index=False), out)
+        _print(found, flags)
 
 
-def _print(found: list[Found]) -> None:
+def _cost(limits: dict[str, str], front: str | None, trials: int | None) -> str:
+    """Return the cost that accuracy is traded for. Raises SearchError where options do not say, or contradict."""
+    if front is not None and limits and trials is None:
+        given = " and ".join(f"--{name}" for name in limits)
+        raise SearchError(
+            f"--front {front} traces the whole front, from the cheapest to the widest, and takes no limit: leave out "
+            f"{given}, or --front; --trials N searches a front within limits"
+        )
+    if front is not None:
+        return front
+    if not limits:
+        raise SearchError("say what to search for: one or more of --latency, --energy, --size, --bops; or --front COST")
+    if trials is not None and len(limits) > 1:
+        raise SearchError(
+            f"--trials trades accuracy for one cost, and {len(limits)} are limited: say for which, --front "
+            f"{next(iter(limits))}"
+        )
+    return next(iter(limits))
+
+
+def _check_options(
+    front: FrontCost | None,
+    points: int | None,
+    trials: int | None,
+    storage: Path | None,
+    measure: MeasureName | None,
+    sensitivities: Path | None,
+) -> None:
+    """Raise SearchError for an option that says nothing beside the others."""
+    if trials is None and storage is not None:
+        raise SearchError("--storage keeps the trials of --trials N; without them there is nothing to keep")
+    if points is not None and (front is None or trials is not None):
+        raise SearchError("--points are those of --front COST without --trials; leave it out")
+    if measure is not None and sensitivities is not None:
+        raise SearchError(
+            "--measure says how sensitivities are measured, and --sensitivities supplies them: leave one out"
+        )
+
+
+def _print(found: list[Found], flags: list[bool]) -> None:
     from rich.console import Console
     from rich.table import Table
 
     table = Table(box=None, header_style="bold", pad_edge=False)
-    for title in ("widths", "accuracy", "latency µs", "energy µJ", "weights kB", "GBOPs"):
+    for title in ("widths", "accuracy", "latency µs", "energy µJ", "weights kB", "GBOPs", "on front"):
         table.add_column(title, justify="left" if title == "widths" else "right")
-    for each in found:
+    for each, flag in zip(found, flags, strict=True):
         real = each.verified
         table.add_row(
             " ".join(map(str, each.widths.values())) if each.label == "found" else f"uniform {each.label}",
@@ -159,6 +205,7 @@ def _print(found: list[Found]) -> None:
             f"{real.energy_pj / 1e6:,.3f}",
             f"{real.size_bytes / 1e3:,.1f}",
             f"{real.bops / 1e9:,.4g}",
+            "yes" if flag else "no",
         )
     Console().print(table)
     chosen = [each for each in found if each.label == "found"]

@@ -140,8 +140,8 @@ class FloatUnit(Section):
             found, default = getattr(self, name), type(self).model_fields[name].default
             if self.accumulate == "float32" and found != default:
                 raise ValueError(
-                    f"{name}={found!r} is of a fixed-point psum, and accumulate is 'float32'; use accumulate: fixed, or "
-                    f"leave {name} out"
+                    f"{name}={found!r} is of a fixed-point psum, and accumulate is 'float32'; use accumulate: fixed, "
+                    f"or leave {name} out"
                 )
         return self
 

@@ -8,24 +8,24 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from accelsim.config.model import HardwareConfig
 from accelsim.errors import SearchError, did_you_mean
+from accelsim.progress import ProgressCallback, layer_progress
 from accelsim.quantize.requantizer import Requantizer
-from accelsim.search.candidate import Widths, formats_of, uniform, verify
+from accelsim.search.candidate import FIELDS, Widths, formats_of, uniform, verify
 from accelsim.search.problem import ADDITIVE
 from accelsim.search.program import Tie
+from accelsim.search.ties import check_fixed, nothing_in_common
 
 if TYPE_CHECKING:
     import pandas as pd
 
 IDENTITY = "accelsim"
 STUDY = "accelsim"
-Progress = Callable[[int, int, str], None]
-_FIELDS = {"latency": "latency_us", "energy": "energy_pj", "size": "size_bytes", "bops": "bops"}
 
 
 def search_blackbox(
@@ -43,7 +43,8 @@ def search_blackbox(
     storage: str | Path | None = None,
     seed: int = 0,
     population: int = 20,
-    progress: Progress | None = None,
+    together: bool = False,
+    progress: ProgressCallback | bool | None = None,
 ) -> pd.DataFrame:
     """Return all trials: columns trial, on_front, within_limits, accuracy, the costs, and each layer's widths "w/a".
 
@@ -57,6 +58,8 @@ def search_blackbox(
     start : assignments to try first, e.g. those of the integer program; the widest widths are always tried
     storage : an SQLite file; None: memory. A search that was killed, at any moment, goes on with the same call
     seed : the same call finds the same, if it is not interrupted
+    together : weights and inputs of a layer have one width; not of those that are fixed
+    progress : True: a bar on a terminal or in a notebook, elsewhere a line every ten seconds; or a callback
 
     Raises SearchError (optuna is not installed, unknown costs, a storage of another search, inputs without labels).
 
@@ -77,15 +80,20 @@ def search_blackbox(
     if trials < 1 or population < 2:
         raise SearchError(f"trials={trials}, population={population}: use 1 or more trials, 2 or more of a population")
     space = _Space(
-        [layer.name for layer in requantizer.network.array_layers], weight_bits, activation_bits, ties, fixed or {}
+        [layer.name for layer in requantizer.network.array_layers],
+        weight_bits,
+        activation_bits,
+        ties,
+        fixed or {},
+        together,
     )
     identity = _identity(requantizer, config, costs, limits, space)
     study = _study(optuna, storage, identity, len(costs), bool(limits), seed, population)
     known = {_key(trial.params): trial for trial in _complete(optuna, study)}
     if not study.trials:
-        widest = uniform(requantizer.network, max(weight_bits), max(activation_bits))
-        for widths in ({**widest, **(fixed or {})}, *start):
-            study.enqueue_trial(space.parameters(widths))
+        widest = {owner: max(choices) for owner, choices in space.choices.items()}
+        for parameters in (widest, *map(space.parameters, start)):
+            study.enqueue_trial(parameters)
 
     def objective(trial: Any) -> tuple[float, ...]:
         widths = space.suggest(trial)
@@ -93,17 +101,22 @@ def search_blackbox(
         # What was run before is not run again: the same network is the same result.
         row = verify(requantizer, config, widths).row() if twin is None else dict(twin.user_attrs["row"])
         trial.set_user_attr("row", row)
-        trial.set_user_attr("over", [row[_FIELDS[name]] / limit - 1 for name, limit in (limits or {}).items()])
-        return (1 - row["accuracy"], *(float(row[_FIELDS[name]]) for name in costs))
-
-    def done(study: Any, trial: Any) -> None:
-        known[_key(trial.params)] = trial
-        if progress is not None:
-            progress(len(_complete(optuna, study)), trials, f"trial {trial.number}")
+        over = {name: row[FIELDS[name]] / limit - 1 for name, limit in (limits or {}).items()}
+        trial.set_user_attr("over", list(over.values()))
+        if hasattr(trial, "set_constraint"):  # since Optuna 5; before, the sampler asks a function
+            for name, excess in over.items():
+                trial.set_constraint(name, excess)
+        return (1 - row["accuracy"], *(float(row[FIELDS[name]]) for name in costs))
 
     left = trials - len(_complete(optuna, study))
-    if left > 0:
-        study.optimize(objective, n_trials=left, callbacks=[done])
+    with layer_progress(progress, "trials") as tell:
+
+        def done(study: Any, trial: Any) -> None:
+            known[_key(trial.params)] = trial
+            tell(len(_complete(optuna, study)), trials, f"trial {trial.number}")
+
+        if left > 0:
+            study.optimize(objective, n_trials=left, callbacks=[done])
     return _frame(optuna, study, space, limits)
 
 
@@ -117,6 +130,7 @@ class _Space:
         activation_bits: Sequence[int],
         ties: Sequence[Tie],
         fixed: Mapping[str, tuple[int, int]],
+        together: bool,
     ) -> None:
         self.layers = tuple(layers)
         self.bits = {"w": sorted(set(weight_bits)), "a": sorted(set(activation_bits))}
@@ -127,12 +141,25 @@ class _Space:
                 for key, owner in self.owner.items():
                     if owner in owners:
                         self.owner[key] = min(owners)
-        self.choices = {owner: self.bits[operand] for (_, operand), owner in self.owner.items()}
-        for name, given in fixed.items():
+        for name in layers if together else ():
+            if name not in fixed:
+                owners = {self.owner[name, "w"], self.owner[name, "a"]}
+                self.owner.update({key: min(owners) for key, owner in self.owner.items() if owner in owners})
+        self.choices = {owner: self._known(owner) for owner in self.owner.values()}
+        if not all(self.choices.values()):
+            raise SearchError(nothing_in_common(self.bits["w"], self.bits["a"]))
+        for name in fixed:
             if name not in self.layers:
                 raise SearchError(f"fixed: {name!r} is no layer with widths{did_you_mean(name, self.layers)}")
+        check_fixed(fixed, ties, self.layers)
+        for name, given in fixed.items():
             for operand, bits in zip("wa", given, strict=True):
                 self.choices[self.owner[name, operand]] = [bits]
+
+    def _known(self, owner: str) -> list[int]:
+        """Return the widths that all operands of an owner can have."""
+        known = [set(self.bits[operand]) for (_, operand), other in self.owner.items() if other == owner]
+        return sorted(set.intersection(*known))
 
     def suggest(self, trial: Any) -> dict[str, Widths]:
         for owner, choices in self.choices.items():
@@ -185,9 +212,14 @@ def _study(
     study.sampler = optuna.samplers.NSGAIISampler(
         population_size=population,
         seed=seed + 7919 * len(study.trials),
-        constraints_func=(lambda trial: trial.user_attrs.get("over", [1.0])) if limited else None,
+        **{"constraints_func": _over} if limited and not hasattr(optuna.Trial, "set_constraint") else {},
     )
     return study
+
+
+def _over(trial: Any) -> list[float]:
+    over: list[float] = trial.user_attrs.get("over", [1.0])
+    return over
 
 
 def _complete(optuna: Any, study: Any) -> list[Any]:

@@ -33,6 +33,10 @@ class Widths(NamedTuple):
 Assignment = Mapping[str, Widths]
 
 
+FIELDS = {"latency": "latency_us", "energy": "energy_pj", "size": "size_bytes", "bops": "bops"}
+"""Of each cost, the field of Verified."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Verified:
     """What an assignment is, by running it.

@@ -8,7 +8,7 @@ whole network's own number.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -20,6 +20,7 @@ from accelsim.errors import AccelsimError, SearchError
 from accelsim.estimation import estimate
 from accelsim.formats.catalog import get as get_format
 from accelsim.memory.needs import NetworkShapes
+from accelsim.progress import ProgressCallback, layer_progress
 from accelsim.report.estimates import LayerEstimate
 from accelsim.search.bops import hawq_bops, uniq_bops
 from accelsim.search.noise import ValueNoise
@@ -36,7 +37,6 @@ COSTS: tuple[Cost, ...] = ("latency", "energy", "edp", "size", "bops")
 LOWEST_BITS, HIGHEST_BITS = 2, 16
 NAMELESS = "layer"
 _PARTS: tuple[LayerPart, ...] = ("bias", "scale", "multiplier", "shift", "thresholds")
-Progress = Callable[[int, int, str], None]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -182,7 +182,7 @@ def cost_table(
     *,
     outputs: int | Literal["same"] = "same",
     values: Trace | None = None,
-    progress: Progress | None = None,
+    progress: ProgressCallback | bool | None = None,
 ) -> CostTable:
     """Return what every layer costs at every pair of widths, plain integers.
 
@@ -191,7 +191,8 @@ def cost_table(
     outputs : bits of what layers put out; "same": as many as they take, so that each width is paid for where a tensor
         is read and, about, where it is written
     values : the trace whose weights and float references give the SQNR; by default `network`, if it is one
-    progress : called with (cells done, cells in all, layer)
+    progress : True: a bar on a terminal or in a notebook, elsewhere a line every ten seconds; or called with (pairs of
+        widths done, of all layers, layer)
 
     A tensor without sign in the network stays without. Layers of equal shapes are estimated once.
 
@@ -215,15 +216,14 @@ def cost_table(
         raise SearchError(f"{shapes.meta.name!r} has no layer that multiplies; there is no width to choose")
     cells: dict[tuple[str, int, int], LayerCost] = {}
     done, count = 0, len(chosen) * len(widths[0]) * len(widths[1])
-    for layer in chosen:
-        for w in widths[0]:
-            for a in widths[1]:
-                if progress is not None:
-                    progress(done, count, layer.name)
-                cells[layer.name, w, a] = made.cell(layer, w, a, a if outputs == "same" else outputs, noise)
-                done += 1
-    if progress is not None:
-        progress(count, count, "")
+    with layer_progress(progress, "pairs of widths") as tell:
+        for layer in chosen:
+            for w in widths[0]:
+                for a in widths[1]:
+                    tell(done, count, layer.name)
+                    cells[layer.name, w, a] = made.cell(layer, w, a, a if outputs == "same" else outputs, noise)
+                    done += 1
+        tell(count, count, "")
     output_note = "as wide as its inputs" if outputs == "same" else f"{outputs} bits wide"
     notes = [f"costs: each layer alone, its outputs {output_note}; integers, signed where the network's are"]
     if config.memory.fuse_layers:

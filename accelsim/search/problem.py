@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -14,8 +14,9 @@ from accelsim.errors import SearchError, did_you_mean
 from accelsim.search.candidate import Widths
 from accelsim.search.costs import Cost, CostTable
 from accelsim.search.pareto import front as pareto_front
-from accelsim.search.program import Program, Tie, smallest, solve
+from accelsim.search.program import Program, Tie, operand_groups, smallest, solve
 from accelsim.search.sensitivity import Sensitivities
+from accelsim.search.ties import check_fixed, nothing_in_common
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -50,8 +51,9 @@ class Problem:
     sensitivities : what they do to the network (accelsim.search.sensitivity)
     ties : layers that share widths (accelsim.search.ties)
     fixed : layers whose widths are given, e.g. {"conv1": (8, 8)}
+    together : weights and inputs of a layer have one width, as in HAWQ-V3; not of those that are fixed
 
-    Raises SearchError where the table lacks a width, or sensitivities a layer.
+    Raises SearchError where the table lacks a width, sensitivities a layer, or what is fixed contradicts ties.
 
     >>> import accelsim
     >>> from accelsim.search.costs import cost_table
@@ -75,15 +77,20 @@ class Problem:
         *,
         ties: Iterable[Tie] = (),
         fixed: Mapping[str, tuple[int, int]] | None = None,
+        together: bool = False,
     ) -> None:
         self.table = table
+        ties = tuple(ties)
+        check_fixed(fixed or {}, ties, table.layers)
+        free = [place for place, name in enumerate(table.layers) if together and name not in (fixed or {})]
+        self._groups = operand_groups(len(table.layers), ties, free)
         losses = sensitivities.array(table.layers, table.weight_bits, table.activation_bits)
         self._program = Program(
             losses=losses,
             costs={cost: table.array(cost) for cost in ADDITIVE},
             constant={cost: float(sum(cell.value(cost) for cell in table.fixed)) for cost in ADDITIVE},
-            ties=tuple(ties),
-            allowed=self._allowed(fixed or {}),
+            ties=ties,
+            allowed=self._allowed(fixed or {}, together),
         )
 
     @property
@@ -107,6 +114,21 @@ class Problem:
         if not limits:
             raise SearchError(f"no limit: without one, the widest widths are best; limit {' or '.join(ADDITIVE)}")
         return self._choice(solve(self._program, {_additive(name): self.limit(name, limits[name]) for name in limits}))
+
+    def neighbours(self, choice: Choice) -> Iterator[Choice]:
+        """Yield the choices of less loss that differ in one width (tied layers all change theirs), least loss first."""
+        known = self.table.weight_bits, self.table.activation_bits
+        pick = np.array([[known[0].index(w), known[1].index(a)] for w, a in choice.widths.values()])
+        found = []
+        for group in self._groups:
+            for bits in set.intersection(*(set(known[operand]) for _, operand in group)):
+                other = pick.copy()
+                for layer, operand in group:
+                    other[layer, operand] = known[operand].index(bits)
+                loss = self._program.loss(other)
+                if loss < choice.loss and self._program.permits(other):
+                    found.append((loss, other))
+        yield from (self._choice(other) for _, other in sorted(found, key=lambda each: each[0]))
 
     def front(self, cost: Cost, points: int = 20) -> list[Choice]:
         """Return choices from the cheapest to the widest, none worse in both loss and cost than another: the program
@@ -151,9 +173,13 @@ class Problem:
             costs={cost: self._program.total(cost, pick) for cost in ADDITIVE},
         )
 
-    def _allowed(self, fixed: Mapping[str, tuple[int, int]]) -> NDArray[np.bool_]:
+    def _allowed(self, fixed: Mapping[str, tuple[int, int]], together: bool) -> NDArray[np.bool_]:
         table = self.table
         allowed = np.ones((len(table.layers), len(table.weight_bits), len(table.activation_bits)), bool)
+        if together:
+            allowed &= np.equal.outer(table.weight_bits, table.activation_bits)
+            if not allowed.any():
+                raise SearchError(nothing_in_common(table.weight_bits, table.activation_bits))
         for name, (w, a) in fixed.items():
             if name not in table.layers:
                 raise SearchError(f"fixed: {name!r} is no layer with widths{did_you_mean(name, table.layers)}")

@@ -6,7 +6,7 @@ One 0/1 variable for each layer and pair of widths; one of each layer's is 1; lo
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -68,6 +68,10 @@ class Program:
         """Return the sum of losses of a pick."""
         return math.fsum(self.losses[np.arange(len(pick)), pick[:, 0], pick[:, 1]])
 
+    def permits(self, pick: NDArray[np.int64]) -> bool:
+        """Return whether each layer's widths are allowed; of ties it says nothing."""
+        return self.allowed is None or bool(self.allowed[np.arange(len(pick)), pick[:, 0], pick[:, 1]].all())
+
 
 def solve(program: Program, limits: Mapping[str, float]) -> NDArray[np.int64]:
     """Return the pick of least loss within the limits, int64 [layers, 2]: indices of weight and activation widths.
@@ -91,7 +95,7 @@ def solve(program: Program, limits: Mapping[str, float]) -> NDArray[np.int64]:
     for name, limit in limits.items():
         least = program.total(name, smallest(program, name))
         if least > limit * (1 + SLACK):
-            raise SearchError(_infeasible(name, limit, least))
+            raise SearchError(unreachable(name, limit, least))
     found = _minimise(program, program.losses, limits)
     if found is None:
         names = " and ".join(limits)
@@ -110,8 +114,30 @@ def smallest(program: Program, cost: str) -> NDArray[np.int64]:
     return found
 
 
-def _infeasible(name: str, limit: float, least: float) -> str:
-    return f"{name} of at most {limit:.6g} cannot be reached; the smallest that these widths reach is {least:.6g}"
+def unreachable(name: str, limit: float, least: float, *, exact: bool = True) -> str:
+    """Return the message for a limit below the smallest value; exact: False where others may be smaller yet."""
+    what = "smallest that these widths reach" if exact else "smallest that was found with these widths"
+    return f"{name} of at most {limit:.6g} cannot be reached; the {what} is {least:.6g}"
+
+
+def operand_groups(layers: int, ties: Iterable[Tie], together: Iterable[int] = ()) -> list[tuple[tuple[int, int], ...]]:
+    """Return the widths that can be chosen: groups of (layer, operand) that share one, operand 0 the weights, 1 the
+    inputs; of layers without ties, groups of one.
+
+    together : layers whose weights and inputs share a width
+
+    >>> operand_groups(3, [Tie((0, 1), weights=False, activations=True)])
+    [((0, 0),), ((0, 1), (1, 1)), ((1, 0),), ((2, 0),), ((2, 1),)]
+    """
+    owner = {(layer, operand): (layer, operand) for layer in range(layers) for operand in (0, 1)}
+    for tie in ties:
+        for operand, tied in enumerate((tie.weights, tie.activations)):
+            joined = {owner[layer, operand] for layer in tie.layers} if tied else set()
+            owner = {key: min(joined) if first in joined else first for key, first in owner.items()}
+    for layer in together:
+        joined = {owner[layer, 0], owner[layer, 1]}
+        owner = {key: min(joined) if first in joined else first for key, first in owner.items()}
+    return [tuple(key for key in owner if owner[key] == first) for first in dict.fromkeys(owner.values())]
 
 
 def _minimise(program: Program, objective: Losses, limits: Mapping[str, float]) -> NDArray[np.int64] | None:

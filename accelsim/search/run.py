@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,21 +10,22 @@ from typing import TYPE_CHECKING, Any
 from accelsim.config.model import HardwareConfig
 from accelsim.errors import SearchError, did_you_mean
 from accelsim.memory.needs import NetworkShapes
+from accelsim.progress import ProgressCallback, layer_progress
 from accelsim.quantize.network import FloatNetwork
 from accelsim.quantize.requantizer import Requantizer
-from accelsim.search.candidate import Verified, Widths, split, true_costs, uniform, verify
+from accelsim.search.candidate import FIELDS, Verified, Widths, split, true_costs, uniform, verify
 from accelsim.search.costs import CostTable, cost_table
+from accelsim.search.limits import choose_within
+from accelsim.search.pareto import front as pareto_front
 from accelsim.search.problem import Choice, Limit, Problem, names_of
 from accelsim.search.program import Tie
 from accelsim.search.sensitivity import Measure, Sensitivities, measure_sensitivities
-from accelsim.search.ties import KINDS
+from accelsim.search.ties import KINDS, OPERANDS
 
 if TYPE_CHECKING:
     import pandas as pd
 
-ATTEMPTS = 8
 BASE = 8
-Progress = Callable[[int, int, str], None]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,9 +62,13 @@ class Search:
     calibration : its first inputs, on which scales are chosen and sensitivities measured; accuracy is the others'
     weight_bits, activation_bits : widths to choose among
     sensitivities : supplied ones (accelsim.search.sensitivity); None: measured, by `measure`
-    ties : "inputs" (layers that read one tensor), "residual", "depthwise" (accelsim.search.ties), or none
+    ties : "inputs" (layers that read one tensor), "residual", "depthwise" (accelsim.search.ties), "operands" (weights
+        and inputs of a layer have one width). None: inputs, and operands where sensitivities that are supplied say
+        nothing of activations (Hessian traces), which would get the fewest bits otherwise
     fixed : layers whose widths are given
     ranges : how scales are chosen (docs/quantize.md)
+    progress : True: a bar for what takes long, on a terminal or in a notebook, elsewhere a line every ten seconds; or
+        a callback
 
     Raises SearchError, NetworkError for what does not fit.
 
@@ -89,10 +94,10 @@ class Search:
         activation_bits: Iterable[int] = range(2, 9),
         sensitivities: Sensitivities | None = None,
         measure: Measure = "kl",
-        ties: Iterable[str] = ("inputs",),
+        ties: Iterable[str] | None = None,
         fixed: Mapping[str, tuple[int, int]] | None = None,
         ranges: str = "mse",
-        progress: Progress | None = None,
+        progress: ProgressCallback | bool | None = None,
     ) -> None:
         self.config, self.network = config, network
         self.weight_bits, self.activation_bits = sorted(set(weight_bits)), sorted(set(activation_bits))
@@ -104,10 +109,26 @@ class Search:
         self._one = Requantizer(others.head(1), ranges=ranges, references=False)
         names = [layer.name for layer in network.array_layers]
         self._ties: list[Tie] = []
-        for kind in ties:
-            if kind not in KINDS:
-                raise SearchError(f"ties {kind!r} are unknown{did_you_mean(kind, KINDS)}; use {', '.join(KINDS)}")
-            self._ties += KINDS[kind](network, names)
+        kinds = self._kinds(ties)
+        self._together = OPERANDS in kinds
+        for kind in kinds:
+            if kind not in (known := (*KINDS, OPERANDS)):
+                raise SearchError(f"ties {kind!r} are unknown{did_you_mean(kind, known)}; use {', '.join(known)}")
+            if kind != OPERANDS:
+                self._ties += KINDS[kind](network, names)
+
+    def _kinds(self, ties: Iterable[str] | None) -> list[str]:
+        supplied = self._sensitivities
+        blind = supplied is not None and not supplied.of_activations and len(self.activation_bits) > 1
+        if ties is None:
+            return ["inputs", *([OPERANDS] if blind else [])]
+        kinds = list(ties)
+        if blind and OPERANDS not in kinds:
+            raise SearchError(
+                f"the sensitivities say nothing of activations, which would get the fewest bits; tie {OPERANDS!r} too "
+                f"(inputs as wide as weights), allow one width of activations, or supply sensitivities of them"
+            )
+        return kinds
 
     @property
     def sensitivities(self) -> Sensitivities:
@@ -135,8 +156,10 @@ class Search:
         if self._problem is None:
             pairs = {layer.name: (f"int{BASE}", f"int{BASE}") for layer in self.network.array_layers}
             shapes = NetworkShapes.of(self._one.trace(pairs))
-            table = cost_table(self.config, shapes, self.weight_bits, self.activation_bits)
-            self._problem = Problem(table, self.sensitivities, ties=self._ties, fixed=self._fixed)
+            table = cost_table(self.config, shapes, self.weight_bits, self.activation_bits, progress=self._progress)
+            self._problem = Problem(
+                table, self.sensitivities, ties=self._ties, fixed=self._fixed, together=self._together
+            )
         return self._problem
 
     def find(self, limits: Mapping[str, Limit]) -> Found:
@@ -150,33 +173,32 @@ class Search:
         return self._found("found", choice.widths, choice)
 
     def choose(self, limits: Mapping[str, Limit]) -> Choice:
-        """Return the widths of least loss within the limits; the network is not run with them.
+        """Return widths of little loss within the limits; the network is not run with them.
 
         limits : by cost, "latency" (µs), "energy" (pJ), "size" (bytes), "bops": a number, or a text like "70%", of the
             network with the widest widths. They hold for the whole network as the machine runs it: where the sum over
             the table is off, the program is solved again with corrected limits
 
+        No choice within the limits has less loss where the table's sums are the network's costs; elsewhere none that
+        differs in one width has, see accelsim.search.limits.choose_within.
+
         Raises SearchError where they cannot be reached.
         """
-        problem = self.problem
-        wanted = self._absolute(limits)
-        inner = dict(wanted)
-        for _ in range(ATTEMPTS):
-            choice = problem.solve(inner)
-            real = self.costs(choice.widths)
-            over = {name: real[name] / limit for name, limit in wanted.items() if real[name] > limit * (1 + 1e-9)}
-            if not over:
-                return choice
-            for name in over:  # what the table said of this choice, less what is too much
-                inner[name] = min(inner[name], choice.costs[name]) * (1 - 1e-6) / over[name]
-        raise SearchError(f"after {ATTEMPTS} attempts the network still takes more than {', '.join(over)} allows")
+        problem, wanted = self.problem, self._absolute(limits)
+        if not wanted:
+            return problem.solve({})  # which says that there is no limit
+        return choose_within(problem, lambda choice: self.costs(choice.widths), wanted)
 
     def front(self, cost: str, points: int = 12) -> list[Found]:
         """Return choices between the cheapest and the widest, each verified; some may turn out worse than others."""
-        return [
-            self._found("found", choice.widths, choice)
-            for choice in self.problem.front(cost, points)  # type: ignore[arg-type]
-        ]
+        choices = self.problem.front(cost, points)  # type: ignore[arg-type]
+        found = []
+        with layer_progress(self._progress, "points") as tell:
+            for done, choice in enumerate(choices):
+                tell(done, len(choices), "runs that verify")
+                found.append(self._found("found", choice.widths, choice))
+            tell(len(choices), len(choices), "")
+        return found
 
     def blackbox(
         self, trials: int, cost: str, limits: Mapping[str, Limit], storage: str | Path | None = None, *, seed: int = 0
@@ -204,9 +226,10 @@ class Search:
             start=start,
             storage=storage,
             seed=seed,
+            together=self._together,
             progress=self._progress,
         )
-        best = frame[frame["on_front"]].sort_values("energy_pj")
+        best = frame[frame["on_front"]].sort_values(FIELDS[cost])
         if best.empty:
             raise SearchError(f"none of {len(frame)} trials is within the limits; try more, or wider limits")
         names = [layer.name for layer in self.network.array_layers]
@@ -243,8 +266,28 @@ class Search:
         return Found(label=label, widths=widths, choice=choice, verified=self.verify(widths))
 
 
-def frame_of(found: Iterable[Found]) -> pd.DataFrame:
-    """Return verified points as a data frame, a row each."""
+def on_front(found: Sequence[Found], costs: Sequence[str] = ("energy",)) -> list[bool]:
+    """Return which verified points nothing else among them beats: in accuracy (agreement with the float network where
+    there are no labels) and costs, as verified.
+    """
+    values = [
+        [
+            -float((each.verified.agreement if each.verified.accuracy is None else each.verified.accuracy) or 0.0),
+            *(float(getattr(each.verified, FIELDS[cost])) for cost in costs),
+        ]
+        for each in found
+    ]
+    kept: list[bool] = pareto_front(values).tolist()
+    return kept
+
+
+def frame_of(found: Iterable[Found], costs: Sequence[str] = ("energy",)) -> pd.DataFrame:
+    """Return verified points as a data frame, a row each; `on_front`: of these points, none is as good in accuracy and
+    costs, and better in one of them.
+    """
     import pandas as pd
 
-    return pd.DataFrame([each.row() for each in found])
+    points = list(found)
+    flags = on_front(points, costs) if points else []
+    rows = [{"on_front": flag, **each.row()} for each, flag in zip(points, flags, strict=True)]
+    return pd.DataFrame([{"label": row.pop("label"), **row} for row in rows])

@@ -9,7 +9,7 @@ from __future__ import annotations
 import csv
 import json
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from accelsim import formats
 from accelsim.config.model import HardwareConfig
 from accelsim.errors import SearchError, did_you_mean, problem_list
+from accelsim.progress import ProgressCallback, layer_progress
 from accelsim.quantize.network import FloatNetwork
 from accelsim.quantize.ranges import RangeRule, weight_of
 from accelsim.quantize.requantizer import Requantizer
@@ -31,7 +32,6 @@ if TYPE_CHECKING:
 Measure = Literal["kl", "cross_entropy", "noise"]
 MEASURES: tuple[Measure, ...] = ("kl", "cross_entropy", "noise")
 OPERANDS = ("weight", "activation")
-Progress = Callable[[int, int, str], None]
 
 
 @dataclass(frozen=True)
@@ -58,6 +58,11 @@ class Sensitivities:
     measure: str
     rows: tuple[Sensitivity, ...]
 
+    @property
+    def of_activations(self) -> bool:
+        """Whether anything is known of activations; of Hessian traces, nothing is."""
+        return any(row.operand == "activation" for row in self.rows)
+
     def frame(self) -> pd.DataFrame:
         """Return columns layer, operand, bits, loss."""
         import pandas as pd
@@ -72,9 +77,8 @@ class Sensitivities:
         Raises SearchError for what is missing.
         """
         known = {(row.layer, row.operand, row.bits): row.loss for row in self.rows}
-        has_activations = any(row.operand == "activation" for row in self.rows)
         missing = [(layer, "weight", bits) for layer in layers for bits in weight_bits]
-        if has_activations:
+        if self.of_activations:
             missing += [(layer, "activation", bits) for layer in layers for bits in activation_bits]
         missing = [key for key in missing if key not in known]
         if missing:
@@ -101,7 +105,7 @@ def measure_sensitivities(
     *,
     measure: Measure = "kl",
     base: int = 8,
-    progress: Progress | None = None,
+    progress: ProgressCallback | bool | None = None,
 ) -> Sensitivities:
     """Return what each layer's weights, and its inputs, cost the network at each width, all else at `base` bits.
 
@@ -109,6 +113,7 @@ def measure_sensitivities(
         be those that the accuracy will be reported of
     measure : "kl": divergence of the classes' probabilities from the float network's; "cross_entropy": with the labels;
         "noise": power of the outputs' error over that of the float outputs, 10^(-SQNR / 10)
+    progress : True: a bar on a terminal or in a notebook, elsewhere a line every ten seconds; or a callback
 
     Each network is run bit-accurately on the configured machine: one run for each layer, operand and width. A layer is
     never taken to suffer less from fewer bits than from more: what looks so is chance, and the larger loss counts.
@@ -136,15 +141,14 @@ def measure_sensitivities(
     everywhere = {name: Widths(base, base) for name in names}
     floor = loss_of(requantizer, config, everywhere)
     found: dict[tuple[str, str, int], float] = {}
-    for done, (name, operand, bits) in enumerate(jobs):
-        if progress is not None:
-            progress(done, len(jobs), f"{name} {operand} {bits} bits")
-        changed = Widths(bits, base) if operand == "weight" else Widths(base, bits)
-        found[name, operand, bits] = (
-            0.0 if bits == base else loss_of(requantizer, config, {**everywhere, name: changed}) - floor
-        )
-    if progress is not None:
-        progress(len(jobs), len(jobs), "")
+    with layer_progress(progress, "runs") as tell:
+        for done, (name, operand, bits) in enumerate(jobs):
+            tell(done, len(jobs), f"{name} {operand} {bits} bits")
+            changed = Widths(bits, base) if operand == "weight" else Widths(base, bits)
+            found[name, operand, bits] = (
+                0.0 if bits == base else loss_of(requantizer, config, {**everywhere, name: changed}) - floor
+            )
+        tell(len(jobs), len(jobs), "")
     return Sensitivities(measure, tuple(_monotone(found)))
 
 
@@ -153,10 +157,11 @@ def hessian_sensitivities(
 ) -> Sensitivities:
     """Return trace x ||W - Q(W)||^2 of every layer and width (HAWQ-V2 and V3), weights alone.
 
-    traces : by layer, the mean of the Hessian's diagonal over the layer's weights, from elsewhere
+    traces : by layer, the mean of the Hessian's diagonal over the layer's weights, from elsewhere; 0 or more
 
-    Weights are quantized as networks are: a scale for each output channel, of least squared error. Raises SearchError
-    where layers and traces do not agree.
+    They say nothing of activations: searches give a layer's inputs the width of its weights, as HAWQ-V3 does. Weights
+    are quantized as networks are: a scale for each output channel, of least squared error. Raises SearchError where
+    layers and traces do not agree, or one is negative.
 
     >>> from accelsim.quantize.network_file import load_network
     >>> network = load_network("traces/digits_cnn_float.npz").head(1)
@@ -168,9 +173,15 @@ def hessian_sensitivities(
     layers = {layer.name: layer for layer in network.array_layers if layer.weight is not None}
     unknown = [name for name in traces if name not in layers]
     lacking = [name for name in layers if name not in traces]
-    if unknown or lacking:
+    negative = [name for name in traces if not traces[name] >= 0]
+    if unknown or lacking or negative:
         what = [f"{name!r} is no layer with weights{did_you_mean(name, layers)}" for name in unknown]
         what += [f"layer {name!r} has no trace" for name in lacking]
+        what += [
+            f"layer {name!r} has {traces[name]:.6g}; at a minimum of the loss no trace is negative, and with one more "
+            f"noise would be better"
+            for name in negative
+        ]
         raise SearchError(problem_list("Hessian traces", what))
     rows = []
     for name, layer in layers.items():
@@ -184,9 +195,11 @@ def hessian_sensitivities(
     return Sensitivities("hessian", tuple(rows))
 
 
-def read_sensitivities(path: str | Path, network: FloatNetwork | None = None) -> Sensitivities:
+def read_sensitivities(
+    path: str | Path, network: FloatNetwork | None = None, weight_bits: Iterable[int] = range(2, 9)
+) -> Sensitivities:
     r"""Read losses from ``.csv`` (columns layer, operand, bits, loss; without an operand: of the weights), or Hessian
-    traces from ``.json``, {layer: mean trace}, which need the network.
+    traces from ``.json``, {layer: mean trace}, which need the network, and the widths of weights to be tried.
 
     Raises SearchError with the line of what is wrong.
 
@@ -202,7 +215,7 @@ def read_sensitivities(path: str | Path, network: FloatNetwork | None = None) ->
     if file.suffix.lower() == ".json":
         if network is None:
             raise SearchError(f"{file}: Hessian traces need the network's weights; pass the network")
-        return hessian_sensitivities(network, _traces(file, text))
+        return hessian_sensitivities(network, _traces(file, text), weight_bits)
     return Sensitivities("supplied", tuple(_supplied(file, text)))
 
 

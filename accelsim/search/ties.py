@@ -4,10 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 
+from accelsim.errors import SearchError
 from accelsim.quantize.flow import MOVES, operator_of
 from accelsim.quantize.layers import INPUT, Conv2d
 from accelsim.quantize.network import FloatLayer, FloatNetwork
-from accelsim.search.program import Tie
+from accelsim.search.program import Tie, operand_groups
+
+SUMS = ("add", "sub")
+SAME_VALUES = ("clip", "requantize", "convert", "leaky_relu", "prelu")
+"""Operators that leave each value where it is, and of its size."""
 
 
 def input_ties(network: FloatNetwork, layers: Sequence[str]) -> list[Tie]:
@@ -21,12 +26,14 @@ def input_ties(network: FloatNetwork, layers: Sequence[str]) -> list[Tie]:
 
 
 def residual_ties(network: FloatNetwork, layers: Sequence[str]) -> list[Tie]:
-    """Return ties of the layers whose outputs meet in an addition, as HAWQ-V3 has them: weights and inputs."""
+    """Return ties of the layers whose outputs meet in an addition, as HAWQ-V3 has them: weights and inputs.
+
+    Of a chain of additions, each of which takes the sum before it, all layers are tied.
+    """
     groups: list[set[str]] = []
     for layer in network.layers:
-        if operator_of(layer)[0] == "add":
-            makers = [_maker(network, name) for name in network.sources(layer)]
-            groups = _merged(groups, {name for name in makers if name is not None})
+        if operator_of(layer)[0] in SUMS:
+            groups = _merged(groups, {name for source in network.sources(layer) for name in _makers(network, source)})
     return _ties([[name for name in layers if name in group] for group in groups], layers, weights=True)
 
 
@@ -42,6 +49,37 @@ def depthwise_ties(network: FloatNetwork, layers: Sequence[str]) -> list[Tie]:
 
 
 KINDS = {"inputs": input_ties, "residual": residual_ties, "depthwise": depthwise_ties}
+OPERANDS = "operands"
+"""The kind that ties no layers: weights and inputs of a layer have one width."""
+
+
+def check_fixed(fixed: Mapping[str, tuple[int, int]], ties: Iterable[Tie], layers: Sequence[str]) -> None:
+    """Raise SearchError where layers that share a width are fixed to different ones.
+
+    >>> check_fixed({"a": (8, 8), "b": (8, 8)}, [Tie((0, 1), weights=True, activations=True)], ["a", "b"])
+    """
+    for group in operand_groups(len(layers), ties):
+        given = [(layers[place], fixed[layers[place]][operand]) for place, operand in group if layers[place] in fixed]
+        if len({bits for _, bits in given}) > 1:
+            what = "inputs" if group[0][1] else "weights"
+            bits = ", ".join(f"{name} {width}" for name, width in given)
+            raise SearchError(
+                f"fixed: layers whose {what} share a width have different ones: {bits} bits; fix them alike, or leave "
+                f"out the tie"
+            )
+
+
+def nothing_in_common(weight_bits: Iterable[int], activation_bits: Iterable[int]) -> str:
+    """Return the message for operands that share a width where there is none for both.
+
+    >>> nothing_in_common([2, 4], [8])
+    'weights and inputs of a layer share a width (operands): weights may have 2, 4 bits, inputs 8; let one be in both'
+    """
+    weights, inputs = (", ".join(map(str, bits)) for bits in (weight_bits, activation_bits))
+    return (
+        f"weights and inputs of a layer share a width (operands): weights may have {weights} bits, inputs {inputs}; "
+        f"let one be in both"
+    )
 
 
 def _root(network: FloatNetwork, tensor: str) -> str:
@@ -52,11 +90,24 @@ def _root(network: FloatNetwork, tensor: str) -> str:
     return tensor
 
 
-def _maker(network: FloatNetwork, tensor: str) -> str | None:
-    """Return the layer of the array behind a tensor; None where it is a sum of others, or the input."""
-    root = _root(network, tensor)
-    layer = next((each for each in network.layers if each.name == root), None)
-    return None if layer is None or layer.is_vector else layer.name
+def _makers(network: FloatNetwork, tensor: str) -> set[str]:
+    """Return the layers of the array that made a tensor, through additions, rectifiers, rescaling, and operators that
+    only move values; none of the network's input.
+    """
+    by_name = {layer.name: layer for layer in network.layers}
+    found: set[str] = set()
+    seen, waiting = set(), [tensor]
+    while waiting:
+        root = _root(network, waiting.pop())
+        if root == INPUT or root in seen:
+            continue
+        seen.add(root)
+        layer = by_name[root]
+        if not layer.is_vector:
+            found.add(root)
+        elif operator_of(layer)[0] in (*SUMS, *SAME_VALUES):
+            waiting += network.sources(layer)
+    return found
 
 
 def _merged(groups: list[set[str]], group: set[str]) -> list[set[str]]:

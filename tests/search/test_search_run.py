@@ -114,7 +114,7 @@ def test_fixed_layers_stay(serial, digits, search):
 @pytest.mark.parametrize(
     ("limits", "message"),
     [
-        ({"energy": 1.0}, "energy of at most 1 cannot be reached; the smallest that these widths reach is"),
+        ({"energy": 1.0}, "energy of at most 1 cannot be reached; the smallest that was found with these widths is"),
         ({"edp": "50%"}, "the product of two sums is no sum: limit both"),
         ({"power": "50%"}, "'power' is no cost that adds up over layers; use latency, energy, size, bops"),
         ({"energy": "half"}, "energy: limit is no number; give pJ, or a share such as 70%"),
@@ -288,7 +288,7 @@ def test_the_command_reports_a_choice(project_root, tmp_path, search):
     ("words", "message"),
     [
         ([], "say what to search for"),
-        (["--energy", "50%", "--front", "energy"], "say what to search for"),
+        (["--energy", "50%", "--front", "energy"], "takes no limit: leave out --energy, or --front"),
         (["--energy", "50%", "--storage", "t.db"], "--storage keeps the trials"),
         (["--energy", "50%", "--fix", "conv1"], "--fix 'conv1' is not LAYER=BITS"),
         (["--energy", "50%", "--tie", "input"], "ties 'input' are unknown; did you mean 'inputs'?"),

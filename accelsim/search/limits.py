@@ -1,0 +1,146 @@
+"""Limits of the whole network, kept with a table that is a little off.
+
+The table has each layer alone; the network's layers keep tensors on chip, load behind one another and have conversions
+between them, so the sum may be too high or too low. The program is solved with limits of the table's own, corrected
+both ways by what the whole network of each choice costs; then single layers are widened as far as the true limits let.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from accelsim.errors import SearchError
+from accelsim.search.problem import Choice, Problem
+from accelsim.search.program import unreachable
+
+ATTEMPTS = 12
+TRIES = 200
+"""Of single changes to what the program chose, each of which prices the whole network."""
+SLACK = 1e-9
+EXACT = 1e-6
+"""Of a cost: what the table's sum and the network may differ by, and the program's choice still is the best one."""
+CLOSE = 1e-3
+"""Of a limit: what is left unused, and what two limits differ by, that is not worth another attempt."""
+LOOSER = 1.05
+Costs = Mapping[str, float]
+
+
+def choose_within(problem: Problem, true_costs: Callable[[Choice], Costs], wanted: Costs) -> Choice:
+    """Return widths of little loss within limits of the whole network.
+
+    true_costs : what the whole network of a choice costs, by name
+    wanted : the most that it may cost, by name, in the costs' units
+
+    Where the table's sums are the network's costs (to a millionth), no choice within the limits has less loss.
+    Elsewhere the choice is within the limits, and no change of one width (of tied layers: of all of them) that lessens
+    the loss keeps it there; several changes together may. At most TRIES such changes are priced.
+
+    Raises SearchError where no choice was found within the limits: by what the cheapest ones really cost.
+    """
+    prices = _Prices(true_costs, wanted)
+    cheapest = {name: problem.smallest(name) for name in wanted}  # type: ignore[arg-type]
+    # The narrowest widths (whose bit operations are fewest) may be cheaper yet than what the table calls cheapest.
+    candidates = [*cheapest.values(), problem.smallest("bops")]
+    best = min((each for each in candidates if prices.within(each)), key=lambda each: each.loss, default=None)
+    inner = _Inner(wanted, {name: choice.costs[name] for name, choice in cheapest.items()})
+    for _ in range(ATTEMPTS):
+        try:
+            choice = problem.solve(inner.limits)
+        except SearchError:  # by the table, not together
+            if best is not None:
+                break
+            inner.loosen()
+            continue
+        if prices.within(choice) and (best is None or choice.loss < best.loss):
+            best = choice
+        if not inner.correct(choice, prices.of(choice)):
+            break
+    if best is None:
+        raise SearchError(_nothing(wanted, candidates, prices))
+    return best if prices.exact else _polished(problem, best, prices)
+
+
+def _polished(problem: Problem, choice: Choice, prices: _Prices) -> Choice:
+    """Change one width after another as far as the limits let, the change that lessens the loss most first."""
+    tries = 0
+    while True:
+        for other in problem.neighbours(choice):
+            tries += 1
+            if tries > TRIES:
+                return choice
+            if prices.within(other):
+                choice = other
+                break
+        else:
+            return choice
+
+
+def _nothing(wanted: Costs, candidates: list[Choice], prices: _Prices) -> str:
+    least = {name: min(prices.of(choice)[name] for choice in candidates) for name in wanted}
+    for name, limit in wanted.items():
+        if least[name] > limit * (1 + SLACK):
+            return unreachable(name, limit, least[name], exact=prices.exact)
+    each = ", ".join(f"{name} {cost:.6g}" for name, cost in least.items())
+    return (
+        f"no choice of widths was found within the limits of {' and '.join(wanted)} together; each alone can be {each}"
+    )
+
+
+class _Prices:
+    """What whole networks cost, each choice priced once. `exact`: the table has been right of all of them."""
+
+    def __init__(self, true_costs: Callable[[Choice], Costs], wanted: Costs) -> None:
+        self._true_costs, self._wanted = true_costs, wanted
+        self._known: dict[str, Costs] = {}
+        self.exact = True
+
+    def of(self, choice: Choice) -> Costs:
+        key = str(choice.widths)
+        if key not in self._known:
+            costs = self._known[key] = self._true_costs(choice)
+            self.exact &= all(abs(costs[name] - choice.costs[name]) <= EXACT * costs[name] for name in self._wanted)
+        return self._known[key]
+
+    def within(self, choice: Choice) -> bool:
+        costs = self.of(choice)
+        return all(costs[name] <= limit * (1 + SLACK) for name, limit in self._wanted.items())
+
+
+class _Inner:
+    """The limits that the table is asked for, and between which of them the true ones lie.
+
+    least : the smallest that the table reaches, by name
+    """
+
+    def __init__(self, wanted: Costs, least: Costs) -> None:
+        self._wanted, self._least = wanted, least
+        self.limits = {name: max(limit, least[name]) for name, limit in wanted.items()}
+        self._low: dict[str, float] = {}
+        self._high: dict[str, float] = {}
+
+    def loosen(self) -> None:
+        self.limits = {name: limit * LOOSER for name, limit in self.limits.items()}
+
+    def correct(self, choice: Choice, costs: Costs) -> bool:
+        """Correct the limits by what a choice really costs; return whether another attempt may find better."""
+        over = [name for name, limit in self._wanted.items() if costs[name] > limit * (1 + SLACK)]
+        before = dict(self.limits)
+        for name in self._wanted:
+            if name in over:
+                self._high[name] = min(self._high.get(name, float("inf")), self.limits[name])
+            elif not over:
+                self._low[name] = max(self._low.get(name, 0.0), self.limits[name], choice.costs[name])
+        if not over and any(costs[name] >= limit * (1 - CLOSE) for name, limit in self._wanted.items()):
+            return False
+        for name, limit in self._wanted.items():
+            if not over or name in over:
+                proposal = self._next(name, choice.costs[name] * limit / costs[name] if costs[name] else limit)
+                self.limits[name] = max(proposal, self._least[name])
+        return any(abs(self.limits[name] - limit) > CLOSE * limit for name, limit in before.items())
+
+    def _next(self, name: str, proposal: float) -> float:
+        """Return a proposal, or where it is known to be no help, the middle between what is too little and too much."""
+        low, high = self._low.get(name), self._high.get(name)
+        if low is not None and high is not None and not low * (1 + CLOSE) < proposal < high * (1 - CLOSE):
+            return (low + high) / 2
+        return proposal if high is None else min(proposal, high) * (1 - EXACT)
