@@ -134,8 +134,8 @@ def test_the_published_resnet18(cost, share):
     assert program.total(cost, found) <= limit
 
 
-def test_the_solver_prints_nothing(capfd):
-    """HiGHS with presolve prints a line of its own on stdout for this one, between the rows of a table."""
+def test_the_solver_does_without_presolve(capfd):
+    """With it HiGHS prints a line of its own on stdout for this one, between the rows of a table."""
     rng, bits, layers = np.random.default_rng(29), np.arange(2, 9), 30
     losses = (
         rng.exponential(1, (layers, 7, 1)) * 4.0 ** -bits[:, None] + rng.exponential(1, (layers, 1, 7)) * 4.0**-bits
