@@ -13,9 +13,9 @@ size : elements a block; the last block may be shorter
 per_group : blocks after which psums are watched, as they are at the end of a fold
 blocks_per_fold : blocks after which psums, which start at zero, are added to accumulators
 acc : [4, C], of the registers' dtype: the accumulators of four rows; updated
-watched : [4, C], of the same: lows of psums, highs of psums (both among a row's first elements, of whatever column);
-    lows and highs of accumulators, column by column; widened. Of registers of limited width int64 [2, 4]: overflows of
-    psums and of accumulators in each row; added to
+watched : [4, C], of the same: lows of psums, highs of psums (both among a row's first elements, of whatever column,
+    0 included); lows and highs of accumulators, column by column; widened. Of registers of limited width int64 [2, 4]:
+    overflows of psums and of accumulators in each row; added to
 
 Only *_kernels.py modules import this one.
 """
@@ -115,6 +115,18 @@ class Loop:
                 found[place] = builder.select(_compare(builder, relation, value, found[place]), value, found[place])
         return found
 
+    def widened_by_words(self, values: Values, extremes: Values) -> Values:
+        """Return the low and the high one of float32 values and 0, of all columns, in half of the time.
+
+        Seen as words, positive numbers are in their order; negative ones are beyond them where words have no sign, in
+        the opposite order, and below them where they have. So the low one is positive where no number is negative.
+        """
+        builder, kind = self.builder, ir.VectorType(WORD, self.lanes)
+        low, high, *words = (builder.bitcast(x, kind) for x in (*extremes, *values))
+        for word in words:
+            low, high = _call(builder, "llvm.umax", low, word), _call(builder, "llvm.smax", high, word)
+        return [builder.bitcast(x, self.held) for x in (low, high)]
+
     def counted(self, misfits: Values, counts: Values) -> Values:
         """Return counts, one vector a row, with what did not fit."""
         builder, found = self.builder, list(counts)
@@ -140,7 +152,7 @@ class Loop:
             starts = [0, self.columns, *range(2 * self.columns, 4 * self.columns, self.lanes)]
             places = [self.at(watched, start, self.held) for start in starts]
             found = [builder.load(place, align=self.held_align) for place in places]
-            half = 2  # of psums; the rest of accumulators
+            half, by_words = 2, isinstance(self.held.element, ir.FloatType)  # of psums; the rest of accumulators
         else:
             kind = ir.VectorType(INDEX, self.lanes)
             found = [ir.Constant(kind, [0] * self.lanes)] * (2 * ROWS)
@@ -190,7 +202,8 @@ class Loop:
         folds = builder.or_(builder.icmp_signed("==", blocks_of_fold, per_fold), builder.icmp_signed("==", end, stop))
         groups = builder.or_(builder.icmp_signed("==", blocks_of_group, per_group), folds)
         if limits is None:
-            seen_psums = self.either(groups, lambda: self.widened(new, seen_psums), lambda: seen_psums)
+            widen = self.widened_by_words if by_words else self.widened
+            seen_psums = self.either(groups, lambda: widen(new, seen_psums), lambda: seen_psums)
         else:
             new, misfits = limits[0](new)
             seen_psums = self.counted(misfits, seen_psums)
@@ -227,7 +240,8 @@ class Loop:
 
         builder.position_at_end(done)
         if limits is None:
-            for place, value in zip(places, seen, strict=True):
+            low = builder.select(_compare(builder, "<", seen[0], zeros[0]), seen[0], zeros[0])
+            for place, value in zip(places, [low, *seen[1:]], strict=True):
                 builder.store(value, place, align=self.held_align)
             return
         for i, value in enumerate(seen):

@@ -38,24 +38,32 @@ def scaled_columns(lanes: I32, factors: Lanes, size: int, column: int, scaled: L
     many = min(scaled.shape[1], lanes.shape[1] - column)
     if many < scaled.shape[1]:
         scaled[:] = 0
-    for k in range(lanes.shape[0]):
-        row, factor, found = lanes[k, column : column + many], factors[k // size, column : column + many], scaled[k]
-        for n in range(np.uintp(many)):
-            found[n] = row[n]
-            found[n] *= factor[n]  # in its own type
+    first = np.uintp(column)
+    for v in range(factors.shape[0]):
+        factor = factors[v]
+        for k in range(np.uintp(v * size), np.uintp(min((v + 1) * size, lanes.shape[0]))):
+            for n in range(np.uintp(many)):
+                x = scaled.dtype.type(lanes[k, first + n])
+                scaled[k, n] = x * factor[first + n]
     return many
 
 
 @njit
-def norm_of(lanes: I32) -> float:
-    """Return the Euclidean norm, rounded up; infinite where squares might add up to 2^62 or more."""
-    squares, low, high = np.int64(0), np.int32(0), np.int32(0)
+def magnitude_bits(lanes: I32) -> int:
+    """Return a number whose highest bit is that of the largest magnitude; of -2^n, that of 2^n - 1."""
+    bits = np.int32(0)
     for k in range(lanes.size):
-        x = lanes[k]
-        squares += np.int64(x) * np.int64(x)
-        low, high = min(low, x), max(high, x)
-    peak = max(-np.float64(low), np.float64(high))
-    return math.sqrt(squares) * (1 + SLACK) if peak * peak * lanes.size < 2.0**62 else np.inf
+        bits |= lanes[k] ^ (lanes[k] >> np.int32(31))
+    return bits
+
+
+@njit
+def norm_of(lanes: I32) -> float:
+    """Return the Euclidean norm, rounded up, of lanes whose squares add up to less than 2^63."""
+    squares = np.int64(0)
+    for k in range(lanes.size):
+        squares += np.int64(lanes[k]) * np.int64(lanes[k])
+    return math.sqrt(squares) * (1 + SLACK)
 
 
 @njit
@@ -66,14 +74,16 @@ def reach_of_rows(lanes: I32, factors: F64, units: F64, size: int, reach: F64) -
     factors, units [M, B] : what a block's lanes are multiplied by, a whole number of units
     """
     rows, length = lanes.shape
-    for quad in range(reach.shape[1]):
-        for v in range(reach.shape[2]):
-            largest, least = 0.0, np.inf
-            for m in range(quad * TOGETHER, min(quad * TOGETHER + TOGETHER, rows)):
-                norm = norm_of(lanes[m, v * size : min((v + 1) * size, length)]) * factors[m, v]
-                if norm > 0:
-                    largest, least = max(largest, norm), min(least, units[m, v])
-            reach[0, quad, v], reach[1, quad, v] = largest, least
+    reach[0], reach[1] = 0, np.inf
+    for m in range(rows):
+        row, largest, least = lanes[m], reach[0, m // TOGETHER], reach[1, m // TOGETHER]
+        peak = 2 * np.float64(magnitude_bits(row)) + 1
+        fits = peak * peak * size < 2.0**62
+        for v in range(largest.size):
+            norm = norm_of(row[v * size : min((v + 1) * size, length)]) if fits else np.inf
+            norm *= factors[m, v]
+            if norm > 0:
+                largest[v], least[v] = max(largest[v], norm), min(least[v], units[m, v])
 
 
 @njit
@@ -83,20 +93,21 @@ def reach_of_columns(lanes: I32, factors: F64, units: F64, size: int, width: int
     factors, units [B, N]
     """
     length, columns = lanes.shape
-    squares = np.empty(columns, np.float64)
+    squares = np.empty(columns, np.float32)
+    roundings = 1 + (size + 3) * 2.0**-23  # more than those of so many float32 squares and their sum
     for v in range(reach.shape[2]):
         squares[:] = 0
         for k in range(v * size, min((v + 1) * size, length)):
             for n in range(columns):
-                x = np.float64(lanes[k, n])
+                x = np.float32(lanes[k, n])
                 squares[n] += x * x
         for q in range(reach.shape[1]):
             largest, least = 0.0, np.inf
             for n in range(q * width, min(q * width + width, columns)):
-                norm = math.sqrt(squares[n]) * factors[v, n]
+                norm = math.sqrt(np.float64(squares[n])) * factors[v, n]
                 if norm > 0:
                     largest, least = max(largest, norm), min(least, units[v, n])
-            reach[0, q, v], reach[1, q, v] = largest * (1 + SLACK), least
+            reach[0, q, v], reach[1, q, v] = largest * roundings, least
 
 
 @njit

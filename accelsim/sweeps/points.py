@@ -147,9 +147,9 @@ def _check_layers(
     for axis in patterns:
         pattern = _layer_pattern(axis)
         if not any(fnmatchcase(layer, pattern) for layer in layers):
-            problems.append(
-                f"axis {axis!r} matches no layer{did_you_mean(pattern, layers)}; the layers are {', '.join(layers)}"
-            )
+            near = did_you_mean(pattern, layers)
+            known = f"he layers are {', '.join(layers)}"
+            problems.append(f"axis {axis!r} matches no layer{near}{' T' if near else '; t'}{known}")
     if problems:
         raise SweepError(problem_list(spec.name, problems))
 
@@ -235,7 +235,7 @@ def _what_runs(spec: SweepSpec, sources: Sources, axes: Mapping[str, Value]) -> 
 
 def named(axes: Mapping[str, Value]) -> str:
     """Return a point's values as text."""
-    return ", ".join(f"{axis}={json.dumps(v) if isinstance(v, dict | list) else v}" for axis, v in axes.items())
+    return ", ".join(f"{axis}={v if isinstance(v, str) else json.dumps(v)}" for axis, v in axes.items())
 
 
 def _set(values: dict[str, Any], axis: str, value: Value) -> None:

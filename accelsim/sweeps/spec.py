@@ -37,7 +37,7 @@ class Random(_Section):
 class SweepSpec(_Section):
     """The root of a sweep's file. Exactly one of `grid`, `points` and `random` says what varies."""
 
-    name: str = Field("sweep", min_length=1, max_length=100, description="for messages")
+    name: str = Field("sweep", min_length=1, max_length=100, description="for messages; of a file, its path")
     config: str | None = Field(None, description="the configuration that points change, a YAML file")
     trace: str | None = Field(None, description="the trace that points run")
     network: str | None = Field(
@@ -100,7 +100,8 @@ def load_spec(spec: str | Path | Mapping[str, Any] | SweepSpec) -> tuple[SweepSp
         raise SweepError(f"{path}: a sweep is a YAML mapping with grid, points or random; see docs/sweeps.md")
     if document.problems:
         raise SweepError(message(str(path), document.problems))
-    return _validated(document.values, document.lines, str(path)), path.parent
+    loaded = _validated(document.values, document.lines, str(path))
+    return loaded if "name" in loaded.model_fields_set else loaded.model_copy(update={"name": str(path)}), path.parent
 
 
 def _plain(value: Any) -> Any:

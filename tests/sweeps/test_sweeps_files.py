@@ -165,6 +165,25 @@ def sweep_worker_forgets():
     worker._stored_trace.cache_clear()
 
 
+@pytest.mark.parametrize("change", [change_trace, change_prices, None])
+def test_a_failure_counts_only_for_the_files_that_were_meant(own, tmp_path, monkeypatch, change):
+    """A trace is read while its point runs: one that is overwritten then looks damaged, and is not."""
+    from accelsim.errors import TraceError
+
+    folder, spec = own
+
+    def damaged(*_, **__):
+        if change is not None:
+            change(folder)
+        raise TraceError("array 'x' is damaged")
+
+    monkeypatch.setattr("accelsim.simulation.simulate", damaged)
+    out = tmp_path / "results.parquet"
+    frame = sweep({**spec, "grid": {"array.rows": [8]}}, out)
+    assert frame["error"].tolist() == ["array 'x' is damaged"]
+    assert out.with_suffix(".journal.jsonl").exists() == (change is not None)
+
+
 # -- the target's own files -------------------------------------------------------------------------------------------
 
 
@@ -262,11 +281,13 @@ def test_two_sweeps_do_not_write_to_one_target(tmp_path, project_root):
         f"accelsim.sweep({GRID!r}, {str(out)!r}, jobs=1, progress=False)\n"
     )
     with subprocess.Popen([sys.executable, "-c", script], cwd=project_root, stdout=subprocess.PIPE, text=True) as other:
-        assert other.stdout.readline() == "begun\n"
-        before = contents(tmp_path)
-        for spec in (GRID, {**GRID, "batch": 2}):
-            with pytest.raises(SweepError, match="another sweep writes here now; wait until it ends"):
-                sweep(spec, out)
-        assert contents(tmp_path) == before
-        other.kill()
+        try:
+            assert other.stdout.readline() == "begun\n"
+            before = contents(tmp_path)
+            for spec in (GRID, {**GRID, "batch": 2}):
+                with pytest.raises(SweepError, match="another sweep writes here now; wait until it ends"):
+                    sweep(spec, out)
+            assert contents(tmp_path) == before
+        finally:
+            other.kill()
     assert sweep(GRID, out)["error"].isna().all()

@@ -54,12 +54,15 @@ def test_workers_end_with_the_process_that_began_them(tmp_path, project_root, by
     here = os.path.dirname(__file__)  # noqa: PTH120
     env = {**os.environ, "PYTHONPATH": os.pathsep.join([str(project_root), here])}
     with subprocess.Popen([sys.executable, "-c", script], env=env, stderr=subprocess.DEVNULL) as main:
-        wait_until(lambda: told.exists() and told.read_text().count("\n") == 2, "the beginning of two workers")
-        workers = [int(line) for line in told.read_text().split()]
-        assert len(set(workers)) == 2
-        assert all(map(is_alive, workers))
-        main.send_signal(by)
-        assert main.wait() == -by
+        try:
+            wait_until(lambda: told.exists() and told.read_text().count("\n") == 2, "the beginning of two workers")
+            workers = [int(line) for line in told.read_text().split()]
+            assert len(set(workers)) == 2
+            assert all(map(is_alive, workers))
+            main.send_signal(by)
+            assert main.wait() == -by
+        finally:
+            main.kill()
         wait_until(lambda: not any(map(is_alive, workers)), "the end of the workers")
 
 

@@ -376,7 +376,7 @@ def test_a_bad_spec_is_exit_2(tmp_path):
     spec.write_text("grid: {array.rows: [8]}\n")
     result = CliRunner().invoke(cli.app, ["sweep", str(spec), "-o", str(tmp_path / "r.parquet")])
     assert result.exit_code == 2
-    assert "no configuration" in result.stderr
+    assert f"error: {spec}: 2 problems\n  no configuration: set config" in result.stderr
     assert "Traceback" not in result.stderr
 
 
