@@ -21,14 +21,15 @@ def plan(
 ) -> None:
     """Print how TRACE's layers are cut into tiles for CONFIG, and why.
 
-    Tiles for CONFIG's buffers, the order of the loops, and what crosses to and from DRAM.
+    Tiles for CONFIG's buffers, the order of the loops, and what crosses to and from DRAM; with several cores, what each
+    of them does.
     """
     with user_errors():
         from accelsim.config.loader import load_config
 
         hardware = load_config(config)
         from accelsim.memory.needs import network_needs
-        from accelsim.memory.network_tiling import tile_network
+        from accelsim.memory.network import planned_shares
         from accelsim.report.plan_page import plan_document, print_plan
         from accelsim.trace.reader import load_trace
 
@@ -36,8 +37,10 @@ def plan(
         if inputs is not None:
             network = network.head(inputs)
         layers = network_needs(network, hardware)
-        tilings = tile_network(layers, hardware)
+        images = network.tensor_meta(network.inputs[0]).shape[0]
+        shares, notes = planned_shares(layers, hardware, images=images)
+        document = plan_document(hardware, network.name, layers, shares, notes)
         if as_json:
-            typer.echo(json.dumps(plan_document(hardware, network.name, layers, tilings), indent=2))
+            typer.echo(json.dumps(document, indent=2))
         else:
-            print_plan(hardware, network.name, layers, tilings)
+            print_plan(document)

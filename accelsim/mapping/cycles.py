@@ -45,6 +45,22 @@ def pass_cycles(shape: GemmShape, passes: Passes, steps: int, step_cycles: int, 
     return each
 
 
+def total_by_stream(passes: Passes, steps: int, streamed: Int64, step_cycles: int, config: HardwareConfig) -> list[int]:
+    """Return the sum of a layer's array cycles (ws, is) for each of several numbers of rows that stream past; what
+    :func:`pass_cycles` gives, without going over all passes for each.
+    """
+    r, c = extents(passes, config)
+    fill = r + c - 2
+    gaps, counts = np.unique(r[1:] - fill[:-1], return_counts=True)  # of a load, to what it hides behind
+    stalls, fills, loads = int(_stalls(passes, steps, step_cycles, config).sum()), int(fill.sum()), int(r.sum())
+    totals = []
+    for rows in streamed.tolist():
+        if config.array.double_buffered:
+            loads = int(r[0] + (np.maximum(0, gaps - rows * step_cycles) * counts).sum())
+        totals.append(loads + fills + rows * (step_cycles * len(passes) + stalls) + config.ppu.latency_cycles)
+    return totals
+
+
 def _output_stationary(passes: Passes, r: Int64, c: Int64, working: int, config: HardwareConfig) -> PassCycles:
     fill = r + c - 2
     drain, stall = r, passes.rows * _extra_ppu_cycles(passes, config)
@@ -64,10 +80,16 @@ def _operand_stationary(
     load = r
     if config.array.double_buffered:  # what does not hide behind the pass before; nothing hides the first load
         load = np.maximum(0, r - np.append(0, working + fill[:-1]))
+    stall = streamed * _stalls(passes, steps, step_cycles, config)
+    return PassCycles(load=load, fill=fill, compute=np.full_like(r, working), drain=np.zeros_like(r), ppu=stall)
+
+
+def _stalls(passes: Passes, steps: int, step_cycles: int, config: HardwareConfig) -> Int64:
+    """Return the cycles for which each row of a pass waits for the PPU (ws, is)."""
     is_last_fold = passes.row0 + passes.rows == steps  # its results are final and leave for the PPU
     # A row of results leaves every `step_cycles`: that long the PPU may take over it.
-    stall = streamed * np.maximum(0, _extra_ppu_cycles(passes, config) - (step_cycles - 1)) * is_last_fold
-    return PassCycles(load=load, fill=fill, compute=np.full_like(r, working), drain=np.zeros_like(r), ppu=stall)
+    stalls: Int64 = np.maximum(0, _extra_ppu_cycles(passes, config) - (step_cycles - 1)) * is_last_fold
+    return stalls
 
 
 def _extra_ppu_cycles(passes: Passes, config: HardwareConfig) -> Int64:

@@ -10,19 +10,30 @@ from accelsim.mapping.contract import GemmShape, Int64, Passes
 
 def layer_passes(shape: GemmShape, steps: int, config: HardwareConfig) -> Passes:
     """Return all passes in order; os: m folds, then n folds; ws and is: column folds, then K folds (innermost)."""
-    array = config.array
-    stationary_cols = shape.m if array.dataflow == "is" else shape.n
-    outer, inner = (shape.m, shape.n) if array.dataflow == "os" else (stationary_cols, steps)
-    outer_step, inner_step = (array.rows, array.cols) if array.dataflow == "os" else (array.cols, array.rows)
+    (outer, outer_step), (inner, inner_step) = _folded(shape, steps, config)
     starts_outer = np.arange(0, outer, outer_step, dtype=np.int64)
     starts_inner = np.arange(0, inner, inner_step, dtype=np.int64)
     first = np.tile(np.repeat(starts_outer, starts_inner.size), shape.batch)
     second = np.tile(starts_inner, starts_outer.size * shape.batch)
     batch = np.repeat(np.arange(shape.batch, dtype=np.int64), starts_outer.size * starts_inner.size)
     first_used, second_used = np.minimum(outer - first, outer_step), np.minimum(inner - second, inner_step)
-    if array.dataflow == "os":
+    if config.array.dataflow == "os":
         return Passes(batch, first, first_used, second, second_used)
     return Passes(batch, second, second_used, first, first_used)
+
+
+def pass_count(shape: GemmShape, steps: int, config: HardwareConfig) -> int:
+    """Return how many passes a layer has."""
+    (outer, outer_step), (inner, inner_step) = _folded(shape, steps, config)
+    return shape.batch * -(-outer // outer_step) * -(-inner // inner_step)
+
+
+def _folded(shape: GemmShape, steps: int, config: HardwareConfig) -> tuple[tuple[int, int], tuple[int, int]]:
+    """Return the two dimensions that are cut into folds, each with its part of the array: the outer and inner loop."""
+    rows, cols, dataflow = config.array.rows, config.array.cols, config.array.dataflow
+    if dataflow == "os":
+        return (shape.m, rows), (shape.n, cols)
+    return (shape.m if dataflow == "is" else shape.n, cols), (steps, rows)
 
 
 def extents(passes: Passes, config: HardwareConfig) -> tuple[Int64, Int64]:

@@ -17,9 +17,14 @@ from accelsim.errors import ShapeError, UnsupportedLayerError
 from accelsim.mapping.contract import INTEGERS, GemmOperands, GemmShape, LayerPlan, Product, Summation, Widths
 from accelsim.mapping.counts import array_tally, edge_traffic, step_contents
 from accelsim.mapping.cycles import cycle_counts
-from accelsim.mapping.passes import layer_passes
+from accelsim.mapping.passes import layer_passes, pass_count
 from accelsim.mapping.step import lane_step, operand_pieces
 from accelsim.mapping.tally import Datapath, array_actions, entry_actions
+
+MOST_MACS = 1 << 56
+"""Of a layer: what 64-bit counters of bits and cycles hold."""
+MOST_PASSES, MOST_K = 1 << 24, 1 << 25
+"""Of a layer: planned one by one, in some gigabytes of memory."""
 
 
 def plan_operands(operands: GemmOperands, config: HardwareConfig, *, layer: str = "layer") -> LayerPlan:
@@ -84,6 +89,8 @@ def plan_layer(
             f"{block_size} or a multiple, or align_bits: null"
         )
     groups = -(-shape.k // group)
+    steps = groups * steps_per_group
+    check_size(shape, config, steps, layer)
     if array.dataflow != "os" and array.rows % steps_per_group:
         raise UnsupportedLayerError(
             f"{layer}: a block of {block_size} elements spans {steps_per_group} rows of {step.lanes} lanes, which "
@@ -103,7 +110,6 @@ def plan_layer(
     )
     if summation.kind != "integer":
         widths = replace(widths, scale_product=2 * significand_bits)
-    steps = groups * steps_per_group
     passes = layer_passes(shape, steps, config)
     contents = step_contents(shape.k, valid, step.lanes, block_size, group)
     tally = array_tally(shape, passes, contents, summation, config)
@@ -154,6 +160,25 @@ def plan_layer(
         if array.dataflow == "os"
         else entry_actions(tally, datapath, transposed=array.dataflow == "is"),
     )
+
+
+def check_size(shape: GemmShape, config: HardwareConfig, steps: int, layer: str = "layer") -> None:
+    """Raise UnsupportedLayerError for a layer that is too large to be planned. steps : lane steps that cover K"""
+    size = f"{layer}: {shape.batch:,} x {shape.m:,} x {shape.k:,} x {shape.n:,} (batch, M, K, N)"
+    macs = shape.batch * shape.m * shape.k * shape.n
+    if macs > MOST_MACS:
+        raise UnsupportedLayerError(
+            f"{size} is {macs:,} multiply-accumulates; use up to {MOST_MACS:,}, or cut it into smaller layers"
+        )
+    if shape.k > MOST_K:
+        raise UnsupportedLayerError(f"{size}: K is too large; use up to {MOST_K:,}, or cut it into smaller layers")
+    count = pass_count(shape, steps, config)
+    if count > MOST_PASSES:
+        rows, cols = config.array.rows, config.array.cols
+        raise UnsupportedLayerError(
+            f"{size} is {count:,} passes of the {rows} x {cols} array; use up to {MOST_PASSES:,}, with a larger array, "
+            f"or cut it into smaller layers"
+        )
 
 
 def group_size(lanes: int, block_size: int, layer: str = "layer") -> int:

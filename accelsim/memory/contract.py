@@ -108,6 +108,8 @@ class LayerTiling:
     entries : how often each stationary tile enters the array: 1 unless `memory.passes: split` has cut what streams past
     buffer_bits : the most that the layer's tiles hold at once: weights, activations, outputs, accumulators
     lower_bound_bits : traffic with each tensor once, nothing kept on chip
+    tile_count : tiles in all. The arrays have an entry each, but where these are very many: then an entry stands for
+        some neighbours together
     """
 
     name: str
@@ -141,9 +143,11 @@ class LayerTiling:
     entries: int = 1
     buffer_bits: tuple[int, int, int, int] = (0, 0, 0, 0)
     lower_bound_bits: int = 0
+    tile_count: int = 0
 
     @property
     def tiles(self) -> int:
+        """Entries of the arrays."""
         return int(self.compute.size)
 
     @property

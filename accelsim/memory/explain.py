@@ -10,13 +10,13 @@ LOOPS = {"b": "matrix products", "m": "rows", "n": "columns", "k": "the reductio
 
 def explain(tiling: LayerTiling, needs: LayerNeeds, config: HardwareConfig, *, spills: bool, pinned: bool) -> str:
     """Return one or more sentences: what fits, what is loaded how often, and what the limit is."""
-    if tiling.tiles == 0:
+    if tiling.tile_count == 0:
         return "only addresses move: no traffic"
     said = []
     if pinned:
         said.append("as memory.tiling asks")
     if needs.plan is None:
-        strips = "one piece" if tiling.tiles == 1 else f"{tiling.tiles} strips"
+        strips = "one piece" if tiling.tile_count == 1 else f"{tiling.tile_count} strips"
         said.append(f"streams through the vector unit in {strips}")
     else:
         said += _of_operand(

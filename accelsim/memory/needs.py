@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 
 from accelsim import formats
 from accelsim.config.model import HardwareConfig
-from accelsim.errors import AccelsimError
+from accelsim.errors import AccelsimError, UnsupportedLayerError
 from accelsim.formats.spec import QTensor
 from accelsim.mapping.contract import GemmShape, LayerPlan
-from accelsim.mapping.plan import plan_layer
+from accelsim.mapping.plan import MOST_MACS, check_size, plan_layer
 from accelsim.mapping.support import block_size, check_supported, is_floating, product_of, summation_of
 from accelsim.mapping.vector import vector_cycles
 from accelsim.memory.contract import LayerNeeds, TensorNeed, Windows
@@ -104,10 +104,17 @@ def _kind(layer: Layer, shapes: NetworkShapes) -> str:
 
 def layer_plan(layer: Layer, shapes: NetworkShapes, config: HardwareConfig) -> LayerPlan:
     """Return the plan that the layer's operands, once lowered, will have."""
+    for name in (layer.input, weight_name(layer)):
+        if math.prod(shapes.meta.tensors[name].shape) > MOST_MACS:
+            raise UnsupportedLayerError(
+                f"layer {layer.name!r}: {name} has {math.prod(shapes.meta.tensors[name].shape):,} elements; use up to "
+                f"{MOST_MACS:,}, or cut the layer into smaller ones"
+            )
     x, weight = _phantom(layer.input, shapes), _phantom(weight_name(layer), shapes)
     check_supported(layer, x, weight, config)
     size = block_size(x, weight)
     shape, taps, channels = _gemm_shape(layer, x, weight, size)
+    check_size(shape, config, 1, f"layer {layer.name!r}")
     completed = channels + (-channels % size if size else 0)
     of_each = (x.format.blocks, weight.format.blocks)
     scale_bits = [0 if blocks is None else blocks.scale_bits for blocks in of_each]

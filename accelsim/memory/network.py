@@ -8,8 +8,7 @@ shortest one's.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields, replace
-from typing import Any
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -18,20 +17,16 @@ from accelsim.config.model import Buffer, HardwareConfig, Memory
 from accelsim.mapping.contract import Int64
 from accelsim.mapping.traffic import edge_bits
 from accelsim.memory.contract import LayerNeeds, LayerTiling, Operand, Timeline
+from accelsim.memory.known import Known
 from accelsim.memory.machine import Ports, Surroundings
-from accelsim.memory.network_tiling import tile_network, tile_network_variants
-from accelsim.memory.program import PARTS, Stage
-from accelsim.memory.shares import Split, balanced, share_of
+from accelsim.memory.network_tiling import tile_network
+from accelsim.memory.program import Stage
+from accelsim.memory.shares import balanced
 from accelsim.memory.tile_build import spread
 from accelsim.memory.tile_rank import rankings
-from accelsim.memory.tiling import tile_layer_variants
 from accelsim.memory.timeline import shortest, timeline_of
 
 OPERANDS: tuple[Operand, ...] = ("weight", "activation", "output", "accumulator")
-MAX_TILES = 5_000
-"""Tiles of a layer on a core that are simulated apart; of more, neighbours are taken together."""
-MAX_RUN_TILES, MIN_TILES = 200_000, 200
-"""The same for a whole run: networks of hundreds of layers get fewer tiles a layer, but not fewer than `MIN_TILES`."""
 MAX_PIECES = 32
 """Pieces into which layer-pipelined cores cut the batch."""
 
@@ -67,7 +62,7 @@ class NetworkTime:
 
     @property
     def tiles(self) -> int:
-        return sum(share.tiling.tiles for shares in self.shares for share in shares)
+        return sum(share.tiling.tile_count for shares in self.shares for share in shares)
 
     @property
     def saved_bits(self) -> int:
@@ -86,6 +81,29 @@ def has_memory(config: HardwareConfig) -> bool:
 def network_shares(layers: Sequence[LayerNeeds], config: HardwareConfig) -> tuple[tuple[Share, ...], ...]:
     """Return the tiles of layers that run one after another on one core."""
     return tuple((Share(0, *each),) for each in zip(layers, tile_network(layers, config), strict=True))
+
+
+def planned_shares(
+    layers: Sequence[LayerNeeds], config: HardwareConfig, *, images: int = 1
+) -> tuple[tuple[tuple[Share, ...], ...], tuple[str, ...]]:
+    """Return what each core does of each layer in a run, and what a reader should know besides: of the plans that may
+    be run, the one that is.
+
+    images : inferences in the batch
+
+    >>> import accelsim
+    >>> from accelsim.memory.needs import network_needs
+    >>> values = accelsim.load_config("configs/int8_ws.yaml").model_dump() | {"cores": {"count": 2, "split": "rows"}}
+    >>> from accelsim.config.loader import parse_config
+    >>> config, trace = parse_config(values), accelsim.load_trace("traces/digits_cnn_int8.npz")
+    >>> shares, notes = planned_shares(network_needs(trace, config), config, images=240)
+    >>> [(share.core, share.needs.plan.shape.m) for share in shares[0]]  # conv1: 3840 rows, on two cores
+    [(0, 1920), (1, 1920)]
+    """
+    if not has_memory(config):
+        return network_shares(layers, config), ()
+    time = network_time(layers, config, images=images)
+    return time.shares, time.notes
 
 
 def network_time(
@@ -130,7 +148,7 @@ def _deals(layers: Sequence[LayerNeeds], config: HardwareConfig, images: int) ->
     """Return the different plans that may be run, in the order of their rankings; with `objective: traffic` those with
     the least traffic, to the bit.
     """
-    known = _Known(layers, config, images)
+    known = Known(layers, config, images)
     deals: dict[tuple[int, ...], _Deal] = {}
     for ranking in range(len(rankings(config))):
         deal = _Deal(known, ranking)
@@ -142,40 +160,13 @@ def _deals(layers: Sequence[LayerNeeds], config: HardwareConfig, images: int) ->
     return [deal for deal, bits in zip(different, traffic, strict=True) if bits == min(traffic)]
 
 
-class _Known:
-    """What the plans of one network share: the cores' parts of its layers, and the tilings of each."""
-
-    def __init__(self, layers: Sequence[LayerNeeds], config: HardwareConfig, images: int) -> None:
-        self.layers, self.config, self.images = layers, config, images
-        self.limit = min(MAX_TILES, max(MIN_TILES, MAX_RUN_TILES // (len(layers) * config.cores.count)))
-        self._parts: dict[tuple[int, Split, int, int], LayerNeeds | None] = {}
-        self._tilings: dict[tuple[object, ...], list[list[LayerTiling]]] = {}  # shares of equal size have equal tiles
-
-    def part(self, index: int, split: Split, part: int, parts: int) -> LayerNeeds | None:
-        """Return part number `part` of a layer."""
-        key = (index, split, part, parts)
-        if key not in self._parts:
-            self._parts[key] = share_of(self.layers[index], self.config, split, part, parts, self.images)
-        return self._parts[key]
-
-    def tilings(self, layers: list[LayerNeeds], ranking: int, *, fuse: bool) -> list[LayerTiling]:
-        """Return one ranking's tilings of layers that follow one another on a core; without `fuse`, of one layer."""
-        key = (fuse, *map(_signature, layers))
-        if key not in self._tilings:
-            if fuse:
-                self._tilings[key] = tile_network_variants(layers, self.config)
-            else:
-                self._tilings[key] = [[tiling] for tiling in tile_layer_variants(layers[0], self.config)]
-        return self._tilings[key][ranking]
-
-
 class _Deal:
     """The layers dealt out to the cores, as stages in the order in which they run, with one ranking's tilings.
 
     picked : identities of these, which `known` keeps: equal plans have equal ones
     """
 
-    def __init__(self, known: _Known, ranking: int) -> None:
+    def __init__(self, known: Known, ranking: int) -> None:
         self.known, self.ranking = known, ranking
         self.layers, self.config, self.images = known.layers, known.config, known.images
         self.picked: tuple[int, ...] = ()
@@ -270,7 +261,7 @@ class _Deal:
         self, core: int, index: int, needs: LayerNeeds, tiling: LayerTiling, made: Mapping[str, list[int]]
     ) -> None:
         self.shares[index].append(Share(core, needs, tiling))
-        simulated = coarse(tiling, self.known.limit)
+        simulated = self.known.coarse(tiling)
         if simulated is not tiling:
             self.merged.add(index)
         streamed = needs.inputs if needs.plan is None else needs.inputs[:1]
@@ -290,21 +281,6 @@ class _Deal:
                 array_bits=array_bits(needs, simulated) if self.limited else {},
             )
         )
-
-
-def _signature(needs: LayerNeeds) -> tuple[object, ...]:
-    """Return all of a share that tells it from other shares of its layer."""
-    tensors = (*needs.inputs, needs.output, needs.weight)
-    return (
-        needs.name,
-        None if needs.plan is None else needs.plan.shape,
-        needs.vector_cycles,
-        needs.parameter_bits,
-        needs.windows,
-        needs.shared,
-        needs.output_leaves,
-        *(None if tensor is None else tensor.bits for tensor in tensors),
-    )
 
 
 def _own_cycles(needs: LayerNeeds) -> int:
@@ -329,19 +305,3 @@ def array_bits(needs: LayerNeeds, tiling: LayerTiling) -> dict[Operand, Int64]:
         bits |= {"activation": activation * again[0], "weight": weight * again[1] + needs.parameter_bits}
         bits["accumulator"] = sum(count for action, count in needs.plan.actions.items() if action.operation in sums)
     return {operand: spread(count, working, whole) for operand, count in bits.items()}
-
-
-def coarse(tiling: LayerTiling, limit: int) -> LayerTiling:
-    """Return a tiling of at most `limit` tiles: neighbours are taken together, what they move and take adds up."""
-    size = -(-tiling.tiles // limit)
-    if size <= 1:
-        return tiling
-    starts = np.arange(0, tiling.tiles, size)
-    moves = ("weight_bits", "activation_bits", "store_bits", "spill_bits", "refill_bits")
-    changes: dict[str, Any] = {name: np.add.reduceat(getattr(tiling, name), starts) for name in (*PARTS, *moves)}
-    changes |= {
-        field.name: np.maximum.reduceat(getattr(tiling, field.name), starts)
-        for field in fields(tiling)
-        if field.name.endswith("_resident_bits")
-    }
-    return replace(tiling, **changes)

@@ -148,40 +148,33 @@ class Tiles:
     def cycles(self) -> dict[str, Int64]:
         """Return each tile's array cycles by cause; together the plan's, and what entering again costs."""
         layer, choice, plan = self.layer, self.choice, self.layer.plan
-        whole = self._pass_place()
-        cut = self.trips[layer.stream]
-        position = np.empty(
-            self.count, np.int64
-        )  # of the tile with these numbers along b and the two folded dimensions
-        linear = self._linear()
-        position[linear] = np.arange(self.count)
-        stream_pieces = [position[whole * cut + piece] for piece in range(cut)]
-        totals = {cause: np.zeros(self.count, np.int64) for cause in PASS_CAUSES}
+        whole, cut = self._pass_place(), self.trips[layer.stream]
+        position = np.empty(self.count, np.int64)  # of tiles by b, the folded two and the stream
+        position[self._linear()] = np.arange(self.count)
+        place = position.reshape(-1, cut)
         starts, ends = edges(layer.sizes[layer.stream], choice.sizes[layer.stream])
         latency = layer.config.ppu.latency_cycles
+        totals = {cause: np.zeros(self.count, np.int64) for cause in PASS_CAUSES}
         if cut == 1 or choice.entered > 1:
-            for piece in range(cut):
-                each = layer.pieces_cycles(int(ends[piece] - starts[piece]))
+            pieces = ends - starts
+            for size in sorted(set(pieces.tolist())):
+                each, at = layer.pieces_cycles(size), place[:, pieces == size]
                 for cause in PASS_CAUSES:
-                    np.add.at(totals[cause], stream_pieces[piece], getattr(each, cause))
-                totals["ppu"][stream_pieces[piece][-1]] -= latency
+                    totals[cause][at] = _sums(getattr(each, cause), whole, len(place))[:, None]
+                totals["ppu"][at[whole[-1]]] -= latency
         else:  # each pass is one tile, cut along its stream without interruption
             each = pass_cycles(plan.shape, plan.passes, plan.steps, plan.step_cycles, layer.config)
             total = plan.steps if layer.stream == "k" else layer.sizes[layer.stream]
-            per_step = total * plan.step_cycles
+            assert np.all(each.compute == total * plan.step_cycles)
             each.ppu[-1] -= latency
-            for piece in range(cut):
-                steps = _steps(layer, int(starts[piece]), int(ends[piece]))
-                at = stream_pieces[piece]
-                assert np.all(each.compute == per_step)
-                totals["compute"][at] += steps * plan.step_cycles
-                if layer.stream == "k":
-                    totals["ppu"][at] += each.ppu * (piece == cut - 1)
-                else:
-                    totals["ppu"][at] += each.ppu // total * steps
-                totals["load"][at] += each.load * (piece == 0)
-                totals["fill"][at] += each.fill * (piece == 0)
-                totals["drain"][at] += each.drain * (piece == cut - 1)
+            of_pass, steps = place[whole], _steps(layer, starts, ends)
+            totals["compute"][of_pass] = steps * plan.step_cycles
+            if layer.stream == "k":
+                totals["ppu"][of_pass[:, -1]] = each.ppu
+            else:
+                totals["ppu"][of_pass] = (each.ppu // total)[:, None] * steps
+            totals["load"][of_pass[:, 0]], totals["fill"][of_pass[:, 0]] = each.load, each.fill
+            totals["drain"][of_pass[:, -1]] = each.drain
         totals["ppu"][-1] += latency
         return totals
 
@@ -221,9 +214,16 @@ def spread(bits: int, elements: Int64, whole: int) -> Int64:
     return np.diff(totals, prepend=0)
 
 
-def _steps(layer: Layer, start: int, end: int) -> int:
-    """Return the lane steps (k) or rows (m, n) of a piece of the stream."""
+def _sums(values: Int64, places: Int64, count: int) -> Int64:
+    """Return the sums of the values at each of `count` places."""
+    sums = np.zeros(count, np.int64)
+    np.add.at(sums, places, values)
+    return sums
+
+
+def _steps(layer: Layer, starts: Int64, ends: Int64) -> Int64:
+    """Return the lane steps (k) or rows (m, n) of pieces of the stream."""
     if layer.stream != "k":
-        return end - start
+        return ends - starts
     group, per_group = layer.plan.group, layer.plan.steps_per_group
-    return (-(-end // group) - start // group) * per_group
+    return (-(-ends // group) - starts // group) * per_group

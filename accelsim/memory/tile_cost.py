@@ -51,21 +51,23 @@ class Grid:
             sizes[dim] = candidates[dim].reshape(shape)
             trips[dim] = -(-layer.sizes[dim] // sizes[dim])
             folds[dim] = -(-sizes[dim] // layer.quantum[dim])
-        totals = {"weight": _plain_totals(layer, sizes), "activation": _activation_totals(layer, sizes)}
+        totals = {"weight": _plain_totals(layer, sizes, "nk"), "activation": _activation_totals(layer, sizes)}
         entry = np.zeros_like(sizes[layer.stream])
         if layer.may_split:
-            entry.ravel()[:] = [layer.entry_cycles(int(size)) for size in sizes[layer.stream].ravel()]
+            entry = layer.entry_cycles(sizes[layer.stream].ravel()).reshape(entry.shape)
         return cls(sizes, trips, folds, totals, entry)
 
     @property
-    def tiles(self) -> Int64:
-        count: Int64 = self.trips["b"] * self.trips["m"] * self.trips["n"] * self.trips["k"]
-        return count
+    def tiles(self) -> Floats:
+        trips = [self.trips[dim].astype(np.float64) for dim in DIMS]
+        return trips[0] * trips[1] * trips[2] * trips[3]
 
 
 def _activation_totals(layer: Layer, sizes: dict[str, Int64]) -> OperandTotals:
     """Return pixels along m and channels along k: windows overlap, and so do taps."""
     largest, summed = {}, {}
+    if layer.needs.windows is None:  # rows and columns of a matrix: tiles do not overlap
+        return _plain_totals(layer, sizes, "mk")
     for dim in "mk":
         largest[dim], summed[dim] = np.empty_like(sizes[dim]), np.empty_like(sizes[dim])
         for place, size in enumerate(sizes[dim].ravel()):
@@ -75,12 +77,12 @@ def _activation_totals(layer: Layer, sizes: dict[str, Int64]) -> OperandTotals:
     return OperandTotals(largest, summed, whole={"m": layer.pixels, "k": layer.channels})
 
 
-def _plain_totals(layer: Layer, sizes: dict[str, Int64]) -> OperandTotals:
-    """Return the same for weights, whose tiles do not overlap."""
-    whole = {dim: layer.sizes[dim] for dim in "nk"}
+def _plain_totals(layer: Layer, sizes: dict[str, Int64], dims: str) -> OperandTotals:
+    """Return the same for a matrix, whose tiles do not overlap."""
+    whole = {dim: layer.sizes[dim] for dim in dims}
     return OperandTotals(
-        largest={dim: sizes[dim] for dim in "nk"},
-        summed={dim: np.full_like(sizes[dim], whole[dim]) for dim in "nk"},
+        largest={dim: sizes[dim] for dim in dims},
+        summed={dim: np.full_like(sizes[dim], whole[dim]) for dim in dims},
         whole=whole,
     )
 
@@ -122,7 +124,7 @@ def cost_of(layer: Layer, grid: Grid, order: str, capacity: Capacity) -> Cost:
     traffic = traffic + spilled
     transfers = transfers + np.where(spilled > 0, 2 * finished * (grid.trips["k"] - 1), 0)
     per_output = layer.bits["output"] / max(1, layer.outputs)
-    out = grid.sizes["b"] * grid.sizes["m"] * grid.sizes["n"] * per_output
+    out = grid.sizes["b"].astype(float) * grid.sizes["m"] * grid.sizes["n"] * per_output
     several = finished > 1
     copies = 2 if capacity.output_halves else 1
     fits = fits & ((layer.bits["output"] <= capacity.output) | (out * np.where(several, copies, 1) <= capacity.output))
@@ -160,7 +162,7 @@ def _kept(
     elements = layer.elements[operand]
     for level in range(4, -1, -1):
         fixed, bits = ("b" + order)[:level], layer.moved_bits(operand, level)
-        held: Int64 = grid.sizes["b"] if "b" in fixed else np.full((1, 1, 1, 1), layer.sizes["b"])
+        held: Floats = grid.sizes["b"].astype(float) if "b" in fixed else np.full((1, 1, 1, 1), float(layer.sizes["b"]))
         swept: Floats = np.full((1, 1, 1, 1), float(layer.sizes["b"]))
         scopes: Int64 = np.ones((1, 1, 1, 1), np.int64)
         for dim in fixed:
@@ -182,7 +184,8 @@ def _kept(
 
 def _accumulators(layer: Layer, grid: Grid, order: str, capacity: Capacity) -> tuple[Floats, NDArray[np.bool_]]:
     """Return the bits that unfinished sums travel to DRAM and back, and where at least a tile's sums fit."""
-    bits, sizes, trips = layer.config.accumulator.bits, grid.sizes, grid.trips
+    bits, trips = layer.config.accumulator.bits, grid.trips
+    sizes = {dim: size.astype(float) for dim, size in grid.sizes.items()}  # of large layers, products exceed integers
     cols = layer.config.array.cols
     if layer.stream == "k":  # sums stay in the PEs; the buffer holds the row of them that drains
         return np.zeros((1, 1, 1, 1)), np.asarray(np.minimum(sizes["n"], cols) * bits <= capacity.accumulator)

@@ -55,7 +55,7 @@ class Ranking:
     memory: Supposed = IDEAL
     fewest: bool = False
 
-    def keys(self, traffic_bits: Floats, steps: Int64 | Floats, tiles: Int64) -> list[Floats | Int64]:
+    def keys(self, traffic_bits: Floats, steps: Int64 | Floats, tiles: Floats) -> list[Floats | Int64]:
         """Return what is compared, the most important one first."""
         if self.first == "latency":
             return [steps, traffic_bits, tiles]
@@ -75,7 +75,7 @@ def rankings(config: HardwareConfig) -> tuple[Ranking, ...]:
 
 
 def latency_steps(
-    memory: Supposed, computing: Int64, traffic_bits: Floats, transfers: Int64, tiles: Int64, *, hidden: bool
+    memory: Supposed, computing: Int64, traffic_bits: Floats, transfers: Int64, tiles: Floats, *, hidden: bool
 ) -> Int64 | Floats:
     """Return about how long tilings take with a supposed memory, in steps.
 

@@ -13,7 +13,7 @@ from accelsim.errors import UnsupportedLayerError
 from accelsim.mapping.contract import Int64
 from accelsim.memory.tile_cost import Cost, Floats, Grid, cost_of
 from accelsim.memory.tile_rank import Ranking, latency_steps, rankings
-from accelsim.memory.tile_space import DIMS, ORDERS, Capacity, Layer, candidate_sizes
+from accelsim.memory.tile_space import DIMS, MOST_TILES, ORDERS, Capacity, Layer, candidate_sizes
 
 
 @dataclass(frozen=True)
@@ -41,6 +41,12 @@ def choose(layer: Layer, config: HardwareConfig, capacity: Capacity) -> list[Cho
     found = _Fitting.of(layer, grid, [cost_of(layer, grid, order, capacity) for order in orders])
     if not found.places.size:
         raise _does_not_fit(layer, capacity, pin)
+    if found.tiles.min() > MOST_TILES:
+        raise UnsupportedLayerError(
+            f"layer {layer.needs.name!r}: at least {found.tiles.min():,.0f} tiles fit the buffers, more than the "
+            f"{MOST_TILES:,} that can be planned; use larger buffers, or cut the layer into smaller ones"
+        )
+    found = found.only(found.tiles <= MOST_TILES)
     least = found.only(found.traffic_bits == found.traffic_bits.min())
     hidden = config.buffers.weight.ping_pong and config.buffers.activation.ping_pong
     pinned = pin != TilePin() and pin != TilePin(layer=pin.layer)
@@ -69,7 +75,7 @@ class _Fitting:
     traffic_bits: Floats
     extra_cycles: Int64
     transfers: Int64
-    tiles: Int64
+    tiles: Floats
 
     @classmethod
     def of(cls, layer: Layer, grid: Grid, costs: list[Cost]) -> _Fitting:

@@ -10,15 +10,14 @@ Model: docs/memory.md. All sizes are elements of the GEMM.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from itertools import permutations
 
 import numpy as np
 
 from accelsim.config.model import HardwareConfig
 from accelsim.mapping.contract import Int64, LayerPlan
-from accelsim.mapping.cycles import PassCycles, pass_cycles
-from accelsim.mapping.passes import layer_passes
+from accelsim.mapping.cycles import PassCycles, pass_cycles, total_by_stream
 from accelsim.memory.contract import LayerNeeds
 
 DIMS = "bmnk"
@@ -28,6 +27,8 @@ RELEVANT = {"weight": "nk", "activation": "mk", "output": "mn"}
 STREAM = {"os": "k", "ws": "m", "is": "n"}
 MOST_SIZES = 40
 """Sizes tried along a dimension; all balanced ones where there are no more."""
+MOST_TILES = 1 << 24
+"""Of a layer: tilings with more are not considered."""
 
 
 @dataclass(frozen=True)
@@ -83,7 +84,6 @@ class Layer:
     copies: dict[str, int]
     channels: int
     on_chip_input: bool
-    _stream_cycles: dict[int, PassCycles] = field(default_factory=dict)
 
     @property
     def outputs(self) -> int:
@@ -111,21 +111,18 @@ class Layer:
 
     def pieces_cycles(self, size: int) -> PassCycles:
         """Return the cycles of all passes over a piece of `size` rows of the stream, entered anew."""
-        if size not in self._stream_cycles:
-            shape = self.plan.shape
-            piece = type(shape)(shape.batch, size if self.stream == "m" else shape.m, shape.k,
-                                size if self.stream == "n" else shape.n)  # fmt: skip
-            passes = layer_passes(piece, self.plan.steps, self.config)
-            self._stream_cycles[size] = pass_cycles(piece, passes, self.plan.steps, self.plan.step_cycles, self.config)
-        return self._stream_cycles[size]
+        piece = replace(self.plan.shape, **({} if self.stream == "k" else {self.stream: size}))
+        return pass_cycles(piece, self.plan.passes, self.plan.steps, self.plan.step_cycles, self.config)
 
-    def entry_cycles(self, size: int) -> int:
-        """Return the cycles beyond the plan's where the stream is cut into pieces of `size`, each entered anew."""
-        whole, rest = divmod(self.sizes[self.stream], size)
+    def entry_cycles(self, sizes: Int64) -> Int64:
+        """Return the cycles beyond the plan's where the stream is cut into pieces of each of `sizes`, entered anew."""
+        plan, whole, rest = self.plan, self.sizes[self.stream] // sizes, self.sizes[self.stream] % sizes
+        both = np.concatenate([sizes, rest])
         latency = self.config.ppu.latency_cycles  # the pipeline empties once a layer
-        total = whole * (self.pieces_cycles(size).total - latency) if whole else 0
-        total += self.pieces_cycles(rest).total - latency if rest else 0
-        return total + latency - self.plan.cycles.total
+        totals = np.array(total_by_stream(plan.passes, plan.steps, both, plan.step_cycles, self.config)) - latency
+        of_whole, of_rest = np.split(totals, 2)
+        extra: Int64 = whole * of_whole + np.where(rest > 0, of_rest, 0) + latency - plan.cycles.total
+        return extra
 
 
 def layer_of(needs: LayerNeeds, config: HardwareConfig, *, on_chip: frozenset[str] = frozenset()) -> Layer:
@@ -168,8 +165,11 @@ def balanced_sizes(size: int, quantum: int, most: int = MOST_SIZES) -> Int64:
     """Return tile sizes that cut `size` into equal parts, in multiples of `quantum`, largest (all of it) first.
 
     Every number of parts has one: the smallest tile that needs no more parts. Beyond `most` of them, the largest ones
-    are kept, and of the others an even choice on a logarithmic scale, the smallest tile included.
+    are kept, and of the others an even choice on a logarithmic scale, the smallest tile included; which is the smallest
+    one of no more than `MOST_TILES` parts.
     """
+    whole = -(-size // quantum)
+    quantum *= -(-whole // MOST_TILES)  # tiles of several folds where single ones would be too many
     folds = -(-size // quantum)
     root = math.isqrt(folds)
     units = {-(-folds // parts) for parts in range(1, root + 2)} | set(range(1, min(root + 2, folds) + 1))
@@ -191,7 +191,8 @@ def candidate_sizes(layer: Layer, dim: str) -> Int64:
         return balanced_sizes(size, quantum)
     lines = balanced_sizes(size, windows.out_width)
     parts = balanced_sizes(windows.out_width, 1, MOST_SIZES // 4)
-    return np.unique(np.concatenate([lines, parts]))[::-1]
+    sizes = np.unique(np.concatenate([lines, parts]))[::-1]
+    return sizes[-(-size // sizes) <= MOST_TILES]
 
 
 def edges(size: int, tile: int) -> tuple[Int64, Int64]:

@@ -12,12 +12,16 @@ import numpy as np
 from accelsim.config.model import HardwareConfig
 from accelsim.errors import UnsupportedLayerError
 from accelsim.mapping.contract import Int64
+from accelsim.memory.coarse import coarse
 from accelsim.memory.contract import LayerNeeds, LayerTiling
 from accelsim.memory.explain import explain
 from accelsim.memory.tile_build import Tiles, spread
 from accelsim.memory.tile_rank import rankings
 from accelsim.memory.tile_search import Choice, choose
-from accelsim.memory.tile_space import Capacity, Layer, layer_of
+from accelsim.memory.tile_space import MOST_TILES, Capacity, Layer, layer_of
+
+KEPT_TILES = 1 << 17
+"""Entries of a tiling's arrays; of more tiles, neighbours have one together."""
 
 
 def tile_layer(
@@ -115,8 +119,9 @@ def _tiling(
             int(accumulators.max()),
         ),
         lower_bound_bits=lower_bound_bits(needs),
+        tile_count=tiles.count,
     )
-    return _explained(tiling, needs, choice.spills, choice.pinned, config)
+    return coarse(_explained(tiling, needs, choice.spills, choice.pinned, config), KEPT_TILES)
 
 
 def lower_bound_bits(needs: LayerNeeds) -> int:
@@ -161,6 +166,11 @@ def _vector(
             f"layer {needs.name!r}: {reserved_bits // 8:,} bytes of other layers' tensors leave no room in the "
             f"activation buffer; set buffers.activation.size_bytes to more than that"
         )
+    if strips > MOST_TILES:
+        raise UnsupportedLayerError(
+            f"layer {needs.name!r}: {strips:,} strips fit the buffers, more than the {MOST_TILES:,} that can be "
+            f"planned; use larger buffers, or cut the layer into smaller ones"
+        )
     even = np.ones(strips, np.int64)
     zeros = np.zeros(strips, np.int64)
     inputs, outputs = spread(sum(loaded), even, max(1, strips)), spread(needs.output.bits, even, max(1, strips))
@@ -200,6 +210,7 @@ def _vector(
             0,
         ),
         lower_bound_bits=lower_bound_bits(needs),
+        tile_count=strips,
     )
     return _explained(tiling, needs, False, False, config)
 

@@ -6,7 +6,7 @@ import re
 import pytest
 from typer.testing import CliRunner
 
-from accelsim import load_config, load_trace, simulate
+from accelsim import estimate, load_config, load_trace, simulate
 from accelsim.actions import Action
 from accelsim.cli import app
 
@@ -43,7 +43,7 @@ def test_the_table_by_hand(call):
 
 def test_the_json_adds_up_and_is_what_a_run_moves(call):
     document = json.loads(call("int8_os", "--json").stdout)
-    assert (document["schema"], document["version"], document["config"]) == ("accelsim-plan", 1, "int8_os")
+    assert (document["schema"], document["version"], document["config"]) == ("accelsim-plan", 2, "int8_os")
     for key, total in document["total"].items():
         assert total == sum(layer[key] for layer in document["layers"])
     report = simulate(load_config(call.config), load_trace(call.trace), watch=False)
@@ -52,6 +52,41 @@ def test_the_json_adds_up_and_is_what_a_run_moves(call):
         assert layer.actions[Action("dram", "dram_read_lpddr4")] == row["dram_read_bits"]
         assert layer.actions[Action("dram", "dram_write_lpddr4")] == row["dram_write_bits"]
         assert row["dram_read_bits"] + row["dram_write_bits"] >= row["lower_bound_bits"]
+
+
+@pytest.mark.parametrize("split", ["output_channels", "rows", "batch", "layers"])
+@pytest.mark.parametrize("objective", ["traffic", "latency"])
+def test_with_several_cores_it_is_what_a_run_does(call, split, objective):
+    """Shares of every core, and their traffic: what the run of that machine counts, layer by layer."""
+    cores = ("\nenergy:", f"\ncores: {{count: 3, split: {split}}}\nenergy:")
+    memory = ("passes: split", f"passes: split, objective: {objective}")
+    document = json.loads(call("int8_ws", "--json", "--inputs", "20", cores=cores, memory=memory).stdout)
+    assert document["cores"] == {"count": 3, "split": split}
+    report = estimate(load_config(call.config), load_trace(call.trace).head(20))
+    assert sum(layer["tiles"] for layer in document["layers"]) == report.timeline.tiles
+    for layer, row in zip(report.layers, document["layers"], strict=True):
+        assert (layer.dram_read_bits, layer.dram_write_bits) == (row["dram_read_bits"], row["dram_write_bits"])
+        for key in ("tiles", "dram_read_bits", "dram_write_bits", "saved_bits"):
+            assert row[key] == sum(share[key] for share in row["shares"])
+        dealt = "n" if split == "output_channels" else "m"
+        assert sum(share["gemm"][dealt] for share in row["shares"]) == row["gemm"][dealt]
+    owners = {share["core"] for row in document["layers"] for share in row["shares"]}
+    assert owners == {0, 1, 2}
+    shown = call("int8_ws", "--inputs", "20", cores=cores, memory=memory).stdout
+    assert f"3 cores, split by {split}" in shown
+    assert re.search(r"^   cores? 2", shown, re.MULTILINE) or re.search(r"^   cores .*2", shown, re.MULTILINE)
+
+
+def test_equal_cores_share_a_line(call):
+    """conv1: 20 images of 16 rows, on two cores: 160 x 9 inputs' windows, 160 x 16 outputs each."""
+    cores = ("\nenergy:", "\ncores: {count: 2, split: batch}\nenergy:")
+    shown = call("int8_ws", "--inputs", "20", cores=cores).stdout
+    lines = [re.split(r"\s{2,}", line.strip()) for line in shown.splitlines()]
+    first = next(number for number, line in enumerate(lines) if line[0] == "conv1")
+    read = 10 * 64 + 9 * 16 + 16 * (32 + 32 + 6) // 8  # half of the images; weights, biases and factors: on each core
+    assert lines[first] == ["conv1", "1x320x9x16", lines[first][2], f"{2 * read:,}", "5,120", "6,684"]
+    assert lines[first + 1][:2] == ["cores 0, 1", "1x160x9x16"]
+    assert lines[first + 1][-3:] == [f"{read:,}", "2,560", f"{read + 2560:,}"]
 
 
 def test_only_the_first_inputs(call):

@@ -12,8 +12,9 @@ from accelsim import RunReport, cli, load_config, load_trace, simulate
 from accelsim.actions import Action
 from accelsim.config.loader import parse_config
 from accelsim.mapping.contract import CycleCounts
+from accelsim.memory.coarse import coarse
 from accelsim.memory.needs import network_needs
-from accelsim.memory.network import coarse, has_memory, network_time
+from accelsim.memory.network import has_memory, network_time
 from accelsim.memory.program import PARTS
 from accelsim.memory.shares import balanced, share_of
 
