@@ -25,8 +25,9 @@ Int32 = NDArray[np.int32]
 Int64 = NDArray[np.int64]
 BLOCKS_AT_ONCE = 4
 TILE_BYTES = 1 << 19
-# Groups of so many elements are one product, where only the psums' extremes between its ends remain to be found.
-CHUNK = 64
+# Groups of so many elements are one product, where only the psums' extremes between its ends remain to be found: of one
+# fold that is all of K, and of shorter ones, whose psums start from zero too often to have extremes that settle much.
+CHUNK, SHORT_CHUNK = 64, 32
 
 
 def exact_product(a: NDArray[Any], w: NDArray[Any], out: NDArray[Any] | None = None) -> NDArray[Any]:
@@ -317,7 +318,7 @@ def chunk_size(plan: LayerPlan) -> int:
     fold = plan.group * plan.groups_per_fold
     if fold >= plan.shape.k:
         return plan.group * max(1, CHUNK // plan.group)
-    groups = next(n for n in range(max(1, CHUNK // plan.group), 0, -1) if plan.groups_per_fold % n == 0)
+    groups = next(n for n in range(max(1, SHORT_CHUNK // plan.group), 0, -1) if plan.groups_per_fold % n == 0)
     return plan.group * groups
 
 
