@@ -17,7 +17,8 @@ watched : [4, C], of the same: lows of psums, highs of psums (both among a row's
     0 included); lows and highs of accumulators, column by column; widened. Of registers of limited width int64 [2, 4]:
     overflows of psums and of accumulators in each row; added to
 
-Only *_kernels.py modules import this one.
+What is done with the sums is written in `_float_block_lanes` and `_whole_block_lanes`, which only *_kernels.py modules
+import.
 """
 
 # mypy: disable-error-code="no-untyped-call, no-untyped-def, misc, untyped-decorator"
@@ -30,7 +31,7 @@ from typing import Any
 
 from llvmlite import ir
 
-from accelsim._jit import intrinsic, types
+from accelsim._jit import types
 from accelsim._lanes import INDEX, VECTOR_BITS, Value, _call, _dot, _splat
 
 ROWS = 4
@@ -38,6 +39,7 @@ BIT, WORD = ir.IntType(1), ir.IntType(32)
 Values = list[Value]
 Step = Callable[[Value, Values, Values], Values]
 Limit = Callable[[Values], tuple[Values, Values]]
+Product = Callable[[Any, Values, Value, Value, Values], Values]
 
 
 class Loop:
@@ -106,6 +108,24 @@ class Loop:
         builder.position_at_end(join)
         return [self.phi(list(pair), ends) for pair in zip(*found, strict=True)]
 
+    def over(self, start: Value, end: Value, initial: Values, body: Callable[[Value, Values], Values]) -> Values:
+        """Write a loop over numbers start .. end - 1; return what `body` (number, carried) carries behind the last."""
+        builder, entry = self.builder, self.builder.block
+        head, inside, behind = (builder.append_basic_block(name) for name in ("over", "inside", "behind"))
+        builder.branch(head)
+        builder.position_at_end(head)
+        number, carried = builder.phi(INDEX), [builder.phi(value.type) for value in initial]
+        for phi, value in zip([number, *carried], [start, *initial], strict=True):
+            phi.add_incoming(value, entry)
+        builder.cbranch(builder.icmp_signed("<", number, end), inside, behind)
+        builder.position_at_end(inside)
+        after = body(number, carried)
+        for phi, value in zip([number, *carried], [builder.add(number, _number(1)), *after], strict=True):
+            phi.add_incoming(value, builder.block)
+        builder.branch(head)
+        builder.position_at_end(behind)
+        return carried
+
     def widened(self, values: Values, extremes: Values) -> Values:
         """Return lows, then highs: of each part of the columns, or, where there is one of each, of all of them."""
         builder, found = self.builder, list(extremes)
@@ -135,10 +155,11 @@ class Loop:
             found[row] = builder.sub(found[row], builder.sext(bits, found[row].type))
         return found
 
-    def write(self, step: Step, limits: tuple[Limit, Limit] | None = None) -> None:
+    def write(self, step: Step, limits: tuple[Limit, Limit] | None = None, product: Product = _dot) -> None:
         """Write the loop.
 
         step(number of the block, sums of products, psums) : returns the new psums
+        product : adds a product to a sum (of `_lanes`)
         limits : of registers of limited width: what `step` and the accumulators' additions return are exact sums, of
             which a psum, and an accumulator, holds what these return, besides bits where that is something else
         """
@@ -192,7 +213,7 @@ class Loop:
             x = self.splat(x if x.type == self.lane else builder.sitofp(x, self.lane))
             for p in range(parts):
                 mine = sums[r * parts + p]
-                mine.add_incoming(_dot(builder, [mine], x, factors[p], [])[0], dot)
+                mine.add_incoming(product(builder, [mine], x, factors[p], [])[0], dot)
         k.add_incoming(builder.add(k, _number(1)), dot)
         builder.branch(dots)
 
@@ -275,235 +296,3 @@ def _signature(*arguments: Any) -> Any:
     """Return the types of a loop: arrays, and floats behind them, as they are; numbers as int64."""
     kept = (types.Array, types.Float)
     return types.void(*(kind if isinstance(kind, kept) else types.int64 for kind in arguments))
-
-
-# ------------------------------------------------------------------------------------------------ float registers
-
-
-def _round_to_odd(builder: Any, y: Value, psum: Value) -> Value:
-    """Return psum + y as float32, rounded once: the float64 sum, rounded to odd, is rounded (see float_kernels)."""
-    bits = ir.VectorType(INDEX, y.type.count)
-    x = builder.fpext(psum, y.type)
-    near = builder.fadd(x, y)
-    y_part = builder.fsub(near, x)
-    lost = builder.fadd(builder.fsub(x, builder.fsub(near, y_part)), builder.fsub(y, y_part))  # exactly (Knuth)
-    ones = ir.Constant(bits, [1] * y.type.count)
-    places = builder.bitcast(near, bits)
-    inexact = builder.fcmp_unordered("!=", lost, ir.Constant(y.type, [0.0] * y.type.count))
-    even = builder.icmp_signed("==", builder.and_(places, ones), ir.Constant(bits, [0] * y.type.count))
-    signs = builder.ashr(builder.xor(places, builder.bitcast(lost, bits)), ir.Constant(bits, [63] * y.type.count))
-    odd = builder.add(places, builder.or_(signs, ones))
-    settled = builder.select(builder.and_(inexact, even), odd, places)
-    return builder.fptrunc(builder.bitcast(settled, y.type), psum.type)
-
-
-def _is_tie(builder: Any, near: Value) -> Value:
-    """Return bits where a float64 is halfway between two float32 numbers, all of which are normal: 24 bits are kept,
-    and of the other 29 the first one is 1 and the rest are 0.
-    """
-    lanes = near.type.count
-    bits = ir.VectorType(INDEX, lanes)
-    dropped = builder.shl(builder.bitcast(near, bits), ir.Constant(bits, [64 - 29] * lanes))
-    return builder.icmp_unsigned("==", dropped, ir.Constant(bits, [1 << 63] * lanes))
-
-
-@intrinsic
-def add_fitting(typing, a, row, last, w, size, per_group, blocks_per_fold, acc, watched, a_factors):
-    """Add sums of products to float32 registers: each exact result is rounded once.
-
-    Sums of products are exact in float32; or in float64, and so is psum + sum of products.
-    """
-
-    def write(context, builder, signature, values):
-        loop = Loop(context, builder, signature, values)
-        exact = ("contract",)  # with a factor's product
-
-        def step(number: Value, sums: Values, psums: Values) -> Values:
-            found = []
-            for psum, y in zip(psums, loop.times(9, number, sums), strict=True):
-                if y.type == psum.type:
-                    found.append(builder.fadd(psum, y, flags=exact))
-                else:
-                    near = builder.fadd(builder.fpext(psum, y.type), y, flags=exact)
-                    found.append(builder.fptrunc(near, psum.type))
-            return found
-
-        loop.write(step)
-
-    return _signature(a, row, last, w, size, per_group, blocks_per_fold, acc, watched, a_factors), write
-
-
-@intrinsic
-def add_rounded(typing, a, row, last, w, size, per_group, blocks_per_fold, acc, watched, a_factors, fine):
-    """The same of float64 sums, where psum + sum of products may have to be rounded to float64; float32: not written.
-
-    fine : whether sums may have bits below 2**-149, the last bit of float32
-
-    A sum that was rounded to float64, and then to float32, is what the exact sum would have been rounded to, unless the
-    float64 number lies halfway between two float32 numbers. A row's sums of which any does, and all fine ones, are
-    rounded to odd first.
-    """
-
-    def write(context, builder, signature, values):
-        loop = Loop(context, builder, signature, values)
-        byte = ir.IntType(loop.lanes)
-
-        def row_of(sums: Values, psums: Values) -> Values:
-            nears = [builder.fadd(builder.fpext(psum, y.type), y) for psum, y in zip(psums, sums, strict=True)]
-            ties = builder.sext(builder.icmp_signed("!=", values[10], _number(0)), byte)
-            for near in nears:
-                ties = builder.or_(ties, builder.bitcast(_is_tie(builder, near), byte))
-            return loop.either(
-                builder.icmp_unsigned("==", ties, ir.Constant(byte, 0)),
-                lambda: [builder.fptrunc(near, loop.held) for near in nears],
-                lambda: [_round_to_odd(builder, y, psum) for psum, y in zip(psums, sums, strict=True)],
-            )
-
-        def step(number: Value, sums: Values, psums: Values) -> Values:
-            scaled = loop.times(9, number, sums)
-            rows = [slice(r * loop.parts, (r + 1) * loop.parts) for r in range(ROWS)]
-            return [new for row in rows for new in row_of(scaled[row], psums[row])]
-
-        if loop.vector != loop.held:
-            loop.write(step)
-
-    return _signature(a, row, last, w, size, per_group, blocks_per_fold, acc, watched, a_factors, fine), write
-
-
-# ------------------------------------------------------------------------------------------ fixed-point registers
-
-
-def _whole(loop: Loop, sums: Values, rounding: Value, limit: Value) -> Values:
-    """Return sums as float64, rounded to whole numbers within +-limit; rounding : 0 down, 1 towards zero, 2 nearest."""
-    builder = loop.builder
-    reals = [x if x.type == loop.held else builder.fpext(x, loop.held) for x in sums]
-
-    def by(name: str) -> Callable[[], Values]:
-        return lambda: [_call(builder, f"llvm.{name}", x) for x in reals]
-
-    def is_rounding(value: int) -> Value:
-        return builder.icmp_signed("==", rounding, _number(value))
-
-    whole = loop.either(is_rounding(2), by("rint"), lambda: loop.either(is_rounding(1), by("trunc"), by("floor")))
-    unlimited = builder.fcmp_ordered(">=", limit, ir.Constant(limit.type, 2.0**53))
-    least = builder.fsub(ir.Constant(limit.type, 0.0), limit)
-    return loop.either(unlimited, lambda: whole, lambda: _clamped(loop, whole, least, limit))
-
-
-def _clamped(loop: Loop, values: Values, least: Value, most: Value) -> Values:
-    builder, low, high = loop.builder, loop.splat(least), loop.splat(most)
-    found = []
-    for x in values:
-        limited = builder.select(builder.fcmp_ordered(">", x, high), high, x)
-        found.append(builder.select(builder.fcmp_ordered("<", limited, low), low, limited))
-    return found
-
-
-def _wrapped(loop: Loop, values: Values, least: Value, most: Value) -> Values:
-    """Return what registers hold whose values recur after a power of two, by which floats are divided exactly."""
-    builder, one = loop.builder, ir.Constant(most.type, 1.0)
-    recurrence = builder.fadd(builder.fsub(most, least), one)
-    span, part, low = (loop.splat(x) for x in (recurrence, builder.fdiv(one, recurrence), least))
-    found = []
-    for x in values:
-        turns = _call(builder, "llvm.floor", builder.fmul(builder.fsub(x, low), part))
-        found.append(builder.fsub(x, builder.fmul(turns, span)))
-    return found
-
-
-def _limit(loop: Loop, low: Value, high: Value, saturates: Value) -> Limit:
-    """Return what limits exact sums to a register's width."""
-
-    def limit(exact: Values) -> tuple[Values, Values]:
-        held = loop.either(
-            loop.builder.icmp_signed("!=", saturates, _number(0)),
-            lambda: _clamped(loop, exact, low, high),
-            lambda: _wrapped(loop, exact, low, high),
-        )
-        return held, [loop.builder.fcmp_ordered("!=", x, y) for x, y in zip(exact, held, strict=True)]
-
-    return limit
-
-
-def _add_whole(loop: Loop) -> Step:
-    """Return what adds whole numbers."""
-    rounding, limit = loop.values[10:12]
-
-    def step(number: Value, sums: Values, psums: Values) -> Values:
-        whole = _whole(loop, loop.times(9, number, sums), rounding, limit)
-        return [loop.builder.fadd(psum, x) for psum, x in zip(psums, whole, strict=True)]
-
-    return step
-
-
-@intrinsic
-def add_whole(typing, a, row, last, w, size, per_group, blocks_per_fold, acc, watched, a_factors, rounding, limit):
-    """Add sums of float products, each rounded to a whole number within +-limit, to float64 registers, exactly.
-
-    rounding : 0 down, 1 towards zero, 2 nearest, ties to even
-    limit : 2.0**53 where no sum exceeds it
-    """
-
-    def write(context, builder, signature, values):
-        loop = Loop(context, builder, signature, values)
-        loop.write(_add_whole(loop))
-
-    return _signature(
-        a, row, last, w, size, per_group, blocks_per_fold, acc, watched, a_factors, rounding, limit
-    ), write
-
-
-@intrinsic
-def add_whole_limited(
-    typing, a, row, last, w, size, per_group, blocks_per_fold, acc, watched, a_factors, rounding, limit, low, high,
-    saturates, acc_low, acc_high, acc_saturates,
-):  # fmt: skip
-    """The same for registers from low to high, with overflows counted; a block is a group.
-
-    low, high, saturates : of psums; acc_low, acc_high, acc_saturates : of accumulators
-    """
-
-    def write(context, builder, signature, values):
-        loop = Loop(context, builder, signature, values)
-        loop.write(_add_whole(loop), (_limit(loop, *values[12:15]), _limit(loop, *values[15:18])))
-
-    return _signature(
-        a, row, last, w, size, per_group, blocks_per_fold, acc, watched, a_factors, rounding, limit, low, high,
-        saturates, acc_low, acc_high, acc_saturates,
-    ), write  # fmt: skip
-
-
-# ---------------------------------------------------------------------------------------------- integer registers
-
-
-@intrinsic
-def add_scaled(typing, a, row, last, w, size, per_group, blocks_per_fold, acc, watched, a_scales, w_scales, shift):
-    """Add sums of products (int16, or float32) times rounded products of scales to int32 registers.
-
-    a_scales [M, B], w_scales [B, 64] : int32; a product loses `shift` bits, rounded half up
-    """
-
-    def write(context, builder, signature, values):
-        loop = Loop(context, builder, signature, values)
-        of_a, of_w = loop.rows(9, WORD), loop.array(10).data
-        bits = builder.trunc(values[11], WORD)
-        one = ir.Constant(WORD, 1)
-        half, shift = loop.splat(builder.lshr(builder.shl(one, bits), one)), loop.splat(bits)
-
-        def step(number: Value, sums: Values, psums: Values) -> Values:
-            start, found = builder.mul(number, _number(loop.columns)), []
-            factors = [
-                builder.load(loop.at(of_w, builder.add(start, _number(p * loop.lanes)), loop.held), align=4)
-                for p in range(loop.parts)
-            ]
-            for i, (dots, psum) in enumerate(zip(sums, psums, strict=True)):
-                scale = loop.splat(builder.load(builder.gep(of_a[i // loop.parts], [number])))
-                product = builder.add(builder.mul(scale, factors[i % loop.parts]), half)
-                is_integer = isinstance(dots.type.element, ir.IntType)
-                whole = builder.sext(dots, loop.held) if is_integer else builder.fptosi(dots, loop.held)
-                found.append(builder.add(psum, builder.mul(whole, builder.ashr(product, shift))))
-            return found
-
-        loop.write(step)
-
-    return _signature(a, row, last, w, size, per_group, blocks_per_fold, acc, watched, a_scales, w_scales, shift), write
