@@ -112,6 +112,21 @@ def test_the_program_counts_what_was_counted_by_hand():
     assert upkeep_actions(config, plan.cycles.total, plan.cycles.array) == Actions(UPKEEP)
 
 
+def test_what_a_pe_saves_from_8_to_4_bits(page):
+    """By hand: (0.2 + 0.1) / (0.05208 + 0.1) = 1.973, and with registers 0.42 / 0.26008 = 1.615."""
+    table = load_table("horowitz45")
+    said = " ".join(page.split())
+    product = {bits: table.price_pj("mult", (bits, bits)) for bits in (8, 4)}
+    added = {bits: product[bits] + table.price_pj("add", (32,)) for bits in (8, 4)}
+    registers = {bits: table.price_pj("register_write", (bits,)) + table.price_pj("register_write", (32,))
+                 for bits in (8, 4)}  # fmt: skip
+    pe = {bits: added[bits] + registers[bits] for bits in (8, 4)}
+    assert f"of 8 x 8 bits is {product[8]:.1f} pJ and one of 4 x 4 bits {product[4]:.4f}: " in said
+    assert f"{product[8] / product[4]:.2f} times less. With an addition" in said
+    assert f"it is {added[8]:.1f} and {added[4]:.4f}, {added[8] / added[4]:.2f} times less" in said
+    assert f"{pe[8]:.2f} and {pe[4]:.4f}: {pe[8] / pe[4]:.2f} times less" in said
+
+
 def test_the_data_aware_example_adds_up(page):
     found = {row[0]: row for row in rows(page, "What the data do") if len(row) in (3, 4)}
     energies = {name: float(row[-1]) for name, row in found.items() if re.fullmatch(r"[0-9.]+", row[-1])}
