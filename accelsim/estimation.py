@@ -69,7 +69,7 @@ def estimate(config: HardwareConfig, network: Trace | NetworkShapes) -> Estimate
     needs = network_needs(shapes, config)
     first = shapes.meta.tensors[shapes.meta.inputs[0]]
     images = first.shape[0] if first.dims[0] == "batch" else 1
-    memory = network_time(needs, config, images=images) if has_memory(config) else None
+    memory = network_time(needs, config, images=images, processes=False) if has_memory(config) else None
     shares = network_shares(needs, config) if memory is None else memory.shares
     layers = [
         _layer(layer, need, share, shapes, config, table, None if memory is None else memory.timeline.layers[index])
