@@ -106,6 +106,24 @@ class Loop:
         builder.position_at_end(join)
         return [self.phi(list(pair), ends) for pair in zip(*found, strict=True)]
 
+    def over(self, start: Value, end: Value, initial: Values, body: Callable[[Value, Values], Values]) -> Values:
+        """Write a loop over numbers start .. end - 1; return what `body` (number, carried) carries behind the last."""
+        builder, entry = self.builder, self.builder.block
+        head, inside, behind = (builder.append_basic_block(name) for name in ("over", "inside", "behind"))
+        builder.branch(head)
+        builder.position_at_end(head)
+        number, carried = builder.phi(INDEX), [builder.phi(value.type) for value in initial]
+        for phi, value in zip([number, *carried], [start, *initial], strict=True):
+            phi.add_incoming(value, entry)
+        builder.cbranch(builder.icmp_signed("<", number, end), inside, behind)
+        builder.position_at_end(inside)
+        after = body(number, carried)
+        for phi, value in zip([number, *carried], [builder.add(number, _number(1)), *after], strict=True):
+            phi.add_incoming(value, builder.block)
+        builder.branch(head)
+        builder.position_at_end(behind)
+        return carried
+
     def widened(self, values: Values, extremes: Values) -> Values:
         """Return lows, then highs: of each part of the columns, or, where there is one of each, of all of them."""
         builder, found = self.builder, list(extremes)
@@ -307,6 +325,24 @@ def _is_tie(builder: Any, near: Value) -> Value:
     return builder.icmp_unsigned("==", dropped, ir.Constant(bits, [1 << 63] * lanes))
 
 
+def _add_once(loop: Loop, fine: Value, sums: Values, psums: Values) -> Values:
+    """Return psums + sums of products (float64), rounded once, a row at a time; fine : of `add_rounded`."""
+    builder, byte, found = loop.builder, ir.IntType(loop.lanes), []
+    for r in range(ROWS):
+        mine = slice(r * loop.parts, (r + 1) * loop.parts)
+        pairs = list(zip(psums[mine], sums[mine], strict=True))
+        nears = [builder.fadd(builder.fpext(psum, y.type), y) for psum, y in pairs]
+        ties = builder.sext(builder.icmp_signed("!=", fine, _number(0)), byte)
+        for near in nears:
+            ties = builder.or_(ties, builder.bitcast(_is_tie(builder, near), byte))
+        found += loop.either(
+            builder.icmp_unsigned("==", ties, ir.Constant(byte, 0)),
+            lambda nears=nears: [builder.fptrunc(near, loop.held) for near in nears],
+            lambda pairs=pairs: [_round_to_odd(builder, y, psum) for psum, y in pairs],
+        )
+    return found
+
+
 @intrinsic
 def add_fitting(typing, a, row, last, w, size, per_group, blocks_per_fold, acc, watched, a_factors):
     """Add sums of products to float32 registers: each exact result is rounded once.
@@ -346,28 +382,86 @@ def add_rounded(typing, a, row, last, w, size, per_group, blocks_per_fold, acc, 
 
     def write(context, builder, signature, values):
         loop = Loop(context, builder, signature, values)
-        byte = ir.IntType(loop.lanes)
-
-        def row_of(sums: Values, psums: Values) -> Values:
-            nears = [builder.fadd(builder.fpext(psum, y.type), y) for psum, y in zip(psums, sums, strict=True)]
-            ties = builder.sext(builder.icmp_signed("!=", values[10], _number(0)), byte)
-            for near in nears:
-                ties = builder.or_(ties, builder.bitcast(_is_tie(builder, near), byte))
-            return loop.either(
-                builder.icmp_unsigned("==", ties, ir.Constant(byte, 0)),
-                lambda: [builder.fptrunc(near, loop.held) for near in nears],
-                lambda: [_round_to_odd(builder, y, psum) for psum, y in zip(psums, sums, strict=True)],
-            )
-
-        def step(number: Value, sums: Values, psums: Values) -> Values:
-            scaled = loop.times(9, number, sums)
-            rows = [slice(r * loop.parts, (r + 1) * loop.parts) for r in range(ROWS)]
-            return [new for row in rows for new in row_of(scaled[row], psums[row])]
-
         if loop.vector != loop.held:
-            loop.write(step)
+            loop.write(lambda number, sums, psums: _add_once(loop, values[10], loop.times(9, number, sums), psums))
 
     return _signature(a, row, last, w, size, per_group, blocks_per_fold, acc, watched, a_factors, fine), write
+
+
+def _power(builder: Any, exponents: Value) -> Value:
+    """Return 2**exponents (int32) as float64 numbers, all of which are normal."""
+    bits = ir.VectorType(INDEX, exponents.type.count)
+    biased = builder.add(builder.sext(exponents, bits), ir.Constant(bits, [1023] * bits.count))
+    return builder.bitcast(
+        builder.shl(biased, ir.Constant(bits, [52] * bits.count)), ir.VectorType(ir.DoubleType(), bits.count)
+    )
+
+
+def _truncated(loop: Loop, number: Value, a_known: int, w_plain: int, w_known: int, w_factors: int) -> Values:
+    """Return the sums of products of block `number`, each truncated as `add_aligned` says. Numbers of its arguments."""
+    builder, parts, count = loop.builder, loop.parts, ROWS * loop.parts
+    start = builder.mul(number, loop.values[4])
+    end, stop = builder.add(start, loop.values[4]), builder.extract_value(loop.array(0).shape, 1)
+    end = builder.select(builder.icmp_signed("<", end, stop), end, stop)
+    words = ir.VectorType(WORD, loop.lanes)
+
+    def columns(i: int, row: Value, kind: Any, align: int) -> Values:
+        first = builder.mul(row, _number(loop.columns))
+        places = [loop.at(loop.array(i).data, builder.add(first, _number(p * loop.lanes)), kind) for p in range(parts)]
+        return [builder.load(place, align=align) for place in places]
+
+    def widen(k: Value, tops: Values) -> Values:
+        known = columns(w_known, k, words, 4)
+        mine = [loop.splat(builder.load(builder.gep(row, [k]))) for row in loop.rows(a_known, WORD)]
+        sums = [builder.add(mine[i // parts], known[i % parts]) for i in range(count)]
+        return [_call(builder, "llvm.smax", x, y) for x, y in zip(tops, sums, strict=True)]
+
+    def add(k: Value, totals: Values) -> Values:
+        plain = columns(w_plain, k, loop.vector, 8)
+        mine = [loop.splat(builder.load(builder.gep(row, [k]))) for row in loop.rows(0, loop.lane)]
+        products = [builder.fmul(mine[i // parts], plain[i % parts]) for i in range(count)]
+        aligned = [builder.fmul(x, scale) for x, scale in zip(products, scales, strict=True)]
+        return [builder.fadd(x, _call(builder, "llvm.trunc", y)) for x, y in zip(totals, aligned, strict=True)]
+
+    tops = loop.over(start, end, [ir.Constant(words, [-(1 << 30)] * loop.lanes)] * count, widen)
+    zero, least = ir.Constant(words, [0] * loop.lanes), ir.Constant(words, [-1022] * loop.lanes)
+    # Where nothing but zeros is in a block, its exponent is far below all others; anything does.
+    tops = [builder.select(builder.icmp_signed("<", top, least), zero, top) for top in tops]
+    below = loop.splat(builder.trunc(loop.values[w_factors + 1], WORD))
+    scales = [_power(builder, builder.sub(below, top)) for top in tops]
+    totals = loop.over(start, end, [ir.Constant(loop.vector, [0.0] * loop.lanes)] * count, add)
+    factors = columns(w_factors, number, loop.vector, 8)
+    units = [builder.fmul(_power(builder, builder.sub(tops[i], below)), factors[i % parts]) for i in range(count)]
+    return [builder.fmul(total, unit) for total, unit in zip(totals, units, strict=True)]
+
+
+@intrinsic
+def add_aligned(
+    typing, a, row, last, w, size, per_group, blocks_per_fold, acc, watched, a_factors, fine, truncates, a_known,
+    w_plain, w_known, w_factors, align_bits,
+):  # fmt: skip
+    """The same of products that are truncated `align_bits` below the largest exponent in their block, where
+    truncates [B] is not 0; elsewhere it is known that nothing is lost.
+
+    a_known [M, K], w_known [K, C] : int32, the exponents; far below any other where a number is zero
+    w_plain [K, C], w_factors [B, C] : `w` before it was multiplied by its blocks' factors, and these
+    """
+
+    def write(context, builder, signature, values):
+        loop = Loop(context, builder, signature, values)
+        flags = loop.array(11).data
+
+        def step(number: Value, sums: Values, psums: Values) -> Values:
+            whole = builder.icmp_signed("==", builder.load(builder.gep(flags, [number])), _number(0))
+            exact = loop.either(whole, lambda: sums, lambda: _truncated(loop, number, 12, 13, 14, 15))
+            return _add_once(loop, values[10], loop.times(9, number, exact), psums)
+
+        loop.write(step)
+
+    return _signature(
+        a, row, last, w, size, per_group, blocks_per_fold, acc, watched, a_factors, fine, truncates, a_known,
+        w_plain, w_known, w_factors, align_bits,
+    ), write  # fmt: skip
 
 
 # ------------------------------------------------------------------------------------------ fixed-point registers

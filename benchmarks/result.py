@@ -12,7 +12,7 @@ Kind = Literal["ratio", "value"]
 
 @dataclass(frozen=True)
 class Goal:
-    """What issue 4 asks for.
+    """What a row has to reach.
 
     kind : "ratio": the row's ratio is at least `limit`; "value": its value is at most `limit`
     """

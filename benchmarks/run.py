@@ -31,7 +31,7 @@ class Case:
 
     name : what the command line calls it
     title : what is measured, and against what
-    goal : the row of issue 4 that it answers, or "" where none does
+    goal : what its rows have to reach, in words; "": nothing
     run : measures
     """
 

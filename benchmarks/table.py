@@ -52,11 +52,12 @@ def ratio(row: Row) -> str:
     """Return how it compares with its peer."""
     if row.ratio is None:
         return ""
-    return f"{figure(row.ratio)}x" if row.ratio >= 1.5 or (row.goal and row.goal.limit >= 1) else _percent(row.ratio)
+    times = row.ratio >= 1.5 or (row.goal is not None and row.goal.kind == "ratio" and row.goal.limit >= 1)
+    return f"{figure(row.ratio)}x" if times else _percent(row.ratio)
 
 
 def _percent(number: float) -> str:
-    return f"{100 * number:.0f} %"
+    return f"{100 * number:.0f} %" if number >= 0.1 else f"{figure(100 * number)} %"
 
 
 def goal(row: Row) -> str:

@@ -1,22 +1,28 @@
 """The real search of docs/search.md: a keyword spotter, a machine of fusing multipliers and one of bit-serial ones."""
 
+import csv
 from pathlib import Path
 
 import numpy as np
 
 from accelsim.config.loader import load_config, parse_config
 from accelsim.importers.api import float_model
+from accelsim.search.candidate import Widths, uniform
 from accelsim.search.run import Search
 from accelsim.search.sensitivity import read_sensitivities
 
 PROJECT = Path(__file__).resolve().parents[1]
 SENSITIVITIES = PROJECT / "tests" / "search" / "kws_sensitivities.csv"
-CALIBRATION = 100
+RUNS = PROJECT / "tests" / "search" / "kws_runs.csv"
+CALIBRATION, HELD_OUT = 100, 400
 MACHINES = {
     "cloud": ("bitfusion", {"kind": "hbm2", "timing": "preset"}),
     "edge": ("bitserial", {"kind": "lpddr4", "timing": "preset", "channels": 1, "bytes_per_cycle": 1.0}),
 }
-LATENCY = {"cloud": "90%", "edge": "50%"}
+ENERGY_SHARES = tuple(f"{share}%" for share in range(45, 100, 5))
+LATENCY_POINTS = 7
+KEPT = 352
+"""Correct answers of 400, 88 %: what a machine's policy keeps."""
 
 
 def machine(name):
@@ -37,3 +43,49 @@ def keyword_spotter(folder):
 def search_on(name, network):
     """Return the search on a machine, with the sensitivities that were measured before."""
     return Search(machine(name), network, calibration=CALIBRATION, sensitivities=read_sensitivities(SENSITIVITIES))
+
+
+def uniform_assignments(network):
+    """Return label -> widths: all 49 pairs of weight and input bits, and one width between ends of 8 bits."""
+    found = {f"uniform {w}/{a}": uniform(network, w, a) for w in range(2, 9) for a in range(2, 9)}
+    return found | {f"ends 8, inner {bits}": between_ends(network, bits) for bits in range(2, 8)}
+
+
+def between_ends(network, bits):
+    """Return one width everywhere, and 8 bits in the first and the last layer."""
+    names = [layer.name for layer in network.array_layers]
+    return uniform(network, bits) | {names[0]: Widths(8, 8), names[-1]: Widths(8, 8)}
+
+
+def energy_limits(search):
+    """Return label -> limit: what the uniform networks take, and shares of what 8 bits everywhere do."""
+    network = search.network
+    pairs = [(3, 2), (4, 2), *((bits, bits) for bits in range(3, 9))]
+    given = {f"uniform {w}/{a}": uniform(network, w, a) for w, a in pairs}
+    given |= {f"ends 8, inner {bits}": between_ends(network, bits) for bits in range(4, 8)}
+    limits = {label: search.costs(widths)["energy"] for label, widths in given.items()}
+    return limits | dict(zip(ENERGY_SHARES, ENERGY_SHARES, strict=True))
+
+
+def read_runs(network):
+    """Return label -> (widths, correct answers of 400): the bit-accurate runs behind the page."""
+    names = [layer.name for layer in network.array_layers]
+    found = {}
+    with RUNS.open(newline="", encoding="utf-8") as file:
+        for row in csv.DictReader(file):
+            pairs = [Widths(*map(int, pair.split("/"))) for pair in row["widths"].split()]
+            found[row["label"]] = dict(zip(names, pairs, strict=True)), int(row["correct"])
+    return found
+
+
+def policies(runs, searches):
+    """Return machine -> widths: of each machine's front of latency, the fastest that keep 88 % of the answers."""
+    found = {}
+    for name, search in searches.items():
+        own = [
+            (search.costs(widths)["latency"], label, widths)
+            for label, (widths, correct) in runs.items()
+            if label.startswith(f"{name} latency") and correct >= KEPT
+        ]
+        found[name] = min(own)[2]
+    return found

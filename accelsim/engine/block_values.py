@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,7 +25,22 @@ FLOAT32_UNITS = (-149, 104)
 # Rows of one chunk fill about so much memory with their block sums.
 CHUNK_BYTES = 1 << 20
 POWERS_OF_TWO = np.ldexp(1.0, np.arange(-1022, 1023))
-NO_EXPONENT = np.int32(-(1 << 28))  # of a lane that is zero: far below all others, and two of them fit int32
+
+
+class AlignedLanes(NamedTuple):
+    """Lanes with exponents of their own.
+
+    a, w : float64 [M, K] and [K, N], the numbers that lanes are
+    a_exponents, w_exponents : int32; far below any other where a lane is zero
+    lowest, highest : exponents of the products of lanes that are not zero are between these
+    """
+
+    a: NDArray[np.float64]
+    w: NDArray[np.float64]
+    a_exponents: Int32
+    w_exponents: Int32
+    lowest: int
+    highest: int
 
 
 class BlockValues:
@@ -63,7 +78,6 @@ class BlockValues:
             self.w_exponents = np.ascontiguousarray(operands.w_exponents[index])
         self.chunk = max(4, CHUNK_BYTES // max(1, 4 * self.count * self.columns) // 4 * 4)
         self._scratch: NDArray[Any] | None = None
-        self._aligned_operands: tuple[NDArray[Any], ...] = ()
         self._converted: dict[Any, tuple[NDArray[Any], ...]] = {}
 
     def chunks(self) -> list[tuple[int, int]]:
@@ -106,16 +120,34 @@ class BlockValues:
     @property
     def largest(self) -> float:
         """What no sum of all blocks of a row can exceed; infinity where that is not known."""
-        if self.align_bits is not None:
+        if self.align_bits is not None and not self.wide:
             return math.inf
         (_, a_high), (_, w_high) = self._exponents
-        return math.ldexp(float(self.bound * self.count), a_high + w_high)
+        lanes = 0 if self.align_bits is None else self.aligned.highest - self.align_bits
+        return math.ldexp(float(self.bound * self.count), a_high + w_high + lanes)
 
     @property
     def smallest_exponent(self) -> int:
         """What no block's exponent is below."""
         (a_low, _), (w_low, _) = self._exponents
-        return a_low + w_low
+        return a_low + w_low + (0 if self.align_bits is None else self.aligned.lowest)
+
+    @cached_property
+    def aligned(self) -> AlignedLanes:
+        """Both operands, where lanes have exponents of their own."""
+        from accelsim.engine import tile_kernels as kernels
+
+        def known(lanes: Int32, exponents: Int32) -> tuple[NDArray[np.float64], Int32, int, int]:
+            reals, seen = np.empty(lanes.shape, np.float64), np.empty(lanes.shape, np.int32)
+            return (
+                reals,
+                seen,
+                *kernels.aligned_lanes(np.ascontiguousarray(lanes), exponents, POWERS_OF_TWO, reals, seen),
+            )
+
+        a, a_exponents, a_low, a_high = known(self.a, self.a_exponents)
+        w, w_exponents, w_low, w_high = known(self.w, self.w_exponents)
+        return AlignedLanes(a, w, a_exponents, w_exponents, a_low + w_low, a_high + w_high)
 
     @cached_property
     def _exponents(self) -> tuple[tuple[int, int], tuple[int, int]]:
@@ -160,17 +192,11 @@ class BlockValues:
     def _aligned_reals(self, start: int, stop: int, align_bits: int) -> NDArray[np.float64]:
         from accelsim.engine import block_kernels as kernels
 
-        if not self._aligned_operands:
-            lanes = ((self.a, self.a_exponents), (self.w, self.w_exponents))
-            reals = [np.ldexp(values.astype(np.float64), exponents) for values, exponents in lanes]
-            exponents = [np.where(values == 0, NO_EXPONENT, exponents) for values, exponents in lanes]
-            a_factors, w_factors = np.ldexp(self.a_scales, self.a_units), np.ldexp(self.w_scales, self.w_units)
-            self._aligned_operands = (*reals, *exponents, a_factors, w_factors)
-        a, w, a_exponents, w_exponents, a_factors, w_factors = self._aligned_operands
+        lanes, (a_factors, w_factors) = self.aligned, self.factors(np.float64)
         values = self._room(stop - start, np.float64)
         kernels.aligned_reals(
-            a[start:stop], w, a_exponents[start:stop], w_exponents, a_factors[start:stop], w_factors,
-            self.size, align_bits, POWERS_OF_TWO, values,
+            lanes.a[start:stop], lanes.w, lanes.a_exponents[start:stop], lanes.w_exponents, a_factors[start:stop],
+            w_factors, self.size, align_bits, POWERS_OF_TWO, values,
         )  # fmt: skip
         return values
 

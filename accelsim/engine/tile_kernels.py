@@ -1,7 +1,6 @@
-"""Registers that cannot overflow, followed block by block, or from sums that a matrix product delivered.
+"""Registers of blocks: each block's exact sum of products is an addition to a psum. Four rows at a time.
 
-A tile is [R, N], all columns of a few rows, small enough to stay in the cache; parts [B, R, N] are the sums of B
-consecutive blocks (or groups), in the order of k. Extremes are widened, 0 included where they start at 0.
+Extremes are widened, 0 included where they start at 0.
 """
 
 # mypy: disable-error-code="arg-type, assignment, no-any-return, return-value"
@@ -15,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from accelsim._block_lanes import add_fitting, add_rounded, add_scaled, add_whole, add_whole_limited
+from accelsim._block_lanes import add_aligned, add_fitting, add_rounded, add_scaled, add_whole, add_whole_limited
 from accelsim._jit import njit
 
 F32 = NDArray[np.float32]
@@ -24,10 +23,11 @@ I32 = NDArray[np.int32]
 I64 = NDArray[np.int64]
 Lanes = NDArray[Any]
 TOGETHER = 4  # rows that a loop over blocks works at once
-# More than the roundings of the float32 numbers that are compared in `add_chunk`, as a part of them.
+# More than the roundings of a norm, as a part of it.
 SLACK = 2.0**-20
 # More than what so many additions, each rounded to float32, add to a sum of magnitudes, as a part of it.
 ROUNDING_SLACK, MOST_ADDITIONS = 2.0**-10, 1 << 13
+NO_EXPONENT = -(1 << 28)  # of a lane that is zero: far below all others, and two of them fit int32
 
 
 @njit
@@ -193,6 +193,102 @@ def float_rows(
 
 
 @njit
+def aligned_lanes(lanes: I32, exponents: I32, powers: F64, reals: F64, known: I32) -> tuple[int, int]:
+    """Write [M, K] lanes times 2**exponents to `reals`, and exponents to `known`, but NO_EXPONENT where a lane is zero.
+
+    powers : 2**e at index e + powers.size // 2
+    Returns the lowest and the highest exponent of lanes that are not zero; (0, 0) where all are.
+    """
+    middle = np.uintp(powers.size // 2)
+    low, high = np.int32(-NO_EXPONENT), np.int32(NO_EXPONENT)
+    for m in range(lanes.shape[0]):
+        for k in range(np.uintp(lanes.shape[1])):
+            x, e = lanes[m, k], exponents[m, k]
+            reals[m, k] = x * powers[np.uintp(e + middle)]
+            known[m, k] = e if x != 0 else np.int32(NO_EXPONENT)
+            low, high = min(low, e if x != 0 else np.int32(-NO_EXPONENT)), max(high, known[m, k])
+    return (low, high) if low <= high else (0, 0)
+
+
+@njit
+def spans_of_rows(known: I32, size: int, spans: I32) -> None:
+    """Write by how much the exponents of the blocks of rows differ, at most among four rows: [quads, B]."""
+    rows, length = known.shape
+    spans[:] = 0
+    for m in range(rows):
+        for v in range(spans.shape[1]):
+            low, high = np.int32(-NO_EXPONENT), np.int32(NO_EXPONENT)
+            for k in range(v * size, min((v + 1) * size, length)):
+                e = known[m, k]
+                low, high = min(low, e if e != NO_EXPONENT else np.int32(-NO_EXPONENT)), max(high, e)
+            spans[m // TOGETHER, v] = max(spans[m // TOGETHER, v], high - low)
+
+
+@njit
+def spans_of_columns(known: I32, size: int, width: int, spans: I32) -> None:
+    """The same of `width` columns of [K, N] at a time: [Q, B]."""
+    length, columns = known.shape
+    lows, highs = np.empty(columns, np.int32), np.empty(columns, np.int32)
+    for v in range(spans.shape[1]):
+        lows[:], highs[:] = -NO_EXPONENT, NO_EXPONENT
+        for k in range(v * size, min((v + 1) * size, length)):
+            for n in range(columns):
+                e = known[k, n]
+                lows[n] = min(lows[n], e if e != NO_EXPONENT else np.int32(-NO_EXPONENT))
+                highs[n] = max(highs[n], e)
+        for q in range(spans.shape[0]):
+            widest = np.int32(0)
+            for n in range(q * width, min(q * width + width, columns)):
+                widest = max(widest, highs[n] - lows[n])
+            spans[q, v] = widest
+
+
+@njit
+def block_of(array: Lanes, column: int, many: int, part: Lanes) -> None:
+    """Put `many` columns of [K, N] from `column` on into [K, C]; the others are not written."""
+    first = np.uintp(column)
+    for k in range(np.uintp(array.shape[0])):
+        for n in range(np.uintp(many)):
+            part[k, n] = array[k, first + n]
+
+
+@njit
+def aligned_rows(
+    a: F64, w: F64, a_known: I32, w_known: I32, a_spans: I32, w_spans: I32, align_bits: int, a_factors: F64,
+    w_factors: F64, width: int, first_row: int, last_row: int, size: int, blocks_per_fold: int, fine: bool, bias: F32,
+    extremes: F32, out: F32,
+) -> None:  # fmt: skip
+    """Do what `float_rows` does with sums of products that are aligned, and truncated, block by block.
+
+    a, w, a_known, w_known : of `aligned_lanes`; a_spans, w_spans : of these. Where two blocks' exponents differ by no
+        more than align_bits in all, nothing is truncated
+    """
+    shape, count = (w.shape[0], width), w_factors.shape[0]
+    block, plain, known = np.zeros(shape, np.float64), np.zeros(shape, np.float64), np.zeros(shape, np.int32)
+    factors, truncates = np.zeros((count, width), np.float64), np.zeros(count, np.int64)
+    acc, watched = np.zeros((TOGETHER, width), np.float32), np.zeros((4, width), np.float32)
+    for column in range(0, w.shape[1], width):
+        many = scaled_columns(w, w_factors, size, column, block)
+        if many < width:
+            plain[:], known[:], factors[:] = 0, NO_EXPONENT, 0
+        block_of(w, column, many, plain)
+        block_of(w_known, column, many, known)
+        block_of(w_factors, column, many, factors)
+        watched[:] = 0
+        acc[:] = 0
+        for m in range(first_row, last_row, TOGETHER):
+            for v in range(count):
+                truncates[v] = a_spans[m // TOGETHER, v] + w_spans[column // width, v] > align_bits
+            preload(bias, column, many, acc)
+            add_aligned(
+                a, m, last_row, block, size, 1, blocks_per_fold, acc, watched, a_factors, fine, truncates, a_known,
+                plain, known, factors, align_bits,
+            )  # fmt: skip
+            keep_rows(acc, m, last_row, column, many, out)
+        keep_extremes(watched, column, many, extremes)
+
+
+@njit
 def fixed_rows(
     a: I32, w: I32, a_factors: Lanes, w_factors: Lanes, width: int, first_row: int, last_row: int, size: int,
     per_group: int, blocks_per_fold: int, rounding: int, limit: float, extremes: I64, out: I64,
@@ -273,163 +369,3 @@ def scaled_sums(
             )
             keep_rows(acc, m, last_row, column, many, out)
         keep_extremes(watched, column, many, extremes)
-
-
-# ------------------------------------------------------------------------------------------ integer registers
-
-
-@njit
-def column_norms(w: I32, size: int, norms: F32) -> None:
-    """Write the Euclidean norms, rounded up, of chunks of `size` elements of the columns of w [K, N]: [chunks, N]."""
-    length, columns = w.shape
-    squares = np.empty(columns, np.float64)
-    for c in range(norms.shape[0]):
-        squares[:] = 0
-        for k in range(c * size, min((c + 1) * size, length)):
-            for n in range(columns):
-                x = np.float64(w[k, n])
-                squares[n] += x * x
-        for n in range(columns):
-            norms[c, n] = math.sqrt(squares[n]) * (1 + SLACK)
-
-
-@njit
-def chunk_ends(psum: I32, part: F32) -> tuple[int, int]:
-    """Return the extremes of psum + part; 0 included."""
-    low, high = np.int32(0), np.int32(0)
-    for n in range(psum.size):
-        s = np.int32(psum[n] + np.int32(part[n]))
-        low = min(low, s)
-        high = max(high, s)
-    return low, high
-
-
-@njit
-def count_beyond(psum: I32, part: F32, norm: float, w_norms: F32, below: float, above: float) -> int:
-    """Return how many psums may have been beyond below / 2 or above / 2 within a chunk; see `add_chunk`."""
-    count = np.int32(0)
-    for n in range(psum.size):
-        p = np.float32(psum[n])
-        both, reach = p + p + part[n], norm * w_norms[n]
-        count = np.int32(count + np.int32((both + reach > above) | (both - reach < below)))
-    return count
-
-
-@njit
-def move_chunk(psum: I32, part: F32) -> None:
-    """Add a row of a chunk's sums to psums [N]."""
-    for n in range(psum.size):
-        psum[n] = np.int32(psum[n] + np.int32(part[n]))
-
-
-@njit
-def close_fold(psum: I32, part: F32, acc: I32, low: I32, high: I32) -> None:
-    """Add psum + part to accumulators [N], and watch them; clear the psums."""
-    for n in range(psum.size):
-        s = np.int32(acc[n] + np.int32(psum[n] + np.int32(part[n])))
-        psum[n] = 0
-        acc[n] = s
-        low[n] = min(low[n], s)
-        high[n] = max(high[n], s)
-
-
-@njit
-def walk_row(a: I32, w: I32, m: int, start: int, stop: int, group: int, psum: I32, best: I32) -> float:
-    """Follow the psums [N] of row m group by group; widen best [2]: low, high; return the largest magnitude."""
-    low, high = np.int32(0), np.int32(0)
-    for first in range(start, stop, group):
-        for k in range(first, min(first + group, stop)):
-            x = a[m, k]
-            for n in range(psum.size):
-                psum[n] += np.int32(x * w[k, n])
-        for n in range(psum.size):
-            low = min(low, psum[n])
-            high = max(high, psum[n])
-    best[0], best[1] = min(best[0], low), max(best[1], high)
-    return max(-np.float64(low), np.float64(high))
-
-
-@njit
-def walk_output(a: I32, w: I32, m: int, n: int, start: int, stop: int, group: int, before: int, best: I32) -> float:
-    """The same of one output, whose psum is `before`; return the largest magnitude that it had."""
-    s, low, high = np.int32(before), np.int32(0), np.int32(0)
-    for first in range(start, stop, group):
-        for k in range(first, min(first + group, stop)):
-            s = np.int32(s + np.int32(a[m, k] * w[k, n]))
-        low, high = min(low, s), max(high, s)
-    best[0], best[1] = min(best[0], low), max(best[1], high)
-    return max(-np.float64(low), np.float64(high))
-
-
-@njit
-def walk_some(
-    a: I32, w: I32, m: int, start: int, stop: int, group: int, psum: I32, part: F32, norm: float, w_norms: F32,
-    below: float, above: float, best: I32,
-) -> float:  # fmt: skip
-    """The same of the outputs of a row that `count_beyond` counts."""
-    peak = 0.0
-    for n in range(psum.size):
-        p = np.float32(psum[n])
-        both, reach = p + p + part[n], norm * w_norms[n]
-        if both + reach > above or both - reach < below:
-            peak = max(peak, walk_output(a, w, m, n, start, stop, group, psum[n], best))
-    return peak
-
-
-@njit
-def add_chunk(
-    psum: I32, acc: I32, part: F32, a: I32, w: I32, first_row: int, start: int, stop: int, group: int, closes: bool,
-    w_norms: F32, limit: float, walked: I32, best: I32, acc_low: I32, acc_high: I32, unsafe: NDArray[np.bool_],
-    watched: bool,
-) -> None:  # fmt: skip
-    """Add the sums of a chunk of groups to the psums [R, N], and widen best [2] by what psums were within the chunk.
-
-    Between a chunk's ends, where a psum is p and q, it is nowhere beyond (p + q + t) / 2, where t, the sum of the
-    products' magnitudes, is at most the product of the two vectors' norms (Cauchy and Schwarz). Only psums for which
-    that is beyond what was seen already are followed group by group.
-
-    part [R, N] : sums of elements start..stop-1; a [M, K], w [K, N] : the operands; w_norms [N] : of the chunk
-    closes : whether the fold ends: psums move to the accumulators [R, N], whose extremes are widened
-    limit : the psum register's largest magnitude
-    walked [N] : working memory
-    watched : whether to look between the chunk's ends
-    unsafe [M] : set where a row's psum may have been beyond the limit
-    """
-    rows, columns = psum.shape
-    inner = watched and stop - start > group
-    for r in range(rows):
-        m = first_row + r
-        row_low, row_high = chunk_ends(psum[r], part[r])
-        if row_low < -limit or row_high > limit:
-            unsafe[m] = True
-        best[0], best[1] = min(best[0], row_low), max(best[1], row_high)
-        if inner:
-            norm = np.float32(norm_of(a[m, start:stop]))
-            # p and q lie within the extremes: all float32 roundings of `count_beyond` are covered by this.
-            slack = 2 * max(-np.float64(best[0]), np.float64(best[1])) * SLACK
-            above, below = np.float32(2 * np.float64(best[1]) - slack), np.float32(2 * np.float64(best[0]) + slack)
-            most = np.float32(2 * limit - slack)
-            candidates = count_beyond(psum[r], part[r], norm, w_norms, below, above)
-            if candidates * 16 > columns:
-                for n in range(columns):
-                    walked[n] = psum[r, n]
-                if walk_row(a, w, m, start, stop, group, walked, best) > limit:
-                    unsafe[m] = True
-            else:
-                if not unsafe[m] and (most < above or -most > below):
-                    beyond = count_beyond(psum[r], part[r], norm, w_norms, -most, most)
-                    if beyond * 16 > columns:
-                        unsafe[m] = True  # perhaps: to know would take longer
-                    elif beyond > 0:
-                        above, below = min(above, most), max(below, -most)
-                        candidates += beyond
-                if (
-                    candidates > 0
-                    and walk_some(a, w, m, start, stop, group, psum[r], part[r], norm, w_norms, below, above, best)
-                    > limit
-                ):
-                    unsafe[m] = True
-        if closes:
-            close_fold(psum[r], part[r], acc[r], acc_low, acc_high)
-        else:
-            move_chunk(psum[r], part[r])

@@ -112,17 +112,32 @@ def float_sums(
     """Write float32 accumulators; widen the registers' extremes [4, N]. No sum may overflow; `values.wide` holds."""
     from accelsim.engine import tile_kernels as kernels
 
-    operands = scaled(values)
-    fine = values.smallest_exponent < FLOAT32_UNITS[0]
-    reach = _reach(values, *operands)
+    order = values.size, blocks_per_fold, values.smallest_exponent < FLOAT32_UNITS[0]
+    aligned = values.align_bits is not None
+    kernel: Any = kernels.aligned_rows if aligned else kernels.float_rows
+    operands: Any = _aligned(values) if aligned else scaled(values)
+    reach: Any = () if aligned else _reach(values, *operands)
 
     def share(first: int, last: int) -> NDArray[np.float32]:
         found = np.zeros_like(extremes)
-        kernels.float_rows(*operands, first, last, values.size, blocks_per_fold, fine, *reach, bias, found, out)
+        kernel(*operands, first, last, *order, *reach, bias, found, out)
         return found
 
     for found in shared(values.rows, threads, share):
         widen(extremes, found)
+
+
+def _aligned(values: BlockValues) -> tuple[Any, ...]:
+    """Return the same as `scaled` of lanes with exponents of their own, as `aligned_rows` takes them."""
+    from accelsim.engine import tile_kernels as kernels
+
+    lanes, width = values.aligned, block_columns(np.float64)
+    of_a = np.empty((-(-values.rows // kernels.TOGETHER), values.count), np.int32)
+    of_w = np.empty((-(-values.columns // width), values.count), np.int32)
+    kernels.spans_of_rows(lanes.a_exponents, values.size, of_a)
+    kernels.spans_of_columns(lanes.w_exponents, values.size, width, of_w)
+    known = lanes.a, lanes.w, lanes.a_exponents, lanes.w_exponents
+    return *known, of_a, of_w, values.align_bits, *values.factors(np.float64), width
 
 
 def _reach(
@@ -226,7 +241,7 @@ def plain_sums(a: Int32, w: Int32, plan: LayerPlan, extremes: Int64, out: Int64,
     may have been beyond its register's limits: in all others none was. Which ones these are is all that may depend on
     the number of threads.
     """
-    from accelsim.engine import tile_kernels as kernels
+    from accelsim.engine import chunk_kernels as kernels
 
     fold, length = plan.group * plan.groups_per_fold, a.shape[1]
     size = chunk_size(plan)

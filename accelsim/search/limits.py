@@ -136,7 +136,8 @@ class _Inner:
             if not over or name in over:
                 proposal = self._next(name, choice.costs[name] * limit / costs[name] if costs[name] else limit)
                 self.limits[name] = max(proposal, self._least[name])
-        return any(abs(self.limits[name] - limit) > CLOSE * limit for name, limit in before.items())
+        # What is over by next to nothing is of no use yet: lower limits leave it out.
+        return bool(over) or any(abs(self.limits[name] - limit) > CLOSE * limit for name, limit in before.items())
 
     def _next(self, name: str, proposal: float) -> float:
         """Return a proposal, or where it is known to be no help, the middle between what is too little and too much."""

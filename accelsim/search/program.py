@@ -191,7 +191,7 @@ def _highs(
         integrality=np.ones(size),
         bounds=Bounds(0, upper),
         constraints=constraints,
-        # With presolve, SciPy 1.17's HiGHS now and then prints a debug line on stdout; without, it takes as long.
+        # SciPy 1.17's HiGHS prints a debug line on stdout now and then; seldom without presolve, which saves no time.
         options={"mip_rel_gap": 0.0, "presolve": False},
     )
     if done.status == 2:

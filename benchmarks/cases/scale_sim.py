@@ -15,7 +15,7 @@ from benchmarks.shapes import SCALE_SIM_RESNET18
 from benchmarks.workloads import machine
 
 QUICK = ("Conv4_s", "Conv5_s")
-STORED = "stored, not of this run: about 380 CPU seconds for the 21 layers on the machine of issue 4"
+STORED = "stored, not of this run: about 380 CPU seconds for the 21 layers on a machine like the page's"
 
 
 def _scale_sim(run: Run) -> Iterator[Row]:

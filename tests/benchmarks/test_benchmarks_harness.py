@@ -8,7 +8,7 @@ import pytest
 import benchmarks.__main__ as command
 from accelsim.mapping.plan import plan_operands
 from benchmarks import networks, page, shapes, workloads
-from benchmarks.cases import CASES, kernels, scale_sim
+from benchmarks.cases import CASES, growth, kernels, scale_sim, stepped
 from benchmarks.measure import Sample
 from benchmarks.peers import NotInstalledError, scalesim, verilator
 from benchmarks.result import Goal, timed_row
@@ -127,9 +127,44 @@ def test_the_page_can_be_written_from_an_earlier_run(monkeypatch, tmp_path):
     assert text.endswith("tail\n")
 
 
-def test_every_case_has_a_name_of_its_own():
+def test_every_case_has_a_name_of_its_own_and_a_goal():
     names = [case.name for case in CASES]
     assert len(set(names)) == len(names)
+    assert [case.name for case in CASES if not case.goal] == []
+
+
+def test_the_stepped_engine_is_measured_on_every_datapath(monkeypatch):
+    monkeypatch.setattr(stepped, "QUICK", shapes.Gemm("tiny", 1, 8, 64, 8))
+    rows = list(stepped.CASES[0].run(Run(1, quick=True)))
+    names = "\n".join(row.name for row in rows)
+    for datapath in ("16 x 16 os", "16 x 16 ws", "16 x 16 is", "overflow", "VSQ", "MX", "XNOR", "digits network"):
+        assert datapath in names
+    for row in rows:
+        assert row.goal.limit == row.work / 2e6
+        assert row.against_value > 0
+
+
+def test_the_stepped_engine_is_checked_before_it_is_timed(monkeypatch):
+    monkeypatch.setattr(stepped, "QUICK", shapes.Gemm("tiny", 1, 8, 64, 8))
+    right = stepped.engines.stepped
+
+    def wrong(operands, plan):
+        return right(workloads.integers(shapes.Gemm("", 1, 8, 64, 8), seed=1), plan)
+
+    monkeypatch.setattr(stepped.engines, "stepped", wrong)
+    with pytest.raises(RuntimeError, match="the engines differ"):
+        next(iter(stepped.CASES[0].run(Run(1, quick=True))))
+
+
+@pytest.mark.parametrize(("power", "met"), [(1.0, True), (1.05, True), (1.3, False), (-0.1, True)])
+def test_growth_is_held_against_near_linear(power, met):
+    x = (10.0, 100.0, 1000.0, 10000.0)
+    for panel, against in (("MACs", "MACs"), ("PEs", "PEs"), ("memory", "MACs"), ("memory of PEs", "PEs")):
+        row = growth._row(panel, growth.Curve("e", x, tuple(value**power for value in x)))
+        assert row.met is met
+        assert row.value == pytest.approx(max(power, 0.01))
+        assert f"against {against}, 10 to 10,000 {against}" in row.name
+        assert row.name.startswith("memory" if "memory" in panel else "time")
 
 
 # -- peers ------------------------------------------------------------------------------------------------------------

@@ -4,6 +4,7 @@ import sys
 
 import pytest
 
+from benchmarks import table
 from benchmarks.cases.growth import Curve, slope
 from benchmarks.measure import Sample, checked, cpu_timer, in_turns, run_child
 from benchmarks.result import Goal, Row, timed_row
@@ -136,3 +137,18 @@ def test_what_is_fixed_does_not_hide_growth():
 def test_a_slope_needs_two_points(x, y):
     with pytest.raises(ValueError, match="two points"):
         slope(x, y)
+
+
+@pytest.mark.parametrize(
+    ("ratio", "goal", "text"),
+    [
+        (0.0019, Goal("value", 1.05), "0.190 %"),  # a goal in seconds says nothing of how to write the ratio
+        (0.21, Goal("value", 1.0), "21 %"),
+        (0.21, Goal("ratio", 0.4), "21 %"),
+        (0.9, Goal("ratio", 1.8), "0.900x"),
+        (1.6, None, "1.60x"),
+        (1.2, None, "120 %"),
+    ],
+)
+def test_ratios_are_written_as_times_or_per_cent(ratio, goal, text):
+    assert table.ratio(Row("c", "n", 1.0, ratio=ratio, goal=goal)) == text

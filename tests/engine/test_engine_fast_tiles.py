@@ -234,17 +234,22 @@ def test_float32_in_tiles(peak, dataflow, rows):
     plan = plan_operands(operands, machine(
         dataflow, rows, lanes=size, psum=(32, "saturate"), acc=(32, "saturate"), float_unit=FloatUnit()
     ))  # fmt: skip
+    shifts = a_exponents[0].T[:, :, None] + w_exponents[0][:, None, :]
+    check_float32(operands, plan, products_of_groups(operands, size), shifts)
+
+
+def check_float32(operands, plan, sums, exponents):
+    """The engine's float32 registers are those that take sums * 2**exponents, [G, M, N], one after another."""
     result = get_engine("fast").run(operands, plan)
     shared = get_engine("fast", threads=2).run(operands, plan)
     np.testing.assert_array_equal(shared.acc, result.acc)
     assert (shared.psum, shared.accumulator) == (result.psum, result.accumulator)
     # One rounding: longdouble has 64 bits, which hold every sum of a float32 and a block sum here.
-    shifts = a_exponents[0].T[:, :, None] + w_exponents[0][:, None, :]
-    sums = products_of_groups(operands, size).astype(np.longdouble) * np.exp2(shifts.astype(np.longdouble))
-    acc = np.broadcast_to(bias[0], (m, n)).astype(np.float32)
+    sums = sums.astype(np.longdouble) * np.exp2(exponents.astype(np.longdouble))
+    acc = np.broadcast_to(operands.bias[0], sums.shape[1:]).astype(np.float32)
     low = high = np.float32(0)
     for start in range(0, len(sums), plan.groups_per_fold):
-        psum = np.zeros((m, n), np.float32)
+        psum = np.zeros_like(acc)
         for part in sums[start : start + plan.groups_per_fold]:
             exact = psum.astype(np.longdouble) + part
             np.testing.assert_array_equal(exact - part, psum)  # nothing was lost
@@ -253,6 +258,45 @@ def test_float32_in_tiles(peak, dataflow, rows):
         acc = acc + psum
     np.testing.assert_array_equal(result.acc[0], acc)
     assert (result.psum.low, result.psum.high) == (low, high)
+
+
+@pytest.mark.parametrize("align_bits", [3, 9, 22])
+@pytest.mark.parametrize(("dataflow", "rows", "blocked"), [("os", 2, False), ("ws", 1, True), ("ws", 3, True)])
+def test_aligned_floats_in_tiles(align_bits, dataflow, rows, blocked):
+    # Some blocks of rows and columns have exponents so near one another that nothing is truncated, others have not.
+    rng = np.random.default_rng(7)
+    m, k, n, size = 33, 8 * 9, 70, 8
+    a, w = rng.integers(-31, 32, (m, k)), rng.integers(-15, 16, (k, n))
+    a[rng.random(a.shape) < 0.2] = 0
+    a[:, :size][a[:, :size] != 0] = 5  # zeros have exponents far above, which count for nothing
+    a[:3, size : 2 * size] = 0  # nothing but zeros
+    near_a = rng.integers(0, 12, (9, k // size)).repeat(4, axis=0)[:m].repeat(size, axis=1)
+    near_w = rng.integers(0, 12, (k // size, 3)).repeat(32, axis=1)[:, :n].repeat(size, axis=0)
+    a_exponents = np.where(a == 0, 90, rng.integers(-6, 7, a.shape) * near_a // 11).astype(np.int32)
+    w_exponents = np.where(w == 0, 60, rng.integers(-7, 5, w.shape) * near_w // 11).astype(np.int32)
+    operands = plain(a.tolist(), w.tolist())
+    blocks, shifts = None, np.zeros((k // size, m, n), np.int64)
+    if blocked:
+        of_a, of_w = rng.integers(-2, 3, (1, m, k // size)), rng.integers(-2, 2, (1, k // size, n))
+        of_a, of_w = of_a.astype(np.int32), of_w.astype(np.int32)
+        blocks = BlockScaling(size, np.ones_like(of_a), np.ones_like(of_w), 0, 8, 8, of_a, of_w)
+        shifts = shifts + of_a[0].T[:, :, None] + of_w[0][:, None, :]
+    operands = replace(
+        operands, blocks=blocks, bias=rng.standard_normal((1, n)).astype(np.float32), a_exponents=a_exponents[None],
+        w_exponents=w_exponents[None], summation=Summation("float32", align_bits=align_bits),
+    )  # fmt: skip
+    unit = FloatUnit(align_bits=align_bits)
+    plan = plan_operands(operands, machine(
+        dataflow, rows, lanes=size, psum=(32, "saturate"), acc=(32, "saturate"), float_unit=unit
+    ))  # fmt: skip
+    products = (a[:, :, None] * w).reshape(m, k // size, size, n).astype(np.int64)
+    exponents = (a_exponents[:, :, None] + w_exponents).reshape(products.shape)
+    largest = np.where(products == 0, -1000, exponents).max(axis=2)
+    behind = np.clip(largest[:, :, None] - exponents, 0, 62)
+    kept = np.sign(products) * ((np.abs(products) << align_bits) >> behind)
+    truncated = (kept << behind != products << align_bits).any(axis=2)
+    assert align_bits == 22 or 0 < truncated.sum() < truncated.size
+    check_float32(operands, plan, kept.sum(axis=2).swapaxes(0, 1), largest.swapaxes(0, 1) - align_bits + shifts)
 
 
 @pytest.mark.parametrize("bits", [4, 8, 11, 16])

@@ -106,6 +106,36 @@ def test_a_table_that_is_off_by_a_factor_costs_nothing(problem, choices, factor,
     assert found.loss == pytest.approx(best, abs=1e-12)
 
 
+@pytest.fixture(scope="module")
+def fine_problem(project_root):
+    """All widths from 2 to 8, and layers that differ much."""
+    config = accelsim.load_config(project_root / "configs" / "bitserial.yaml")
+    trace = accelsim.load_trace(project_root / "traces" / "digits_cnn_int8.npz").head(1)
+    table, rng = cost_table(config, trace, range(2, 9), range(2, 9)), np.random.default_rng(5)
+    scales = [(name, operand, rng.lognormal(0, 2)) for name in table.layers for operand in ("weight", "activation")]
+    rows = [
+        Sensitivity(name, kind, bits, float(scale * 4.0**-bits))
+        for name, kind, scale in scales
+        for bits in table.weight_bits
+    ]
+    return Problem(table, Sensitivities("supplied", tuple(rows)))
+
+
+@pytest.mark.parametrize("share", [0.1, 0.4, 0.55, 0.8, 0.95])
+def test_what_is_over_the_limit_by_next_to_nothing_is_no_reason_to_stop(fine_problem, share):
+    """What the table puts just below the limit is just above it: the best of what is cheaper yet is found."""
+    low, high = (each.costs["energy"] for each in (fine_problem.smallest("energy"), fine_problem.widest))
+    limit = low + share * (high - low)
+
+    def real(choice):
+        cost = choice.costs["energy"]
+        return {"energy": 1.0005 * limit if 0.997 * limit < cost <= limit else cost}
+
+    found = choose_within(fine_problem, real, {"energy": limit})
+    assert real(found)["energy"] <= limit
+    assert found.loss <= fine_problem.solve({"energy": 0.996 * limit}).loss + 1e-12
+
+
 def test_what_cannot_be_reached_is_told_by_real_costs(problem, choices):
     least = min(choice.costs["energy"] for choice in choices)
     with pytest.raises(SearchError, match=r"the smallest that was found with these widths is ") as caught:
