@@ -22,6 +22,8 @@ ORDER = [
     "_jit",
     "_lanes",
     "_block_lanes",
+    "_float_block_lanes",
+    "_whole_block_lanes",
     "_watched_lanes",
     "actions",
     "rounding",
@@ -47,7 +49,7 @@ ORDER = [
     "__main__",
 ]
 # Load Numba; their sources are part of the digest that compiled kernels are kept under.
-COMPILED = ("_jit", "_lanes", "_block_lanes", "_watched_lanes")
+COMPILED = ("_jit", "_lanes", "_block_lanes", "_float_block_lanes", "_whole_block_lanes", "_watched_lanes")
 NO_SIMPY = {"mapping", "engine"}  # contention is simulated around the array, never inside it
 HEAVY = {
     "numba",

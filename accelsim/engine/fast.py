@@ -13,7 +13,7 @@ are popcounts of packed words where nothing overflows (accelsim.engine.fast_xnor
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import replace
 
 import numpy as np
@@ -28,6 +28,7 @@ from accelsim.engine.checks import (
     register_limits,
 )
 from accelsim.engine.contract import ComputeResult, RegisterWatch
+from accelsim.engine.fast_batch import batch_gemms, few_columns
 from accelsim.engine.fast_float import FixedGemm, float_result
 from accelsim.engine.fast_integers import IntegerGemm
 from accelsim.engine.fast_xnor import may_pack, packed_gemms
@@ -207,15 +208,16 @@ def _watched(operands: GemmOperands, plan: LayerPlan, bound: int, threads: int, 
     bias = operands.bias.astype(np.int64)
     acc = np.empty((shape.batch, shape.m, shape.n), np.int64)
     extremes = np.empty((shape.batch, 4, shape.n), np.int64)
-    kind: type[FixedGemm | IntegerGemm] = FixedGemm if operands.summation.kind == "fixed" else IntegerGemm
-    gemms: Sequence[FixedGemm | IntegerGemm] | None = None
-    if may_pack(operands):
-        gemms = packed_gemms(operands, plan, plan.group)
-    if gemms is None:
-        gemms = [kind(operands, plan, b, bound, threads) for b in range(shape.batch)]
-    count_only = count_only and all(gemm.overflows_much() for gemm in gemms)
-    for b, gemm in enumerate(gemms):
-        extremes[b] = gemm.bounds() if count_only else gemm.exact(acc[b])
+    packed = packed_gemms(operands, plan, plan.group) if may_pack(operands) else None
+    gemms: Iterable[FixedGemm | IntegerGemm]
+    if packed is None and few_columns(operands, bound):
+        gemms, count_only = batch_gemms(operands, plan, bound, threads, extremes, acc), False
+    else:
+        kind = FixedGemm if operands.summation.kind == "fixed" else IntegerGemm
+        gemms = packed or [kind(operands, plan, b, bound, threads) for b in range(shape.batch)]
+        count_only = count_only and all(gemm.overflows_much() for gemm in gemms)
+        for b, gemm in enumerate(gemms):
+            extremes[b] = gemm.bounds() if count_only else gemm.exact(acc[b])
     psum_low, psum_high = int(extremes[:, 0].min(initial=0)), int(extremes[:, 1].max(initial=0))
     acc_low, acc_high = accumulator_extremes(bias, extremes[:, 2], extremes[:, 3])
     psum = RegisterWatch(0, None, psum_low, psum_high)

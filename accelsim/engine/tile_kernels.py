@@ -14,8 +14,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from accelsim._block_lanes import add_aligned, add_fitting, add_rounded, add_scaled, add_whole, add_whole_limited
+from accelsim._float_block_lanes import add_aligned, add_fitting, add_rounded
 from accelsim._jit import njit
+from accelsim._whole_block_lanes import add_scaled, add_whole, add_whole_limited
 
 F32 = NDArray[np.float32]
 F64 = NDArray[np.float64]
