@@ -39,6 +39,7 @@ BIT, WORD = ir.IntType(1), ir.IntType(32)
 Values = list[Value]
 Step = Callable[[Value, Values, Values], Values]
 Limit = Callable[[Values], tuple[Values, Values]]
+Product = Callable[[Any, Values, Value, Value, Values], Values]
 
 
 class Loop:
@@ -154,10 +155,11 @@ class Loop:
             found[row] = builder.sub(found[row], builder.sext(bits, found[row].type))
         return found
 
-    def write(self, step: Step, limits: tuple[Limit, Limit] | None = None) -> None:
+    def write(self, step: Step, limits: tuple[Limit, Limit] | None = None, product: Product = _dot) -> None:
         """Write the loop.
 
         step(number of the block, sums of products, psums) : returns the new psums
+        product : adds a product to a sum (of `_lanes`)
         limits : of registers of limited width: what `step` and the accumulators' additions return are exact sums, of
             which a psum, and an accumulator, holds what these return, besides bits where that is something else
         """
@@ -211,7 +213,7 @@ class Loop:
             x = self.splat(x if x.type == self.lane else builder.sitofp(x, self.lane))
             for p in range(parts):
                 mine = sums[r * parts + p]
-                mine.add_incoming(_dot(builder, [mine], x, factors[p], [])[0], dot)
+                mine.add_incoming(product(builder, [mine], x, factors[p], [])[0], dot)
         k.add_incoming(builder.add(k, _number(1)), dot)
         builder.branch(dots)
 

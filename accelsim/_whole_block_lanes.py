@@ -14,7 +14,7 @@ from llvmlite import ir
 
 from accelsim._block_lanes import WORD, Limit, Loop, Step, Values, _number, _signature
 from accelsim._jit import intrinsic
-from accelsim._lanes import Value, _call
+from accelsim._lanes import Value, _call, _differ
 
 # ------------------------------------------------------------------------------------------ fixed-point registers
 
@@ -153,3 +153,24 @@ def add_scaled(typing, a, row, last, w, size, per_group, blocks_per_fold, acc, w
         loop.write(step)
 
     return _signature(a, row, last, w, size, per_group, blocks_per_fold, acc, watched, a_scales, w_scales, shift), write
+
+
+@intrinsic
+def add_signs(typing, a, row, last, w, size, per_group, blocks_per_fold, acc, watched, valid):
+    """Add sums of products of +1 and -1, which are bits of words (uint32), to int32 registers.
+
+    valid : int32 [B], elements of each block that are not zero; of a zero, both operands have the same bit
+    """
+
+    def write(context, builder, signature, values):
+        loop = Loop(context, builder, signature, values)
+        elements = loop.array(9).data
+
+        def step(number: Value, sums: Values, psums: Values) -> Values:
+            all_of = loop.splat(builder.load(builder.gep(elements, [number])))
+            parts = [builder.sub(all_of, builder.add(differ, differ)) for differ in sums]
+            return [builder.add(psum, part) for psum, part in zip(psums, parts, strict=True)]
+
+        loop.write(step, product=_differ)
+
+    return _signature(a, row, last, w, size, per_group, blocks_per_fold, acc, watched, valid), write

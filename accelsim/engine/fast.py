@@ -208,7 +208,7 @@ def _watched(operands: GemmOperands, plan: LayerPlan, bound: int, threads: int, 
     bias = operands.bias.astype(np.int64)
     acc = np.empty((shape.batch, shape.m, shape.n), np.int64)
     extremes = np.empty((shape.batch, 4, shape.n), np.int64)
-    packed = packed_gemms(operands, plan, plan.group) if may_pack(operands) else None
+    packed = packed_gemms(operands, plan, plan.group, threads) if may_pack(operands) else None
     gemms: Iterable[FixedGemm | IntegerGemm]
     if packed is None and few_columns(operands, bound):
         gemms, count_only = batch_gemms(operands, plan, bound, threads, extremes, acc), False

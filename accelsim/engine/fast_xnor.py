@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from accelsim.engine.fast_integers import Int64, IntegerGemm
 from accelsim.engine.ordered import column_blocks
+from accelsim.engine.tiles import sign_sums
 from accelsim.mapping.contract import GemmOperands, LayerPlan
 
 WORD_BITS = 64
@@ -25,17 +26,18 @@ def packs(operands: GemmOperands) -> bool:
 
 def may_pack(operands: GemmOperands) -> bool:
     """Return whether a layer is of a kind whose lanes may pack."""
-    return operands.product == "xnor" and operands.summation.kind == "integer" and operands.blocks is None
+    integer = operands.summation.kind == "integer" and operands.blocks is None
+    return operands.product == "xnor" and integer and operands.shape.k < 1 << 31
 
 
-def packed_gemms(operands: GemmOperands, plan: LayerPlan, group: int) -> Sequence[XnorGemm] | None:
+def packed_gemms(operands: GemmOperands, plan: LayerPlan, group: int, threads: int = 1) -> Sequence[XnorGemm] | None:
     """Return the products of the batch, each `group` of K starting a word; None if a lane does not pack."""
     gemms = []
     for index in range(operands.shape.batch):
         packed = _packed(operands, index, group)
         if packed is None:
             return None
-        gemms.append(XnorGemm(operands, plan, index, packed))
+        gemms.append(XnorGemm(operands, plan, index, packed, threads))
     return gemms
 
 
@@ -63,9 +65,10 @@ class XnorGemm(IntegerGemm):
         plan: LayerPlan,
         index: int,
         packed: tuple[NDArray[np.uint64], NDArray[np.uint64]],
+        threads: int = 1,
     ) -> None:
         """Take product `index` of the batch, and its packed words (`packed_gemms`)."""
-        super().__init__(operands, plan, index, operands.shape.k)
+        super().__init__(operands, plan, index, operands.shape.k, threads)
         self.packed = packed
 
     def products(self, bias: Int64, out: Int64) -> None:
@@ -85,11 +88,9 @@ class XnorGemm(IntegerGemm):
 
     def exact(self, out: Int64) -> Int64:
         """Write the sums of products; return the trajectories' extremes, int64 [4, N]."""
-        from accelsim.engine import popcount_kernels as kernels
-
         group, length = self.plan.group, self.a.shape[1]
         valid = np.add.reduceat(self.valid.astype(np.int64), np.arange(0, length, group))
-        extremes = np.empty((4, self.w.shape[1]), np.int64)
-        words = -(-group // WORD_BITS)
-        kernels.watched_sums(*self.packed, valid, words, self.plan.groups_per_fold, extremes, out)
+        extremes = np.zeros((4, self.w.shape[1]), np.int64)
+        order = -(-group // WORD_BITS), self.plan.groups_per_fold
+        sign_sums(*self.packed, valid, *order, extremes, out, self.threads)
         return extremes

@@ -18,8 +18,6 @@ from accelsim._lanes import differences, sign_bits
 I32 = NDArray[np.int32]
 I64 = NDArray[np.int64]
 U64 = NDArray[np.uint64]
-# Words that stay in SIMD registers between two loads of the counts.
-UNROLLED = 4
 COLUMNS = 64
 
 
@@ -123,36 +121,6 @@ def pack_columns(lanes: I32, valid: I32, group: int, words_per_group: int, packe
 
 
 @njit
-def popcount(x: np.uint64) -> np.uint64:
-    """Return the ones among 64 bits: neighbours of 1, 2 and 4 bits are added up, then all bytes.
-
-    The compiler knows this idiom: where the processor has an instruction for it, this is that instruction.
-    """
-    x = x - ((x >> np.uint64(1)) & np.uint64(0x5555555555555555))
-    x = (x & np.uint64(0x3333333333333333)) + ((x >> np.uint64(2)) & np.uint64(0x3333333333333333))
-    x = (x + (x >> np.uint64(4))) & np.uint64(0x0F0F0F0F0F0F0F0F)
-    return (x * np.uint64(0x0101010101010101)) >> np.uint64(56)
-
-
-@njit
-def add_differences(a: U64, w: U64, m: int, first: int, stop: int, total: U64) -> None:
-    """Add the bits in which row m of `a` and each column of `w` differ, over words first..stop-1."""
-    i = first
-    while i + UNROLLED <= stop:
-        for n in range(total.size):
-            s = total[n]
-            for u in range(UNROLLED):
-                s += popcount(a[m, i + u] ^ w[i + u, n])
-            total[n] = s
-        i += UNROLLED
-    while i < stop:
-        x = a[m, i]
-        for n in range(total.size):
-            total[n] += popcount(x ^ w[i, n])
-        i += 1
-
-
-@njit
 def sums(a: U64, w: U64, valid: int, bias: I64, out: I64) -> None:
     """Write every sum of products and the bias [N]; `valid` of K's elements are not zero.
 
@@ -171,49 +139,3 @@ def sums(a: U64, w: U64, valid: int, bias: I64, out: I64) -> None:
                 held = bias[column : column + many]
                 for n in range(np.uintp(many)):
                     sums_of[n] = held[n] + valid - 2 * np.int64(total[n])
-
-
-@njit
-def watched_sums(
-    a: U64, w: U64, valid: I64, words_per_group: int, groups_per_fold: int, extremes: I64, out: I64
-) -> None:
-    """The same, and the extremes of every register's trajectory: psums after each group, accumulators after each fold.
-
-    valid [G] : elements of each group that are not zero
-    extremes [4, N] : psum low, high; accumulator low, high (less the bias); written, 0 included
-    """
-    columns = w.shape[1]
-    total = np.empty(columns, np.uint64)
-    psum = np.empty(columns, np.int64)
-    psum_low, psum_high, acc_low, acc_high = extremes[0], extremes[1], extremes[2], extremes[3]
-    extremes[:] = 0
-    groups = valid.size
-    for m in range(a.shape[0]):
-        acc = out[m]
-        acc[:] = 0
-        for fold in range(0, groups, groups_per_fold):
-            psum[:] = 0
-            g, stop = fold, min(fold + groups_per_fold, groups)
-            while words_per_group == 1 and g + UNROLLED <= stop:
-                for n in range(columns):
-                    s, low, high = psum[n], psum_low[n], psum_high[n]
-                    for u in range(UNROLLED):
-                        s += valid[g + u] - 2 * np.int64(popcount(a[m, g + u] ^ w[g + u, n]))
-                        low = min(low, s)
-                        high = max(high, s)
-                    psum[n], psum_low[n], psum_high[n] = s, low, high
-                g += UNROLLED
-            while g < stop:
-                total[:] = 0
-                add_differences(a, w, m, g * words_per_group, (g + 1) * words_per_group, total)
-                for n in range(columns):
-                    s = psum[n] + valid[g] - 2 * np.int64(total[n])
-                    psum[n] = s
-                    psum_low[n] = min(psum_low[n], s)
-                    psum_high[n] = max(psum_high[n], s)
-                g += 1
-            for n in range(columns):
-                s = acc[n] + psum[n]
-                acc[n] = s
-                acc_low[n] = min(acc_low[n], s)
-                acc_high[n] = max(acc_high[n], s)

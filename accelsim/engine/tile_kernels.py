@@ -16,12 +16,13 @@ from numpy.typing import NDArray
 
 from accelsim._float_block_lanes import add_aligned, add_fitting, add_rounded
 from accelsim._jit import njit
-from accelsim._whole_block_lanes import add_scaled, add_whole, add_whole_limited
+from accelsim._whole_block_lanes import add_scaled, add_signs, add_whole, add_whole_limited
 
 F32 = NDArray[np.float32]
 F64 = NDArray[np.float64]
 I32 = NDArray[np.int32]
 I64 = NDArray[np.int64]
+U32 = NDArray[np.uint32]
 Lanes = NDArray[Any]
 TOGETHER = 4  # rows that a loop over blocks works at once
 # More than the roundings of a norm, as a part of it.
@@ -368,5 +369,27 @@ def scaled_sums(
             add_scaled(
                 a, m, last_row, w[q], size, per_group, blocks_per_fold, acc, watched, a_scales, w_scales[q], shift
             )
+            keep_rows(acc, m, last_row, column, many, out)
+        keep_extremes(watched, column, many, extremes)
+
+
+@njit
+def sign_sums(
+    a: U32, w: U32, valid: I32, first_row: int, last_row: int, size: int, blocks_per_fold: int, extremes: I64, out: I64
+) -> None:
+    """Add blocks' sums of products of +1 and -1, each a bit; no sum leaves int32.
+
+    a [M, words], w [Q, words, 64] : w in blocks of columns; size : words a block
+    valid [B] : elements of each block that are not zero
+    The rest as in `fixed_rows`.
+    """
+    width = w.shape[2]
+    acc, watched = np.zeros((TOGETHER, width), np.int32), np.zeros((4, width), np.int32)
+    for q in range(w.shape[0]):
+        column, many = q * width, min(width, out.shape[1] - q * width)
+        watched[:] = 0
+        for m in range(first_row, last_row, TOGETHER):
+            acc[:] = 0
+            add_signs(a, m, last_row, w[q], size, 1, blocks_per_fold, acc, watched, valid)
             keep_rows(acc, m, last_row, column, many, out)
         keep_extremes(watched, column, many, extremes)

@@ -25,8 +25,9 @@ Int32 = NDArray[np.int32]
 Int64 = NDArray[np.int64]
 BLOCKS_AT_ONCE = 4
 TILE_BYTES = 1 << 19
-# Groups of so many elements are one product, where only the psums' extremes between its ends remain to be found.
-CHUNK = 64
+# Groups of so many elements are one product, where only the psums' extremes between its ends remain to be found: of one
+# fold that is all of K, and of shorter ones, whose psums start from zero too often to have extremes that settle much.
+CHUNK, SHORT_CHUNK = 64, 32
 
 
 def exact_product(a: NDArray[Any], w: NDArray[Any], out: NDArray[Any] | None = None) -> NDArray[Any]:
@@ -234,6 +235,40 @@ def scaled_sums(
         widen(extremes, found)
 
 
+def sign_sums(
+    a: NDArray[np.uint64],
+    w: NDArray[np.uint64],
+    valid: Int64,
+    words_per_group: int,
+    groups_per_fold: int,
+    extremes: Int64,
+    out: Int64,
+    threads: int,
+) -> None:
+    """The same of products of +1 and -1, packed: a [M, words], w [words, N]; all sums fit int32.
+
+    valid [groups] : elements of each group that are not zero
+    """
+    from accelsim.engine import tile_kernels as kernels
+
+    columns, width = w.shape[1], block_columns(np.uint32)
+    # Columns that there are not would have psums of their own: a block is completed with copies of the last one.
+    whole = w if columns % width == 0 else np.pad(w, ((0, 0), (0, -columns % width)), mode="edge")
+    halves = whole.view(np.uint32).reshape(*whole.shape, 2).swapaxes(1, 2)  # twice as many sums in a SIMD register
+    halves = halves.reshape(-1, whole.shape[1])
+    blocks = column_blocks(halves, np.uint32).reshape(-1, halves.shape[0], width)
+    rows, elements = a.view(np.uint32), valid.astype(np.int32)
+
+    def share(first: int, last: int) -> Int64:
+        found = np.zeros_like(extremes)
+        order = 2 * words_per_group, groups_per_fold
+        kernels.sign_sums(rows, blocks, elements, first, last, *order, found, out)
+        return found
+
+    for found in shared(a.shape[0], threads, share):
+        widen(extremes, found)
+
+
 def plain_sums(a: Int32, w: Int32, plan: LayerPlan, extremes: Int64, out: Int64, threads: int = 1) -> NDArray[np.bool_]:
     """The same of integers without scales; a chunk's sum is a float32 number (`chunk_size`).
 
@@ -283,7 +318,7 @@ def chunk_size(plan: LayerPlan) -> int:
     fold = plan.group * plan.groups_per_fold
     if fold >= plan.shape.k:
         return plan.group * max(1, CHUNK // plan.group)
-    groups = next(n for n in range(max(1, CHUNK // plan.group), 0, -1) if plan.groups_per_fold % n == 0)
+    groups = next(n for n in range(max(1, SHORT_CHUNK // plan.group), 0, -1) if plan.groups_per_fold % n == 0)
     return plan.group * groups
 
 

@@ -99,7 +99,7 @@ def column_order(levels: int) -> Int64:
 
 def as_kernels_take_them(*operands: Int32) -> list[Int32]:
     """Return operands contiguous and writable: Numba would compile a kernel for each kind of array."""
-    return [np.require(operand, np.int32, ("C", "W")) for operand in operands]
+    return [x if x.flags.carray and x.dtype == np.int32 else np.require(x, np.int32, ("C", "W")) for x in operands]
 
 
 def thread_shares(items: int, threads: int) -> list[tuple[int, int]]:

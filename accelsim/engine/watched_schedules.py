@@ -102,7 +102,7 @@ class Stationary(WatchedLayer):
         shares = thread_shares(blocks if by_columns else groups, self.threads)
         found = self.nothing_found(len(shares))
         levels, order = self.order(keep=keep)
-        watched = self.empty(keep=keep)
+        watched, narrow = self.empty(keep=keep), self.narrow
         # Waves of neighbouring rows overlap in time: each share of rows has counts of its own.
         cycles = [watched.cycles if by_columns or i == 0 else np.zeros_like(watched.cycles) for i in range(len(shares))]
         for b in range(shape.batch):
@@ -113,7 +113,7 @@ class Stationary(WatchedLayer):
                 folds = [last * kernels.COLUMNS // plan.cols for _, last in shares[:-1]]
                 ends = [int(starts[fold * self.folds]) for fold in folds] + ends[-1:]
             args: tuple[Any, ...] = (
-                plan.rows, used_rows, plan.cols, levels, order, starts, *self.psum, *self.acc_limits, self.narrow,
+                plan.rows, used_rows, plan.cols, levels, order, starts, *self.psum, *self.acc_limits, narrow,
                 plan.transposed, self.bias_in.held[b], watched.acc[b], *watched.by_output[:, b], keep,
             )  # fmt: skip
             a, w = as_kernels_take_them(*((w.T, a.T) if plan.transposed else (a, w)))

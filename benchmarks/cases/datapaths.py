@@ -36,6 +36,7 @@ def _xnor(run: Run) -> Iterator[Row]:
         timers = {
             "words": cpu_timer(engines.packed_xnor(binary, plan)),
             "ours": cpu_timer(engines.fast(binary, plan, watch=False)),
+            "watched": cpu_timer(engines.fast(binary, plan, watch=True)),
             "numpy": cpu_timer(numpy_xnor(gemm)),
             "int8": cpu_timer(engines.fast(integer, plan_operands(integer, machine()), watch=False)),
         }
@@ -50,6 +51,13 @@ def _xnor(run: Run) -> Iterator[Row]:
                 None,
             ),
             ("from integers, proved, against int8", "ours", "int8", "int8 on the fast engine", 8),
+            (
+                "from integers, every psum watched",
+                "watched",
+                "numpy",
+                "NumPy's bitwise_count, words packed before",
+                None,
+            ),
         ):
             yield timed_row(
                 "xnor",

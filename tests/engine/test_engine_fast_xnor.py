@@ -1,5 +1,7 @@
 """Binary layers of the fast engine: popcounts of packed words give what products of +1 and -1 give."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -86,6 +88,34 @@ def test_popcounts_equal_the_oracle(layer):
 @settings(max_examples=20)
 def test_many_words_in_registers_equal_the_oracle(layer):
     same(*layer)
+
+
+@pytest.mark.parametrize(
+    ("dataflow", "rows", "word_bits"), [("os", 2, 64), ("ws", 3, 64), ("ws", 2, 256), ("os", 2, 32)]
+)
+@pytest.mark.parametrize("n", [64, 70])
+def test_more_rows_and_columns_than_a_loop_works_at_once(dataflow, rows, word_bits, n):
+    rng = np.random.default_rng(3)
+    m, k = 37, 64 * 9 + 10
+    valid = rng.random(k) < 0.9
+    a = np.where(rng.random((m, k)) < rng.random((m, 1)), 1, -1) * valid  # some rows drift
+    w = np.where(rng.random((k, n)) < 0.6, 1, -1) * valid[:, None]
+    operands = replace(binary(a.tolist(), w.tolist(), k_valid=valid), bias=rng.integers(-99, 99, (1, n)))
+    plan = plan_operands(operands, machine(dataflow, rows, word_bits))
+    parts = [a[:, start : start + plan.group] @ w[start : start + plan.group] for start in range(0, k, plan.group)]
+    psums, accs = [np.zeros((m, n))], [np.broadcast_to(operands.bias[0], (m, n)), np.zeros((m, n))]
+    acc = accs[0]
+    for fold in range(0, len(parts), plan.groups_per_fold):
+        trajectory = np.cumsum(parts[fold : fold + plan.groups_per_fold], axis=0)
+        acc = acc + trajectory[-1]
+        psums.append(trajectory.min(axis=0))
+        psums.append(trajectory.max(axis=0))
+        accs.append(acc)
+    for threads in (1, 3):
+        result = get_engine("fast", threads=threads).run(operands, plan)
+        np.testing.assert_array_equal(result.acc[0], acc)
+        assert (result.psum.low, result.psum.high) == (np.min(psums), np.max(psums))
+        assert (result.accumulator.low, result.accumulator.high) == (np.min(accs), np.max(accs))
 
 
 def test_a_word_by_hand():
