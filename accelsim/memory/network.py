@@ -102,21 +102,28 @@ def planned_shares(
     """
     if not has_memory(config):
         return network_shares(layers, config), ()
-    time = network_time(layers, config, images=images)
+    time = network_time(layers, config, images=images, processes=False)
     return time.shares, time.notes
 
 
 def network_time(
-    layers: Sequence[LayerNeeds], config: HardwareConfig, *, images: int = 1, record: bool = False
+    layers: Sequence[LayerNeeds],
+    config: HardwareConfig,
+    *,
+    images: int = 1,
+    record: bool = False,
+    processes: bool = True,
 ) -> NetworkTime:
     """Return when everything of a run happens on the configured machine.
 
-    layers : what each layer needs, in order; images : inferences in the batch; record : as `run_timeline`
+    layers : what each layer needs, in order; images : inferences in the batch; record, processes : as `run_timeline`
 
     Raises UnsupportedLayerError where a layer's smallest tile does not fit the buffers.
     """
     deals = _deals(layers, config, images)
-    number, schedule = shortest([deal.stages for deal in deals], surroundings_of(config), config.cores.count)
+    number, schedule = shortest(
+        [deal.stages for deal in deals], surroundings_of(config), config.cores.count, processes=processes
+    )
     dram, work = resolve_dram(config), deals[number]
     return NetworkTime(
         timeline=timeline_of(schedule, [needs.name for needs in layers], record=record),

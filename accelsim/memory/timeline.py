@@ -24,16 +24,21 @@ def run_timeline(
     core_count: int = 1,
     *,
     record: bool = False,
+    processes: bool = True,
 ) -> Timeline:
     """Return when everything of a run happens, and where every cycle of every core goes.
 
     stages : what each core computes, in order (see Stage); names : of the layers
     record : also fill in the timeline's slices and counters
+    processes : False: never by processes, as estimates are made, of which searches want thousands
     """
-    return timeline_of(shortest([stages], surroundings, core_count)[1], names, record=record)
+    schedule = shortest([stages], surroundings, core_count, processes=processes)[1]
+    return timeline_of(schedule, names, record=record)
 
 
-def shortest(plans: Sequence[Sequence[Stage]], surroundings: Surroundings, core_count: int) -> tuple[int, Schedule]:
+def shortest(
+    plans: Sequence[Sequence[Stage]], surroundings: Surroundings, core_count: int, *, processes: bool = True
+) -> tuple[int, Schedule]:
     """Return which of several plans has the shortest run, the first of equal ones, and its schedule.
 
     Each plan is tried with each prefetch, the less eager one first, as a compiler would. Every time is the latest of
@@ -49,7 +54,7 @@ def shortest(plans: Sequence[Sequence[Stage]], surroundings: Surroundings, core_
                 best = number, schedule
     assert best is not None
     number, schedule = best
-    if len(schedule.program) <= SIMPY_OPERATIONS:
+    if processes and len(schedule.program) <= SIMPY_OPERATIONS:
         schedule = run_processes(schedule.program, schedule.prefetch)
     return number, schedule
 
