@@ -7,10 +7,13 @@ factors are powers of two, which cost an addition and no multiplication.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from accelsim import formats
 from accelsim.actions import Action, Actions
@@ -19,7 +22,9 @@ from accelsim.energy.account import energy_account
 from accelsim.energy.scaling import configured_table, table_notes
 from accelsim.energy.table import EnergyTable
 from accelsim.energy.upkeep import upkeep_actions
-from accelsim.errors import AccelsimError
+from accelsim.errors import AccelsimError, FormatError
+from accelsim.formats.catalog import CATALOG
+from accelsim.formats.integer import IntegerFormat
 from accelsim.mapping.contract import CycleCounts, GemmShape, LayerPlan
 from accelsim.memory.contract import LayerNeeds, LayerTime
 from accelsim.memory.costs import array_actions, traffic_actions, upkeep_cycles
@@ -31,6 +36,9 @@ from accelsim.report.timing import TimelineSummary
 from accelsim.trace.reader import Trace
 from accelsim.trace.schema import Layer, MatmulMeta, VectorMeta
 from accelsim.trace.shapes import macs, weight_name
+
+if TYPE_CHECKING:
+    from accelsim.importers.graph import Model
 
 ANY_FACTOR = 0.37
 """Stands for a requantization factor of which only the shape is known: no power of two."""
@@ -69,7 +77,7 @@ def estimate(config: HardwareConfig, network: Trace | NetworkShapes) -> Estimate
     needs = network_needs(shapes, config)
     first = shapes.meta.tensors[shapes.meta.inputs[0]]
     images = first.shape[0] if first.dims[0] == "batch" else 1
-    memory = network_time(needs, config, images=images) if has_memory(config) else None
+    memory = network_time(needs, config, images=images, processes=False) if has_memory(config) else None
     shares = network_shares(needs, config) if memory is None else memory.shares
     layers = [
         _layer(layer, need, share, shapes, config, table, None if memory is None else memory.timeline.layers[index])
@@ -89,11 +97,15 @@ def estimate(config: HardwareConfig, network: Trace | NetworkShapes) -> Estimate
     )
 
 
-def network_shapes(path: str | Path, *, weights: str = "int8", activations: str = "int8") -> NetworkShapes:
-    """Return the shapes of whatever a file holds: a trace (``.npz``), a model (``.tflite``, ``.onnx``) or a table of
-    shapes (``.csv``; weights and activations are the formats where it names none).
+def network_shapes(path: str | Path, *, weights: str | None = None, activations: str | None = None) -> NetworkShapes:
+    """Return the shapes of whatever a file holds: a trace or a float network (``.npz``), a model (``.tflite``,
+    ``.onnx``) or a table of shapes (``.csv``).
 
-    Raises TraceError or ModelError for a damaged or unknown file.
+    weights, activations : formats where the file names none (a table, a float network, a float model), int8 by default;
+        a quantized TFLite model gets them instead of its own
+
+    Raises TraceError or ModelError for a damaged or unknown file; FormatError for formats that no operand can have;
+    AccelsimError for formats of a file that has its own.
 
     >>> shapes = network_shapes("traces/shapes/llama7b_token2048.csv")
     >>> from accelsim.config.loader import load_config
@@ -103,18 +115,98 @@ def network_shapes(path: str | Path, *, weights: str = "int8", activations: str 
     """
     from accelsim.trace.reader import load_trace
 
-    file = Path(path)
+    file, given = Path(path), {"weights": weights, "activations": activations}
+    for what, name in given.items():
+        if name is not None:
+            check_operand_format(name, what)
+    pair = weights or "int8", activations or "int8"
     if file.suffix.lower() == ".npz":
+        if is_float_network(file):
+            return NetworkShapes.of(float_trace(file, *pair).head(1))
+        named = [f"{what} {name!r}" for what, name in given.items() if name is not None]
+        if named:
+            raise AccelsimError(f"{file}: {' and '.join(named)}: a trace has formats of its own; leave them out")
         return NetworkShapes.of(load_trace(file))
     if file.suffix.lower() == ".csv":
         from accelsim.importers.shape_table import read_shapes
 
-        return NetworkShapes(read_shapes(file, weights=weights, activations=activations))
+        return NetworkShapes(read_shapes(file, weights=pair[0], activations=pair[1]))
     from accelsim.importers.api import model_builder, open_model
 
     model = open_model(file)
+    if model.other_formats or any(given.values()):
+        return NetworkShapes.of(float_trace(model, *pair))
     zeros = {each.name: np.zeros((1, *each.shape[1:]), np.float32) for each in model.inputs}
     return NetworkShapes.of(model_builder(model, zeros).build())
+
+
+def check_operand_format(name: str, what: str) -> None:
+    """Raise FormatError, which says what `what` may be, unless a name is that of a format of operands.
+
+    >>> check_operand_format("int99", "--weights")  # doctest: +ELLIPSIS
+    Traceback (most recent call last):
+        ...
+    accelsim.errors.FormatError: --weights 'int99' is no format of operands; use int2 to int16, uint2 to uint16, ...
+    """
+    try:
+        form = formats.get(name)
+        if not isinstance(form, IntegerFormat) or form.is_operand:
+            return
+        why = ""
+    except FormatError as error:
+        why = f" ({error})"
+    others = [known for known in CATALOG if re.fullmatch(r"u?int\d+n?", known) is None]
+    raise FormatError(
+        f"{what} {name!r} is no format of operands; use int2 to int16, uint2 to uint16, int2n to int16n, "
+        f"{', '.join(others)}{why}"
+    )
+
+
+def is_float_network(file: Path) -> bool:
+    """Return whether an archive is a float network, which has inputs; a damaged one is the trace reader's.
+
+    >>> is_float_network(Path("traces/digits_cnn_float.npz")), is_float_network(Path("traces/digits_cnn_int8.npz"))
+    (True, False)
+    """
+    import zipfile
+
+    try:
+        with zipfile.ZipFile(file) as archive:
+            return "input.npy" in archive.namelist()
+    except (OSError, zipfile.BadZipFile):
+        return False
+
+
+def float_trace(
+    source: Path | Model, weights: str, activations: str, data: Mapping[str, ArrayLike] | None = None
+) -> Trace:
+    """Return a float network's trace, all layers in two formats: of a network's file with its own inputs, or of an
+    opened model.
+
+    data : the model's, by input; None: ones with both signs, for shapes alone
+
+    Raises NetworkError, ModelError.
+
+    >>> trace = float_trace(Path("traces/digits_cnn_float.npz"), "int4", "int8")
+    >>> trace.tensor_meta("conv1.weight").format
+    'int4'
+    """
+    from accelsim.quantize.requantizer import Requantizer
+
+    if isinstance(source, Path):
+        from accelsim.quantize.network_file import load_network
+
+        network = load_network(source)
+    else:
+        from accelsim.importers.api import float_model
+
+        signs = {each.name: np.ones((2, *each.shape[1:]), np.float32) for each in source.inputs}
+        for each in signs.values():
+            each[1] = -1
+        network = float_model(source, signs if data is None else data, batch=None)
+        if data is None:
+            network = network.head(1)
+    return Requantizer(network).trace({layer.name: (weights, activations) for layer in network.array_layers})
 
 
 def _layer(

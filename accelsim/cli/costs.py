@@ -44,6 +44,11 @@ def costs(
         Path, typer.Argument(metavar="NETWORK", help="A trace, a float network, a model, or a table of shapes (.csv).")
     ],
     out: Annotated[Path, typer.Option("--out", "-o", metavar="FILE", parser=path, help="The table, .csv or .parquet.")],
+    inputs: Annotated[
+        str | None,
+        typer.Option(metavar="FILE[:ARRAY]", help="A model's data: measure the SQNR of activations on them."),
+    ] = None,
+    batch: Annotated[int, typer.Option(min=1, metavar="N", help="With --inputs: only the first N.")] = 16,
     weight_bits: Annotated[str, typer.Option(metavar="BITS", help="Widths of weights: 2..8, or 4,8.")] = "2..8",
     activation_bits: Annotated[str, typer.Option(metavar="BITS", help="Widths of activations.")] = "2..8",
     outputs: Annotated[
@@ -74,10 +79,16 @@ def costs(
         from accelsim.search.subject import open_subject
 
         check_targets(out, haq, hawq)
-        subject = open_subject(network)
         with Progress() as progress:
+            subject = open_subject(network, inputs, config=hardware, batch=batch)
             table = cost_table(
-                hardware, subject.shapes, *widths, outputs=wanted, values=subject.values, progress=progress
+                hardware,
+                subject.shapes,
+                *widths,
+                outputs=wanted,
+                values=subject.values,
+                activations=subject.activations,
+                progress=progress,
             )
         if haq is not None:  # what cannot be laid out is said before anything is written
             haq_array(table, haq_cost.value)

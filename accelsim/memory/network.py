@@ -82,17 +82,27 @@ def network_shares(layers: Sequence[LayerNeeds], config: HardwareConfig) -> tupl
 
 
 def network_time(
-    layers: Sequence[LayerNeeds], config: HardwareConfig, *, images: int = 1, record: bool = False
+    layers: Sequence[LayerNeeds],
+    config: HardwareConfig,
+    *,
+    images: int = 1,
+    record: bool = False,
+    processes: bool = True,
 ) -> NetworkTime:
     """Return when everything of a run happens on the configured machine.
 
-    layers : what each layer needs, in order; images : inferences in the batch; record : as `run_timeline`
+    layers : what each layer needs, in order; images : inferences in the batch; record, processes : as `run_timeline`
 
     Raises UnsupportedLayerError where a layer's smallest tile does not fit the buffers.
     """
     work = _Deal(layers, config, images)
     timeline = run_timeline(
-        work.stages, [needs.name for needs in layers], surroundings_of(config), config.cores.count, record=record
+        work.stages,
+        [needs.name for needs in layers],
+        surroundings_of(config),
+        config.cores.count,
+        record=record,
+        processes=processes,
     )
     dram = resolve_dram(config)
     return NetworkTime(

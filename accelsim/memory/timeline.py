@@ -24,21 +24,23 @@ def run_timeline(
     core_count: int = 1,
     *,
     record: bool = False,
+    processes: bool = True,
 ) -> Timeline:
     """Return when everything of a run happens, and where every cycle of every core goes.
 
     stages : what each core computes, in order (see Stage); names : of the layers
     record : also fill in the timeline's slices and counters
+    processes : False: never by processes, as estimates are made, of which searches want thousands
     """
-    schedule = fastest(make_program(stages, surroundings, core_count))
+    schedule = fastest(make_program(stages, surroundings, core_count), processes=processes)
     spells = core_spells(schedule)
     timeline = make_timeline(schedule, tuple(names), spells)
     return recorded(timeline, schedule, spells) if record else timeline
 
 
-def fastest(program: Program) -> Schedule:
+def fastest(program: Program, *, processes: bool = True) -> Schedule:
     """Return the schedule of the prefetch with the shorter run, the less eager one where they are equal: a compiler
     would try both.
     """
-    run = run_processes if len(program) <= SIMPY_OPERATIONS else run_recurrence
+    run = run_processes if processes and len(program) <= SIMPY_OPERATIONS else run_recurrence
     return min((run(program, prefetch) for prefetch in PREFETCH), key=lambda schedule: schedule.makespan_cycles)

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from accelsim.errors import NetworkError
 from accelsim.formats import Format, QTensor
+from accelsim.formats.integer import IntegerFormat
 from accelsim.quantize.choice import is_cast
 from accelsim.quantize.evaluate import Float64
 
@@ -99,14 +100,19 @@ def activation_scale(form: Format, seen: Seen, rule: RangeRule, *, asymmetric: b
         return form.quantize(np.clip(values, min(low, 0.0), max(high, 0.0)), asymmetric=asymmetric)
     sample = values[:: max(1, values.size // SEARCHED_VALUES)]
     best, least = form.quantize(values, asymmetric=asymmetric), np.inf
+    plain, buffer = _is_plain(form), np.empty(sample.shape)
     for low, high in _narrower(seen):
-        found = (
-            form.quantize(np.clip(np.append(sample.ravel(), [low, high]), low, high), asymmetric=asymmetric)
-            if form.blocks is None
-            else form.quantize(np.clip(sample, low, high))
-        )
-        again = form.quantize(sample, scale=found.scale, zero_point=found.zero_point if asymmetric else None)
-        error = float(np.square(again.dequantize() - sample).sum())
+        if plain:  # whose scale the two ends decide
+            found = form.quantize(np.array([low, high]), asymmetric=asymmetric)
+            error = float(_squared_errors(form, sample, found.scale, found.zero_point, buffer).sum())
+        else:
+            found = (
+                form.quantize(np.clip(np.append(sample.ravel(), [low, high]), low, high), asymmetric=asymmetric)
+                if form.blocks is None
+                else form.quantize(np.clip(sample, low, high))
+            )
+            again = form.quantize(sample, scale=found.scale, zero_point=found.zero_point if asymmetric else None)
+            error = float(np.square(again.dequantize() - sample).sum())
         if error < least:
             best, least = found, error
     return best
@@ -121,11 +127,19 @@ def weight_of(form: Format, weight: Float64, channel: int | None, rule: RangeRul
     axes = tuple(range(weight.ndim)) if channel is None else tuple(i for i in range(weight.ndim) if i != channel)
     largest = np.abs(weight).max(axis=axes, keepdims=True)
     scales, least = tensor.scale, np.full(tensor.scale.shape, np.inf)
+    plain, buffer = _is_plain(form), np.empty(weight.shape)
+    ends = np.stack([function(weight, axis=axes) for function in (np.min, np.max)], axis=-1)
     for factor in FACTORS:
-        limited = np.clip(weight, -factor * largest, factor * largest)
-        found = form.quantize(limited, channel_axis=channel).scale
-        again = form.quantize(weight, channel_axis=channel, scale=found)
-        error = np.square(again.dequantize() - weight).sum(axis=axes)
+        if plain:  # whose scales each channel's two ends decide
+            bound = factor * largest.reshape(ends[..., :1].shape)
+            found = form.quantize(np.clip(ends, -bound, bound), channel_axis=None if channel is None else 0).scale
+            spread = found.reshape(largest.shape)
+            error = _squared_errors(form, weight, spread, np.zeros((), np.int64), buffer).sum(axis=axes)
+        else:
+            limited = np.clip(weight, -factor * largest, factor * largest)
+            found = form.quantize(limited, channel_axis=channel).scale
+            again = form.quantize(weight, channel_axis=channel, scale=found)
+            error = np.square(again.dequantize() - weight).sum(axis=axes)
         better = error < least
         scales, least = np.where(better, found, scales), np.where(better, error, least)
     return form.quantize(weight, channel_axis=channel, scale=scales)
@@ -134,6 +148,30 @@ def weight_of(form: Format, weight: Float64, channel: int | None, rule: RangeRul
 def _is_searched(form: Format) -> bool:
     """Return whether a format has a scale that data choose freely; those of papers, and powers of two, are defined."""
     return form.datapath in ("integer", "block_integer", "float")
+
+
+def _is_plain(form: Format) -> bool:
+    """Return whether a format is integers with one scale, so that what quantizing does can be written in one line."""
+    return isinstance(form, IntegerFormat) and form.is_operand
+
+
+def _squared_errors(
+    form: Format, values: Float64, scale: Float64, zero_point: NDArray[np.int64], buffer: Float64
+) -> Float64:
+    """Return the squared errors of values quantized by a plain format, in `buffer`: what ``form.quantize(...)`` makes,
+    bit for bit, without the arrays in between; nearly all of the time that choosing scales takes goes here.
+
+    scale, zero_point : broadcast with the values
+    """
+    with np.errstate(over="ignore"):
+        np.divide(values, scale, out=buffer)
+    np.rint(buffer, out=buffer)
+    np.clip(
+        buffer, form.low - zero_point, form.high - zero_point, out=buffer
+    )  # of whole numbers: codes less zero point
+    buffer *= scale
+    buffer -= values
+    return np.square(buffer, out=buffer)
 
 
 def _narrower(seen: Seen) -> Iterator[tuple[float, float]]:

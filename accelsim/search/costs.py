@@ -9,112 +9,28 @@ whole network's own number.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from accelsim.config.model import HardwareConfig
-from accelsim.errors import AccelsimError, SearchError
-from accelsim.estimation import estimate
-from accelsim.formats.catalog import get as get_format
+from accelsim.errors import SearchError
 from accelsim.memory.needs import NetworkShapes
 from accelsim.progress import ProgressCallback, layer_progress
-from accelsim.report.estimates import LayerEstimate
-from accelsim.search.bops import hawq_bops, uniq_bops
+from accelsim.search.cells import Cells
+from accelsim.search.layer_cost import COSTS, Cost, LayerCost
 from accelsim.search.noise import ValueNoise
 from accelsim.trace.reader import Trace
-from accelsim.trace.schema import Conv2dMeta, Layer, MatmulMeta, Step, TensorMeta, TraceMeta, VectorMeta
-from accelsim.trace.shapes import weight_name
-from accelsim.trace.slots import LayerPart, layer_array
+from accelsim.trace.schema import MatmulMeta, VectorMeta
 
 if TYPE_CHECKING:
     import pandas as pd
 
-Cost = Literal["latency", "energy", "edp", "size", "bops"]
-COSTS: tuple[Cost, ...] = ("latency", "energy", "edp", "size", "bops")
+__all__ = ["COSTS", "Cost", "CostTable", "LayerCost", "cost_table"]
+
 LOWEST_BITS, HIGHEST_BITS = 2, 16
-NAMELESS = "layer"
-_PARTS: tuple[LayerPart, ...] = ("bias", "scale", "multiplier", "shift", "thresholds")
-
-
-@dataclass(frozen=True, kw_only=True)
-class LayerCost:
-    """One layer at one pair of widths.
-
-    kind : "conv2d", "depthwise", "linear", "matmul"; of the vector unit, the operator
-    weight_bits, activation_bits : widths of the operands (of a matmul of two activations, weight_bits is the second
-        one's); None: a layer whose widths are not chosen
-    output_bits : bits of one output element
-    estimate : cycles by cause, energy by component, traffic and sizes
-    weight_sqnr_db, activation_sqnr_db : measured on the network's own values; None where it has none
-    """
-
-    layer: str
-    kind: str
-    weight_bits: int | None
-    activation_bits: int | None
-    output_bits: int
-    estimate: LayerEstimate
-    weight_sqnr_db: float | None = None
-    activation_sqnr_db: float | None = None
-
-    @property
-    def bops(self) -> int:
-        """Bit operations as HAWQ-V3 counts them; 0 for a layer without MACs."""
-        widths = self.weight_bits or 0, self.activation_bits or 0
-        return hawq_bops(self.estimate.macs, *widths)
-
-    @property
-    def uniq_bops(self) -> float:
-        """Bit operations as UNIQ counts them, adders included."""
-        if self.weight_bits is None or self.activation_bits is None:
-            return 0.0
-        reduction = max(1, self.estimate.shape.k)
-        return uniq_bops(self.estimate.macs, reduction, self.weight_bits, self.activation_bits)
-
-    def value(self, cost: Cost) -> float:
-        """Return latency in µs, energy in pJ, edp in pJ x µs, size (of the weights) in bytes, or bops (HAWQ-V3's)."""
-        known = self.estimate
-        if cost == "latency":
-            return known.latency_us
-        if cost == "energy":
-            return known.total_energy_pj
-        if cost == "edp":
-            return known.total_energy_pj * known.latency_us
-        return known.weight_bits / 8 if cost == "size" else float(self.bops)
-
-    def row(self) -> dict[str, Any]:
-        """Return one flat row, units in the keys."""
-        known, shape = self.estimate, self.estimate.shape
-        row: dict[str, Any] = {
-            "layer": self.layer,
-            "kind": self.kind,
-            "weight_bits": self.weight_bits,
-            "activation_bits": self.activation_bits,
-            "output_bits": self.output_bits,
-            "batch": shape.batch,
-            "m": shape.m,
-            "k": shape.k,
-            "n": shape.n,
-            "macs": known.macs,
-        }
-        row |= {f"cycles_{cause}": cycles for cause, cycles in known.cycles.by_cause().items()}
-        row |= {"cycles_total": known.total_cycles, "latency_us": known.latency_us}
-        row |= {f"energy_{component}_pj": energy for component, energy in known.energy_pj.items()}
-        return row | {
-            "energy_total_pj": known.total_energy_pj,
-            "edp_pj_us": self.value("edp"),
-            "dram_bytes": (known.dram_read_bits + known.dram_write_bits) / 8,
-            "weight_bytes": known.weight_bits / 8,
-            "activation_bytes": known.activation_bits / 8,
-            "output_bytes": known.output_bits / 8,
-            "bops_hawq": self.bops,
-            "bops_uniq": self.uniq_bops,
-            "weight_sqnr_db": self.weight_sqnr_db,
-            "activation_sqnr_db": self.activation_sqnr_db,
-        }
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -182,6 +98,7 @@ def cost_table(
     *,
     outputs: int | Literal["same"] = "same",
     values: Trace | None = None,
+    activations: Mapping[str, NDArray[np.floating]] | None = None,
     progress: ProgressCallback | bool | None = None,
 ) -> CostTable:
     """Return what every layer costs at every pair of widths, plain integers.
@@ -191,6 +108,7 @@ def cost_table(
     outputs : bits of what layers put out; "same": as many as they take, so that each width is paid for where a tensor
         is read and, about, where it is written
     values : the trace whose weights and float references give the SQNR; by default `network`, if it is one
+    activations : by tensor, the values that its SQNR is measured on; None: the trace's references
     progress : True: a bar on a terminal or in a notebook, elsewhere a line every ten seconds; or called with (pairs of
         widths done, of all layers, layer)
 
@@ -208,8 +126,8 @@ def cost_table(
     if outputs != "same":
         _widths("outputs", [outputs])
     shapes = network if isinstance(network, NetworkShapes) else NetworkShapes.of(network.head(1))
-    noise = ValueNoise(network if values is None and isinstance(network, Trace) else values)
-    made = _Cells(config, shapes)
+    noise = ValueNoise(network if values is None and isinstance(network, Trace) else values, activations)
+    made = Cells(config, shapes)
     steps = shapes.meta.layers
     chosen = [layer for layer in steps if not isinstance(layer, VectorMeta)]
     if not chosen:
@@ -247,105 +165,3 @@ def _widths(what: str, bits: Sequence[int]) -> tuple[int, ...]:
         found = ", ".join(map(str, wrong)) or "none"
         raise SearchError(f"{what}: found {found}; use integers of {LOWEST_BITS} to {HIGHEST_BITS} bits, such as 2..8")
     return tuple(sorted(set(bits)))
-
-
-class _Cells:
-    """Estimates of single layers, each different one computed once."""
-
-    def __init__(self, config: HardwareConfig, shapes: NetworkShapes) -> None:
-        self.config, self.shapes = config, shapes
-        self.pinned = {pin.layer for pin in config.memory.tiling}
-        self.known: dict[str, LayerEstimate] = {}
-
-    def cell(self, layer: Layer, w: int, a: int, output: int, noise: ValueNoise) -> LayerCost:
-        tensors = self.shapes.meta.tensors
-        weight, given = weight_name(layer), layer.input
-        # Raw accumulators stay what they are; everything else can be requantized to any width.
-        raw = layer.rounding is None and layer.activation != "threshold"
-        wanted = {weight: _narrowed(tensors[weight], w), given: _narrowed(tensors[given], a)}
-        wanted[layer.output] = tensors[layer.output] if raw else _narrowed(tensors[layer.output], output)
-        return LayerCost(
-            layer=layer.name,
-            kind=_kind(layer, tensors),
-            weight_bits=w,
-            activation_bits=a,
-            output_bits=get_format(wanted[layer.output].format).code_bits,
-            estimate=self._estimate(layer, wanted),
-            weight_sqnr_db=noise.weight_db(layer, wanted[weight].format),
-            activation_sqnr_db=noise.activation_db(given, wanted[given].format),
-        )
-
-    def fixed(self, layer: VectorMeta) -> LayerCost:
-        tensors = self.shapes.meta.tensors
-        return LayerCost(
-            layer=layer.name,
-            kind=layer.operator,
-            weight_bits=None,
-            activation_bits=None,
-            output_bits=get_format(tensors[layer.output].format).code_bits,
-            estimate=self._estimate(layer, {name: tensors[name] for name in (*layer.inputs, layer.output)}),
-        )
-
-    def _estimate(self, layer: Step, tensors: Mapping[str, TensorMeta]) -> LayerEstimate:
-        alone = _alone(layer, tensors, self.shapes, named=layer.name in self.pinned)
-        key = repr((alone.meta, alone.parameters, sorted((n, z.tolist()) for n, z in alone.zero_points.items())))
-        if isinstance(layer, VectorMeta):
-            key += repr(sorted(alone.scales.items()))
-        if key not in self.known:
-            try:
-                self.known[key] = estimate(self.config, alone).layers[0]
-            except AccelsimError as error:
-                raise type(error)(str(error).replace(f"layer {NAMELESS!r}", f"layer {layer.name!r}")) from None
-        return replace(self.known[key], name=layer.name)
-
-
-def _alone(
-    layer: Step, tensors: Mapping[str, TensorMeta], shapes: NetworkShapes, *, named: bool = False
-) -> NetworkShapes:
-    """Return a network of one layer, whose names say nothing of where it comes from, so that equal ones are equal.
-
-    tensors : what the layer takes and gives, in the formats to be tried
-    named : keep the layer's name, which the configuration mentions
-    """
-    name = layer.name if named else NAMELESS
-    renamed = {old: f"t{place}" for place, old in enumerate(tensors)}
-    changes: dict[str, Any] = {"name": name, "output": renamed[layer.output]}
-    if isinstance(layer, VectorMeta):
-        changes["inputs"] = tuple(renamed[each] for each in layer.inputs)
-    else:
-        changes["input"] = renamed[layer.input]
-        changes["other" if isinstance(layer, MatmulMeta) else "weight"] = renamed[weight_name(layer)]
-        if layer.clamp is not None:  # its bounds are codes of the old format; ReLU6 clamps with the same hardware
-            changes |= {"clamp": None, "activation": "relu6"}
-    only = layer.model_copy(update=changes)
-    parameters = None
-    if shapes.parameters is not None and not isinstance(layer, VectorMeta):
-        found = {part: shapes.parameters.get(layer_array(layer.name, part)) for part in _PARTS}
-        parameters = {layer_array(name, part): shape for part, shape in found.items() if shape is not None}
-    inputs = tuple(new for new in renamed.values() if new != renamed[layer.output])
-    meta = TraceMeta(
-        name="layer",
-        tensors={renamed[old]: tensor for old, tensor in tensors.items()},
-        layers=(only,),
-        inputs=inputs,
-        outputs=(renamed[layer.output],),
-    )
-    zero_points = {
-        renamed[old]: np.sign(shapes.zero_points[old])  # of a narrower format it is another one; that it is, counts
-        for old in tensors
-        if old in shapes.zero_points and shapes.zero_points[old].any()
-    }
-    scales = {renamed[old]: shapes.scales[old] for old in tensors if old in shapes.scales}
-    return NetworkShapes(meta, zero_points, scales, parameters)
-
-
-def _narrowed(tensor: TensorMeta, bits: int) -> TensorMeta:
-    """Return a tensor as plain integers of so many bits, with a sign if it had one."""
-    sign = "" if get_format(tensor.format).low < 0 else "u"
-    return tensor.model_copy(update={"format": f"{sign}int{bits}", "block_axis": None})
-
-
-def _kind(layer: Layer, tensors: Mapping[str, TensorMeta]) -> str:
-    if isinstance(layer, Conv2dMeta) and layer.groups > 1 and layer.groups == tensors[layer.input].shape[-1]:
-        return "depthwise"
-    return layer.op

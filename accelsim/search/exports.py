@@ -127,10 +127,11 @@ def save_haq(table: CostTable, path: str | Path, cost: Cost = "latency") -> Path
 def hawq_columns(table: CostTable) -> dict[str, Any]:
     """Return per-layer columns in the units of HAWQ-V3's integer program, layers with weights in order.
 
-    ``latency_int<b>`` in ms, ``energy_int<b>`` in µJ and ``weight_sqnr_db_int<b>`` (None where not known, or without
-    noise) for each width that weights and activations both have; ``parameters`` in units of 2^20, ``bops`` in millions
-    of MACs, which the program multiplies by widths. HAWQ drops the first and the last layer, which stay at 8 bits: so
-    may the reader.
+    ``latency_int<b>`` in ms, ``energy_int<b>`` in µJ, ``delta_weights_<b>bit_square``, that is ||W - Q(W)||^2, which
+    the program multiplies by Hessian traces, and ``weight_sqnr_db_int<b>`` (both None where the weights are not known,
+    the latter without noise too) for each width that weights and activations both have; ``parameters`` in units of
+    2^20, ``bops`` in millions of MACs, which the program multiplies by widths. HAWQ drops the first and the last layer,
+    which stay at 8 bits: so may the reader.
 
     Raises SearchError where weights and activations have no width in common.
 
@@ -158,6 +159,7 @@ def hawq_columns(table: CostTable) -> dict[str, Any]:
         cells = [table.cells[name, bits, bits] for name in table.weighted]
         columns[f"latency_int{bits}"] = [cell.value("latency") / 1e3 for cell in cells]
         columns[f"energy_int{bits}"] = [cell.value("energy") / 1e6 for cell in cells]
+        columns[f"delta_weights_{bits}bit_square"] = [cell.weight_squared_error for cell in cells]
         columns[f"weight_sqnr_db_int{bits}"] = [_finite(cell.weight_sqnr_db) for cell in cells]
     return columns
 

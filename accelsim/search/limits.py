@@ -7,10 +7,10 @@ both ways by what the whole network of each choice costs; then single layers are
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from typing import Generic, Protocol, TypeVar
 
 from accelsim.errors import SearchError
-from accelsim.search.problem import Choice, Problem
 from accelsim.search.program import unreachable
 
 ATTEMPTS = 12
@@ -25,7 +25,36 @@ LOOSER = 1.05
 Costs = Mapping[str, float]
 
 
-def choose_within(problem: Problem, true_costs: Callable[[Choice], Costs], wanted: Costs) -> Choice:
+class Candidate(Protocol):
+    """What a problem chooses: its loss and costs as the tables have them, and a name that no other choice has."""
+
+    @property
+    def loss(self) -> float: ...
+
+    @property
+    def costs(self) -> Costs: ...
+
+    @property
+    def key(self) -> str: ...
+
+
+C = TypeVar("C", bound=Candidate)
+
+
+class Chooser(Protocol[C]):
+    """A problem whose costs add up (accelsim.search.problem.Problem)."""
+
+    @property
+    def narrowest(self) -> C: ...
+
+    def smallest(self, cost: str) -> C: ...
+
+    def solve(self, limits: Costs) -> C: ...
+
+    def neighbours(self, choice: C) -> Iterator[C]: ...
+
+
+def choose_within(problem: Chooser[C], true_costs: Callable[[C], Costs], wanted: Costs) -> C:
     """Return widths of little loss within limits of the whole network.
 
     true_costs : what the whole network of a choice costs, by name
@@ -38,9 +67,9 @@ def choose_within(problem: Problem, true_costs: Callable[[Choice], Costs], wante
     Raises SearchError where no choice was found within the limits: by what the cheapest ones really cost.
     """
     prices = _Prices(true_costs, wanted)
-    cheapest = {name: problem.smallest(name) for name in wanted}  # type: ignore[arg-type]
+    cheapest = {name: problem.smallest(name) for name in wanted}
     # The narrowest widths (whose bit operations are fewest) may be cheaper yet than what the table calls cheapest.
-    candidates = [*cheapest.values(), problem.smallest("bops")]
+    candidates = [*cheapest.values(), problem.narrowest]
     best = min((each for each in candidates if prices.within(each)), key=lambda each: each.loss, default=None)
     inner = _Inner(wanted, {name: choice.costs[name] for name, choice in cheapest.items()})
     for _ in range(ATTEMPTS):
@@ -60,7 +89,7 @@ def choose_within(problem: Problem, true_costs: Callable[[Choice], Costs], wante
     return best if prices.exact else _polished(problem, best, prices)
 
 
-def _polished(problem: Problem, choice: Choice, prices: _Prices) -> Choice:
+def _polished(problem: Chooser[C], choice: C, prices: _Prices[C]) -> C:
     """Change one width after another as far as the limits let, the change that lessens the loss most first."""
     tries = 0
     while True:
@@ -75,7 +104,7 @@ def _polished(problem: Problem, choice: Choice, prices: _Prices) -> Choice:
             return choice
 
 
-def _nothing(wanted: Costs, candidates: list[Choice], prices: _Prices) -> str:
+def _nothing(wanted: Costs, candidates: list[C], prices: _Prices[C]) -> str:
     least = {name: min(prices.of(choice)[name] for choice in candidates) for name in wanted}
     for name, limit in wanted.items():
         if least[name] > limit * (1 + SLACK):
@@ -86,22 +115,22 @@ def _nothing(wanted: Costs, candidates: list[Choice], prices: _Prices) -> str:
     )
 
 
-class _Prices:
+class _Prices(Generic[C]):
     """What whole networks cost, each choice priced once. `exact`: the table has been right of all of them."""
 
-    def __init__(self, true_costs: Callable[[Choice], Costs], wanted: Costs) -> None:
+    def __init__(self, true_costs: Callable[[C], Costs], wanted: Costs) -> None:
         self._true_costs, self._wanted = true_costs, wanted
         self._known: dict[str, Costs] = {}
         self.exact = True
 
-    def of(self, choice: Choice) -> Costs:
-        key = str(choice.widths)
+    def of(self, choice: C) -> Costs:
+        key = choice.key
         if key not in self._known:
             costs = self._known[key] = self._true_costs(choice)
             self.exact &= all(abs(costs[name] - choice.costs[name]) <= EXACT * costs[name] for name in self._wanted)
         return self._known[key]
 
-    def within(self, choice: Choice) -> bool:
+    def within(self, choice: C) -> bool:
         costs = self.of(choice)
         return all(costs[name] <= limit * (1 + SLACK) for name, limit in self._wanted.items())
 
@@ -121,7 +150,7 @@ class _Inner:
     def loosen(self) -> None:
         self.limits = {name: limit * LOOSER for name, limit in self.limits.items()}
 
-    def correct(self, choice: Choice, costs: Costs) -> bool:
+    def correct(self, choice: Candidate, costs: Costs) -> bool:
         """Correct the limits by what a choice really costs; return whether another attempt may find better."""
         over = [name for name, limit in self._wanted.items() if costs[name] > limit * (1 + SLACK)]
         before = dict(self.limits)

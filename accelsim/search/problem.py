@@ -39,6 +39,11 @@ class Choice:
     loss: float
     costs: Mapping[str, float]
 
+    @property
+    def key(self) -> str:
+        """What no other choice is called."""
+        return str(self.widths)
+
     def row(self) -> dict[str, Any]:
         """Return one flat row: loss, costs, then ``<layer>`` as weight/activation bits."""
         return {"loss": self.loss, **self.costs, **{name: str(widths) for name, widths in self.widths.items()}}
@@ -99,7 +104,12 @@ class Problem:
         last = [len(self.table.weight_bits) - 1, len(self.table.activation_bits) - 1]
         return self._choice(np.array([last] * len(self.table.layers)))
 
-    def smallest(self, cost: Cost) -> Choice:
+    @property
+    def narrowest(self) -> Choice:
+        """The widths with the fewest bit operations."""
+        return self.smallest("bops")
+
+    def smallest(self, cost: str) -> Choice:
         """Return the widths that cost least. Raises SearchError for a cost that does not add up."""
         return self._choice(smallest(self._program, _additive(cost)))
 

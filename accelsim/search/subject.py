@@ -2,14 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
-from accelsim.estimation import network_shapes
+from accelsim.config.model import HardwareConfig
+from accelsim.errors import SearchError
+from accelsim.estimation import float_trace, is_float_network, network_shapes
 from accelsim.memory.needs import NetworkShapes
+from accelsim.simulation import simulate
 from accelsim.trace.reader import Trace
+from accelsim.trace.schema import VectorMeta
+
+if TYPE_CHECKING:
+    from accelsim.importers.graph import Model
+
+EVERY_WEIGHT = "int8"
+Activations = Mapping[str, NDArray[np.floating]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -18,53 +31,71 @@ class Subject:
 
     shapes : of one inference, if the file says what an inference is (a table of shapes does not)
     values : the trace that holds weights, and perhaps activations; None where there are shapes alone
+    activations : by tensor, real values that were measured; None: those that `values` has
     """
 
     shapes: NetworkShapes
     values: Trace | None = None
+    activations: Activations | None = None
 
 
-def open_subject(path: str | Path) -> Subject:
+def open_subject(
+    path: str | Path, inputs: str | None = None, *, config: HardwareConfig | None = None, batch: int = 16
+) -> Subject:
     """Return the network of a file: a trace or a float network (``.npz``), a model (``.tflite``, ``.onnx``), or a table
     of shapes (``.csv``).
 
-    A float network becomes its int8 trace. Raises AccelsimError for a damaged or unknown file.
+    inputs : a model's data, ``FILE.npz[:ARRAY]``, on which its activations are measured: those of a quantized model are
+        what `config` computes, in the file's own codes; those of a float model are its own
+    batch : so many of these inputs, the first ones
+
+    A float network, or model, becomes its int8 trace. Raises AccelsimError for a damaged or unknown file, SearchError
+    for inputs of something that is no model, and what a run raises.
     """
     file = Path(path)
     suffix = file.suffix.lower()
+    if inputs is not None and suffix in (".csv", ".npz"):
+        holds = "a table of shapes has no values" if suffix == ".csv" else "what is in an .npz brings its own"
+        raise SearchError(f"{file}: inputs {inputs!r} are for models (.tflite, .onnx); {holds}")
     if suffix == ".csv":
         return Subject(network_shapes(file))
     if suffix == ".npz":
-        trace = _float_trace(file) if _is_float_network(file) else _load(file)
+        trace = float_trace(file, EVERY_WEIGHT, EVERY_WEIGHT) if is_float_network(file) else _load(file)
         return Subject(NetworkShapes.of(trace.head(1)), trace)
     from accelsim.importers.api import model_builder, open_model
 
     model = open_model(file)
+    if model.other_formats:
+        trace = float_trace(model, EVERY_WEIGHT, EVERY_WEIGHT, None if inputs is None else _data(model, inputs, batch))
+        return Subject(NetworkShapes.of(trace.head(1)), trace, {} if inputs is None else None)
     zeros = {each.name: np.zeros((1, *each.shape[1:]), np.float32) for each in model.inputs}
-    trace = model_builder(model, zeros).build()
-    return Subject(NetworkShapes.of(trace), trace)
+    once = model_builder(model, zeros).build()
+    if inputs is None or config is None:
+        return Subject(NetworkShapes.of(once), once)
+    trace = model_builder(model, _data(model, inputs, batch)).build()
+    return Subject(NetworkShapes.of(once), once, _measured(trace, config))
+
+
+def _data(model: Model, inputs: str, batch: int) -> dict[str, NDArray[np.generic]]:
+    from accelsim.importers.data import read_data
+
+    return {name: array[:batch] for name, array in read_data(inputs, model.inputs)[0].items()}
+
+
+def _measured(trace: Trace, config: HardwareConfig) -> Activations:
+    """Return the real values of what layers that multiply take, from a bit-accurate run."""
+    wanted = {layer.input for layer in trace.layers if not isinstance(layer, VectorMeta)}
+    found: dict[str, NDArray[np.floating]] = {
+        name: trace.tensor(name).dequantize() for name in trace.inputs if name in wanted
+    }
+    report = simulate(config, trace, watch=False, keep_outputs="all")
+    for layer, result in zip(trace.layers, report.layers, strict=True):
+        if layer.output in wanted and result.output_codes is not None:
+            found[layer.output] = trace.output_tensor(layer, result.output_codes).dequantize()
+    return found
 
 
 def _load(file: Path) -> Trace:
     from accelsim.trace.reader import load_trace
 
     return load_trace(file)
-
-
-def _is_float_network(file: Path) -> bool:
-    """Return whether an archive has a network's calibration or float input; a damaged one is the trace reader's."""
-    import zipfile
-
-    try:
-        with zipfile.ZipFile(file) as archive:
-            return "input.npy" in archive.namelist()
-    except (OSError, zipfile.BadZipFile):
-        return False
-
-
-def _float_trace(file: Path) -> Trace:
-    from accelsim.quantize.network_file import load_network
-    from accelsim.quantize.requantizer import Requantizer
-
-    network = load_network(file)
-    return Requantizer(network).trace({layer.name: ("int8", "int8") for layer in network.array_layers})

@@ -12,7 +12,10 @@ from accelsim.config.loader import load_config, parse_config
 from accelsim.errors import ConfigError, ModelError
 from accelsim.estimation import estimate, network_shapes
 from accelsim.importers.shape_table import read_shapes
+from accelsim.quantize.network_file import load_network
+from accelsim.quantize.requantizer import Requantizer
 from accelsim.trace.shapes import macs as macs_of
+from tests.shared_data import shared
 
 MEMORY = {"dram": {"kind": "lpddr4", "timing": "preset"}}
 CORES = {"cores": {"count": 3, "split": "rows"}, "dram": {"kind": "hbm2", "timing": "preset"}}
@@ -282,3 +285,61 @@ def test_what_an_estimate_adds_up_to(project_root, tmp_path):
     assert f"compute {100 * report.layers[0].cycles.compute / report.total_cycles:.1f} %" in text
     assert f"dram {100 * report.energy_pj['dram'] / report.total_energy_pj:.1f} %" in text
     assert "batch of" not in text
+
+
+# -- formats that are given -------------------------------------------------------------------------------------------
+
+
+def test_a_float_network_in_formats_that_are_given(project_root):
+    config = load_config(project_root / "configs" / "bitserial.yaml")
+    place = project_root / "traces" / "digits_cnn_float.npz"
+    floats = load_network(place)
+    pairs = {layer.name: ("int4", "int6") for layer in floats.array_layers}
+    known = estimate(config, Requantizer(floats).trace(pairs).head(1))
+    found = estimate(config, network_shapes(place, weights="int4", activations="int6"))
+    assert [layer.actions for layer in found.layers] == [layer.actions for layer in known.layers]
+    assert found.total_cycles == known.total_cycles
+    assert found.layers[0].weight_format == "int4"
+
+
+def test_a_float_model_in_formats_that_are_given(project_root):
+    """The float twin of a quantized model has its MACs and sizes; by default both operands are int8."""
+    config = load_config(project_root / "configs" / "bitserial.yaml")
+    twin, quantized = (
+        estimate(config, network_shapes(shared("models", f"kws01_dscnn_{kind}.tflite"))) for kind in ("float", "int8")
+    )
+    for one, other in zip(twin.layers, quantized.layers, strict=False):
+        assert (one.name, one.macs, one.weight_bits, one.shape) == (
+            other.name,
+            other.macs,
+            other.weight_bits,
+            other.shape,
+        )
+    for kind in ("float", "int8"):
+        narrow = estimate(config, network_shapes(shared("models", f"kws01_dscnn_{kind}.tflite"), weights="int4"))
+        assert narrow.total_cycles < 0.8 * twin.total_cycles
+        assert {layer.weight_format for layer in narrow.layers if layer.macs} == {"int4"}
+
+
+@pytest.mark.parametrize(
+    ("network", "words", "message"),
+    [
+        (
+            "shapes/resnet50.csv",
+            ["--weights", "int99"],
+            "--weights 'int99' is no format of operands; use int2 to int16",
+        ),
+        ("shapes/resnet50.csv", ["--activations", "int32"], "--activations 'int32' is no format of operands; use int2"),
+        ("digits_cnn_int8.npz", ["--weights", "mx7"], "fp16, bf16, fp8_e4m3, fp8_e5m2, fp6_e3m2"),
+        (
+            "digits_cnn_int8.npz",
+            ["--weights", "int4"],
+            "weights 'int4': a trace has formats of its own; leave them out",
+        ),
+    ],
+)
+def test_formats_that_cannot_be_given(project_root, network, words, message):
+    places = [project_root / "configs/int8_ws.yaml", project_root / "traces" / network]
+    done = CliRunner().invoke(cli.app, ["estimate", *map(str, places), *words])
+    assert done.exit_code == 2
+    assert message in " ".join(done.stderr.split())

@@ -6,16 +6,20 @@ import json
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 import accelsim
 from accelsim.cli import app
 from accelsim.errors import SearchError, UnsupportedLayerError
+from accelsim.formats import get
 from accelsim.quantize.network_file import load_network
 from accelsim.quantize.requantizer import Requantizer
 from accelsim.search.bops import hawq_bops, uniq_bops
 from accelsim.search.costs import cost_table
 from accelsim.search.exports import haq_array, hawq_columns, save_haq, save_hawq
+from accelsim.search.layer_cost import Sums
 from accelsim.search.subject import open_subject
 from tests.shared_data import shared
 
@@ -176,6 +180,102 @@ def test_mobilenet_has_the_53_layers_of_haq(project_root):
     assert sum(table.cells[name, 8, 8].estimate.macs for name in table.layers) == pytest.approx(301e6, rel=0.01)
 
 
+# -- values -----------------------------------------------------------------------------------------------------------
+
+
+def test_squared_errors_of_weights(project_root, digits, tmp_path):
+    """Those that Hessian traces are multiplied by, summed over the layer; and the SQNR says the same."""
+    subject = open_subject(project_root / "traces" / "digits_cnn_float.npz")
+    config = configuration(project_root, "bitserial")
+    table = cost_table(config, subject.shapes, [4, 8], [4, 8], values=subject.values)
+    weights = {
+        layer.name: subject.values.tensor(layer.weight).dequantize()
+        for layer in subject.values.layers
+        if layer.name in table.weighted
+    }
+    columns = json.loads(save_hawq(table, tmp_path / "columns.json").read_text())
+    for place, name in enumerate(table.weighted):
+        cell = table.cells[name, 4, 8]
+        signal = float(np.square(weights[name]).sum())
+        assert cell.weight_squared_error == pytest.approx(signal / 10 ** (cell.weight_sqnr_db / 10), rel=1e-9)
+        channels = weights[name].reshape(len(weights[name]), -1)
+        step = np.abs(channels).max(axis=1, keepdims=True) / 7
+        plain = float(np.square(np.clip(np.rint(channels / step), -8, 7) * step - channels).sum())
+        assert 0.3 * plain < cell.weight_squared_error <= plain, (
+            "the best scales are no worse than those of the largest"
+        )
+        assert columns["delta_weights_4bit_square"][place] == cell.weight_squared_error
+
+
+def holding(low, high):
+    return next(bits for bits in range(1, 99) if -(1 << (bits - 1)) <= low and high < 1 << (bits - 1))
+
+
+@settings(max_examples=100)
+@given(st.integers(1, 70_000), st.integers(1, 600), st.integers(2, 8), st.integers(2, 8), st.booleans())
+def test_registers_that_hold_every_sum(k, folded, w, a, unsigned):
+    """The extreme sums are all products of the extreme codes."""
+    weight, given_codes = (-(1 << (w - 1)), (1 << (w - 1)) - 1), (0, (1 << a) - 1)
+    if not unsigned:
+        given_codes = -(1 << (a - 1)), (1 << (a - 1)) - 1
+    products = [x * y for x in weight for y in given_codes]
+    sums = Sums.of(k, folded, weight, given_codes, psum_bits=16, accumulator_bits=24)
+    assert sums.sum_bits == holding(k * min(products), k * max(products))
+    assert sums.folded_bits == holding(min(k, folded) * min(products), min(k, folded) * max(products))
+    assert sums.overflow_possible == (sums.folded_bits > 16 or sums.sum_bits > 24)
+
+
+def test_registers_of_a_machine(project_root, digits):
+    """conv2 adds up 144 products of codes of 8 bits, 16 of them in a psum of the 16 x 16 array."""
+    config = configuration(project_root, "int8_ws")
+    sums = cost_table(config, digits, [8], [8]).cells["conv2", 8, 8].sums
+    given_format = get(digits.tensor_meta(next(each.input for each in digits.layers if each.name == "conv2")).format)
+    low, high = -128 * max(given_format.high, -given_format.low), 127 * given_format.high
+    high = max(high, 128 * -given_format.low)
+    assert (sums.psum_bits, sums.accumulator_bits) == (config.array.psum.bits, config.accumulator.bits)
+    assert (sums.folded_bits, sums.sum_bits) == (holding(16 * low, 16 * high), holding(144 * low, 144 * high))
+    psum = config.array.psum.model_copy(update={"bits": sums.folded_bits - 1})
+    narrow = config.model_copy(update={"array": config.array.model_copy(update={"psum": psum})})
+    (row,) = (row for row in cost_table(narrow, digits, [8], [8]).rows() if row["layer"] == "conv2")
+    assert (row["psum_bits"], row["psum_bits_needed"]) == (sums.folded_bits - 1, sums.folded_bits)
+    assert (row["overflow_possible"], sums.overflow_possible) == (True, False)
+
+
+def minmax_db(values, bits):
+    """SQNR in dB of evenly spaced levels between the extremes, 0 among them."""
+    low, high = min(values.min(), 0.0), max(values.max(), 0.0)
+    step = (high - low) / ((1 << bits) - 1)
+    zero = np.rint(-low / step)
+    again = (np.clip(np.rint(values / step) + zero, 0, (1 << bits) - 1) - zero) * step
+    return 10 * np.log10(np.square(values).sum() / np.square(again - values).sum())
+
+
+@pytest.mark.parametrize("kind", ["int8", "float"])
+def test_activations_of_a_model_are_measured_on_its_data(project_root, tmp_path, kind):
+    """At least as good as the range from the smallest to the largest value; of the second layer too, whose inputs
+    another machine computed here."""
+    codes = np.load(shared("data", "kws01_mfcc_int8_500.npz"))["features"][:12]
+    features = codes if kind == "int8" else (codes.astype(np.float32) - 83) * np.float32(0.5847029)
+    np.savez(tmp_path / "data.npz", features=features, more=codes)
+    model, config = shared("models", f"kws01_dscnn_{kind}.tflite"), configuration(project_root, "bitfusion")
+    subject = open_subject(model, f"{tmp_path / 'data.npz'}:features", config=config, batch=10)
+    table = cost_table(config, subject.shapes, [8], [4, 8], values=subject.values, activations=subject.activations)
+    taken = [features[:10].astype(np.float64)]
+    if kind == "int8":
+        trace = accelsim.import_model(model, codes[:10])
+        taken = [trace.tensor(trace.inputs[0]).dequantize()]
+        report = accelsim.simulate(accelsim.load_config(project_root / "configs" / "int8_reference.yaml"), trace)
+        taken.append(trace.output_tensor(trace.layers[0], report.layers[0].output_codes).dequantize())
+    for layer, values in zip(table.layers, taken, strict=False):
+        found, plain = table.cells[layer, 8, 4].activation_sqnr_db, minmax_db(values, 4)
+        assert plain - 0.1 < found < plain + 9, layer
+    assert all(table.cells[layer, 8, 8].activation_sqnr_db > 25 for layer in table.layers)
+    without = open_subject(model)
+    table = cost_table(config, without.shapes, [8], [8], values=without.values, activations=without.activations)
+    assert {table.cells[layer, 8, 8].activation_sqnr_db for layer in table.layers} == {None}, "no data, no SQNR"
+    assert table.cells[table.layers[0], 8, 8].weight_sqnr_db is not None
+
+
 # -- the command ------------------------------------------------------------------------------------------------------
 
 
@@ -221,6 +321,10 @@ def test_a_table_of_shapes_has_no_sqnr(project_root, tmp_path):
         (["--haq", "table.csv"], "HAQ reads .npy"),
         (["--hawq", "table.npy"], "written as .json or .py"),
         (["--haq", "t.npy", "--weight-bits", "4"], "include 8"),
+        (
+            ["--inputs", "data.npz"],
+            "inputs 'data.npz' are for models (.tflite, .onnx); what is in an .npz brings its own",
+        ),
         (["--hawq", "t.py", "--weight-bits", "4", "--activation-bits", "8"], "none in common"),
     ],
 )

@@ -13,7 +13,7 @@ import accelsim
 from accelsim.config.loader import parse_config
 from accelsim.quantize.requantizer import Requantizer
 from accelsim.search.candidate import Widths, formats_of, split, uniform
-from accelsim.search.sensitivity import _Loss, read_sensitivities
+from accelsim.search.sensitivity import RunLoss, read_sensitivities
 from tests import search_example as example
 from tests.shared_data import shared
 
@@ -251,10 +251,11 @@ def test_a_stored_sensitivity_is_what_is_measured(network):
     known = read_sensitivities(example.SENSITIVITIES)
     names = [layer.name for layer in network.array_layers]
     assert known.array(names, range(2, 9), range(2, 9)).shape == (10, 7, 7)
-    loss_of = _Loss(first, "kl")
+    loss_of = RunLoss(first, "kl")
     requantizer, everywhere = Requantizer(first, references=False), uniform(network, 8)
     config = example.machine("edge")
-    base = loss_of(requantizer, config, everywhere)
-    found = loss_of(requantizer, config, {**everywhere, "4_conv_2d": Widths(2, 8)}) - base
+    base = loss_of(requantizer.trace(formats_of(everywhere)), config)
+    changed = {**everywhere, "4_conv_2d": Widths(2, 8)}
+    found = loss_of(requantizer.trace(formats_of(changed)), config) - base
     stored = next(r.loss for r in known.rows if (r.layer, r.operand, r.bits) == ("4_conv_2d", "weight", 2))
     assert found == pytest.approx(stored, rel=1e-6)
