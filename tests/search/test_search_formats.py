@@ -68,6 +68,7 @@ def test_the_choice_is_the_best_of_all(search, share):
     assert found.choice.loss == pytest.approx(min(within)[0], abs=1e-12)
     assert found.size_bytes <= share * base
     assert search.costs(found.choice.formats)["size"] == found.size_bytes
+    assert found.choice.costs["size"] == pytest.approx(found.size_bytes), "sizes of layers add up"
 
 
 def test_what_is_found_is_verified(search, mixed, digits):
