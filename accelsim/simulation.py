@@ -135,7 +135,7 @@ def simulate(
     >>> trace = accelsim.load_trace("traces/digits_cnn_int8.npz").head(8)
     >>> report = accelsim.simulate(config, trace)
     >>> [(layer.name, layer.cycles.total, layer.mismatches) for layer in report.layers]
-    [('conv1', 285, 0), ('conv2', 3089, 0), ('fc1', 5095, 0), ('fc2', 301, 0)]
+    [('conv1', 260, 0), ('conv2', 3164, 0), ('fc1', 5103, 0), ('fc2', 322, 0)]
     """
     _check_arguments(config, trace, keep_outputs, threads)
     kept, remark = _kept_layers(trace, keep_outputs)

@@ -32,14 +32,15 @@ def run_timeline(
     record : also fill in the timeline's slices and counters
     processes : False: never by processes, as estimates are made, of which searches want thousands
     """
-    schedule = shortest([stages], surroundings, core_count, processes=processes)[1]
-    return timeline_of(schedule, names, record=record)
+    return timeline_of(shortest([stages], surroundings, core_count, processes=processes)[1], names, record=record)
 
 
 def shortest(
     plans: Sequence[Sequence[Stage]], surroundings: Surroundings, core_count: int, *, processes: bool = True
 ) -> tuple[int, Schedule]:
     """Return which of several plans has the shortest run, the first of equal ones, and its schedule.
+
+    processes : as of :func:`run_timeline`
 
     Each plan is tried with each prefetch, the less eager one first, as a compiler would. Every time is the latest of
     some earlier ones plus a constant, for a plan and a prefetch; so no run becomes longer where a part becomes faster,

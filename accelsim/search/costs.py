@@ -120,7 +120,7 @@ def cost_table(
     >>> config = accelsim.load_config("configs/bitfusion.yaml")
     >>> table = cost_table(config, accelsim.load_trace("traces/digits_cnn_int8.npz").head(1), [4, 8], [4, 8])
     >>> [table.cells["conv2", bits, bits].estimate.total_cycles for bits in (4, 8)]
-    [397, 944]
+    [424, 971]
     """
     widths = _widths("weight_bits", weight_bits), _widths("activation_bits", activation_bits)
     if outputs != "same":

@@ -156,8 +156,10 @@ def test_both_policies_run_again_keep_88_percent(searches, policies, runs):
 
 def test_no_policy_of_the_other_machine_is_as_fast_for_the_accuracy(searches, runs):
     """The whole fronts: the fastest of those that keep 88 %; and what the other machine's policy answers is answered
-    here by a policy of the machine's own in less time.
+    here by a policy of the machine's own in less time, as the page says.
     """
+    shares = {"cloud": (0.91, 0.97), "edge": (0.6, 0.6)}
+    own = {machine: {} for machine in searches}
     for machine, search in searches.items():
         fronts = {
             other: [
@@ -169,8 +171,12 @@ def test_no_policy_of_the_other_machine_is_as_fast_for_the_accuracy(searches, ru
         }
         (other,) = set(searches) - {machine}
         fastest, correct = min(fronts[other])
-        assert min(fronts[machine])[0] < 0.92 * fastest
-        assert any(latency < 0.97 * fastest and right >= correct for latency, right in fronts[machine])
+        less, as_right = shares[machine]
+        assert min(fronts[machine])[0] < less * fastest
+        assert any(latency < as_right * fastest and right >= correct for latency, right in fronts[machine])
+        own[machine] = {round(latency, 1): right / example.HELD_OUT for latency, right in fronts[machine]}
+    assert own["cloud"][99.6] == 0.89
+    assert own["edge"][1343.9] == 0.9025
 
 
 def test_limits_of_energy_part_the_machines_less(searches, runs):
