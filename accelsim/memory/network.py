@@ -102,7 +102,7 @@ def planned_shares(
     """
     if not has_memory(config):
         return network_shares(layers, config), ()
-    time = network_time(layers, config, images=images)
+    time = network_time(layers, config, images=images, processes=False)
     return time.shares, time.notes
 
 
