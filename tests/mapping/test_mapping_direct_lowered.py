@@ -75,15 +75,18 @@ def float_layers(draw):
     accumulate = draw(st.sampled_from(["float32", "fixed"]))
     narrow = st.tuples(st.sampled_from([8, 12, 24, 48]), st.sampled_from(["wrap", "saturate"]))
     registers = {"psum": (32, "saturate"), "acc": (32, "saturate")}
+    shifter = {
+        "fraction_bits": draw(st.sampled_from([0, 4, 16])),
+        "rounding": draw(st.sampled_from(["truncate", "toward_zero", "half_even"])),
+    }
     config = machine(
         draw(st.sampled_from(["os", "ws", "is"])),
         rows=4 * draw(st.integers(1, 2)),
         lanes=draw(st.sampled_from([4, 8])),
         float_unit=FloatUnit(
             accumulate=accumulate,
-            fraction_bits=draw(st.sampled_from([0, 4, 16])),
-            rounding=draw(st.sampled_from(["truncate", "toward_zero", "half_even"])),
             align_bits=draw(st.sampled_from([None, 0, 3, 24])),
+            **(shifter if accumulate == "fixed" else {}),
         ),
         **(registers if accumulate == "float32" else {"psum": draw(narrow), "acc": draw(narrow)}),
     )
