@@ -140,7 +140,7 @@ class Problem:
                     found.append((loss, other))
         yield from (self._choice(other) for _, other in sorted(found, key=lambda each: each[0]))
 
-    def front(self, cost: Cost, points: int = 20) -> list[Choice]:
+    def front(self, cost: str, points: int = 20) -> list[Choice]:
         """Return choices from the cheapest to the widest, none worse in both loss and cost than another: the program
         is solved for so many limits between the two, evenly spaced.
         """
@@ -151,7 +151,7 @@ class Problem:
         kept = pareto_front([[choice.loss, choice.costs[cost]] for choice in found])
         return [choice for choice, keep in zip(found, kept, strict=True) if keep]
 
-    def front_frame(self, cost: Cost, points: int = 20) -> pd.DataFrame:
+    def front_frame(self, cost: str, points: int = 20) -> pd.DataFrame:
         """Return :meth:`front` as a data frame, a row a choice."""
         import pandas as pd
 

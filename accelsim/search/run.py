@@ -191,7 +191,7 @@ class Search:
 
     def front(self, cost: str, points: int = 12) -> list[Found]:
         """Return choices between the cheapest and the widest, each verified; some may turn out worse than others."""
-        choices = self.problem.front(cost, points)  # type: ignore[arg-type]
+        choices = self.problem.front(cost, points)
         found = []
         with layer_progress(self._progress, "points") as tell:
             for done, choice in enumerate(choices):
@@ -212,7 +212,7 @@ class Search:
         from accelsim.search.blackbox import search_blackbox
 
         first = Requantizer(self._first, ranges=self._ranges, references=False)
-        start = [choice.widths for choice in self.problem.front(cost, 8)]  # type: ignore[arg-type]
+        start = [choice.widths for choice in self.problem.front(cost, 8)]
         frame = search_blackbox(
             first,
             self.config,

@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
@@ -27,7 +28,7 @@ def wait_until(happens, what):
 
 def says_who_it_is(job):
     """Stands for a long point: says its process, and sleeps."""
-    with open(job["told"], "a") as file:  # noqa: PTH123
+    with Path(job["told"]).open("a") as file:
         file.write(f"{os.getpid()}\n")
     time.sleep(PATIENCE_S)
 
@@ -35,13 +36,12 @@ def says_who_it_is(job):
 def is_alive(pid):
     """Return whether a process runs: one that has ended may wait for its parent to look."""
     try:
-        with open(f"/proc/{pid}/stat") as file:  # noqa: PTH123
-            return file.read().rpartition(")")[2].split()[0] not in "ZX"
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
     except FileNotFoundError:
         return False
 
 
-@pytest.mark.skipif(not os.path.exists("/proc/self/stat"), reason="looks processes up in /proc")  # noqa: PTH110
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="looks processes up in /proc")
 @pytest.mark.parametrize("by", [signal.SIGKILL, signal.SIGTERM])
 def test_workers_end_with_the_process_that_began_them(tmp_path, project_root, by):
     told = tmp_path / "told"
@@ -51,7 +51,7 @@ def test_workers_end_with_the_process_that_began_them(tmp_path, project_root, by
         "runners.run_job = says_who_it_is\n"
         f"list(runners.run_local({{str(place): {{'told': {str(told)!r}}} for place in range(2)}}, 2))\n"
     )
-    here = os.path.dirname(__file__)  # noqa: PTH120
+    here = str(Path(__file__).parent)
     env = {**os.environ, "PYTHONPATH": os.pathsep.join([str(project_root), here])}
     with subprocess.Popen([sys.executable, "-c", script], env=env, stderr=subprocess.DEVNULL) as main:
         try:
