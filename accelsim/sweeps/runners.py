@@ -171,14 +171,17 @@ def _lost(address: str) -> SweepError:
 
 @contextmanager
 def _silent() -> Iterator[None]:
-    """Dask's client logs what it tries when its scheduler is lost; we say it in one message of our own."""
-    logger = logging.getLogger("distributed.client")
-    before = logger.level
-    logger.setLevel(logging.CRITICAL)
+    """Dask logs from several of its parts when its scheduler is lost; we say it in one message of our own."""
+    parts = ("distributed", "tornado", "asyncio")
+    names = {*parts, *(name for name in list(logging.root.manager.loggerDict) if name.partition(".")[0] in parts)}
+    before = {logger: logger.level for logger in map(logging.getLogger, names)}
+    for logger in before:
+        logger.setLevel(logging.CRITICAL + 1)
     try:
         yield
     finally:
-        logger.setLevel(before)
+        for logger, level in before.items():
+            logger.setLevel(level)
 
 
 @contextmanager
@@ -192,18 +195,19 @@ def connected(address: str, timeout_s: float = 10.0) -> Iterator[Any]:
     except ImportError:
         raise SweepError("--scheduler needs Dask: pip install 'accelsim[distributed]'") from None
     _check_address(address)
-    try:
-        client = Client(address, timeout=timeout_s, set_as_default=False)  # type: ignore[no-untyped-call]
-    except (OSError, ValueError, TypeError) as error:
-        raise SweepError(
-            f"scheduler {address!r} cannot be reached within {timeout_s:g} s ({str(error).splitlines()[0][:200]}); "
-            f"start one with 'dask scheduler', and name its address, such as tcp://host:8786"
-        ) from None
-    with _silent(), client:
-        if not client.scheduler_info()["workers"]:
-            raise SweepError(f"scheduler {address!r} has no workers; start some with 'dask worker {address}'")
-        _check_workers(client)
-        yield client
+    with _silent():
+        try:
+            client = Client(address, timeout=timeout_s, set_as_default=False)  # type: ignore[no-untyped-call]
+        except (OSError, ValueError, TypeError) as error:
+            raise SweepError(
+                f"scheduler {address!r} cannot be reached within {timeout_s:g} s ({str(error).splitlines()[0][:200]}); "
+                f"start one with 'dask scheduler', and name its address, such as tcp://host:8786"
+            ) from None
+        with client:
+            if not client.scheduler_info()["workers"]:
+                raise SweepError(f"scheduler {address!r} has no workers; start some with 'dask worker {address}'")
+            _check_workers(client)
+            yield client
 
 
 def _check_address(address: str) -> None:

@@ -1,6 +1,7 @@
 """A sweep on a real Dask cluster of separate processes, one of whose workers is killed while it works."""
 
 import json
+import logging
 import os
 import re
 import shutil
@@ -142,6 +143,30 @@ def test_a_lost_scheduler_keeps_what_is_done(cluster, project_root, tmp_path):
     assert frame["error"].isna().all()
     assert frame["point"].nunique() == 36
     assert not journal.exists()
+
+
+def test_no_part_of_dask_logs_while_a_sweep_is_connected(cluster):
+    """Which part notices first that a scheduler is lost is a race; the levels of a caller come back afterwards."""
+    from accelsim.sweeps.runners import connected
+
+    address, _, _ = cluster
+    wait_for_workers(address, 1)
+    parts = (
+        "distributed.batched",
+        "distributed.client",
+        "distributed.comm.tcp",
+        "distributed.core",
+        "tornado.application",
+    )
+
+    def heard():
+        return [name for name in parts if logging.getLogger(name).isEnabledFor(logging.CRITICAL)]
+
+    levels = [logging.getLogger(name).level for name in parts]
+    with connected(address):
+        assert heard() == []
+    assert heard() == list(parts)
+    assert [logging.getLogger(name).level for name in parts] == levels
 
 
 def test_workers_of_another_version_are_refused(project_root, tmp_path):
