@@ -329,25 +329,22 @@ class TraceBuilder:
 
     def _finished(self) -> tuple[TraceMeta, Mapping[str, np.ndarray[Any, Any]]]:
         assembly, subject = self._assembly, f"trace {self._name!r}"
-        outputs = tuple(self._outputs) or tuple(name for name in assembly.computed if name not in assembly.used)
-
-        def meta() -> TraceMeta:
-            return TraceMeta(
+        finished = checked(
+            lambda: TraceMeta(
                 name=self._name,
                 description=self._description,
                 semantics=self._semantics,
                 tensors=assembly.tensors,
                 layers=tuple(assembly.layers),
                 inputs=tuple(self._inputs),
-                outputs=outputs,
-            )
-
-        finished = checked(meta, subject)
+                outputs=tuple(self._outputs) or assembly.unread,
+            ),
+            subject,
+        )
         arrays = dict(assembly.arrays)
         if self._labels is not None:
             arrays[LABELS] = np.asarray(self._labels)
-        headers = MemorySource(arrays).headers
-        problems = find_problems(finished, headers)
+        problems = find_problems(finished, MemorySource(arrays).headers)
         if problems:
             raise trace_error(subject, problems)
         return finished, arrays
