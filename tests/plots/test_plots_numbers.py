@@ -10,10 +10,11 @@ import pytest
 from typer.testing import CliRunner
 
 import accelsim
-from accelsim import cli, load_trace, plots, simulate
+from accelsim import cli, estimate, load_config, load_trace, plots, simulate
 from accelsim.actions import Action
 from accelsim.config.loader import parse_config
 from accelsim.errors import ReportError
+from accelsim.estimation import network_shapes
 from accelsim.plots.roofline import bandwidth_bytes_per_s, dram_bytes
 from accelsim.report.files import save_report
 
@@ -164,6 +165,19 @@ def test_the_roofline_draws_its_points(runs, axes):
     assert drawn == {(point.intensity, point.attained / 1e9) for point in points}
     assert axes.get_xscale() == axes.get_yscale() == "log"
     assert "GOP/s" in axes.get_ylabel()
+
+
+def test_names_of_many_layers_do_not_lie_on_one_another(project_root, axes):
+    config = load_config(project_root / "configs" / "int8_ws.yaml")
+    report = estimate(config, network_shapes(project_root / "traces" / "shapes" / "resnet50.csv"))
+    plots.roofline(report, axes)
+    names = [text for text in axes.texts if text.get_text() in {layer.name for layer in report.layers}]
+    assert 3 <= len(names) < len(report.layers) == 54
+    axes.figure.canvas.draw()
+    boxes = [text.get_window_extent() for text in names]
+    assert not any(one.overlaps(other) for place, one in enumerate(boxes) for other in boxes[:place])
+    low, high = axes.get_ylim()
+    assert low < next(text.xy[1] for text in axes.texts if text.get_text().startswith("DRAM")) < high
 
 
 def test_energy_against_width_is_sorted_and_adds_up(runs, axes):
