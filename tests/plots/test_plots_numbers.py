@@ -170,7 +170,7 @@ def test_the_roofline_draws_its_points(runs, axes):
 
 def test_names_of_many_layers_do_not_lie_on_one_another(project_root, axes):
     dram = {"kind": "lpddr4", "timing": "preset"}
-    array = {"rows": 32, "cols": 32, "dataflow": "ws"}
+    array = {"rows": 32, "cols": 32, "dataflow": "ws", "double_buffered": True}
     config = parse_config({"name": "edge", "clock_mhz": 1000, "array": array, "dram": dram}, source="a test")
     report = estimate(config, network_shapes(project_root / "traces" / "shapes" / "resnet50.csv"))
     plots.roofline(report, axes)
