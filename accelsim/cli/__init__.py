@@ -27,7 +27,14 @@ from accelsim.cli import search  # noqa: F401
 
 # isort: on
 from accelsim.cli.app import INTERRUPTED, TERMINATED, app
-from accelsim.cli.startup import Terminated, collect_rarely, end_quickly, ends_in_order, only_called_command
+from accelsim.cli.startup import (
+    Terminated,
+    collect_rarely,
+    end_quickly,
+    ends_in_order,
+    load_no_plugins,
+    only_called_command,
+)
 
 __all__ = ["app", "main"]
 
@@ -35,6 +42,7 @@ __all__ = ["app", "main"]
 def main() -> None:
     """Run the command line (the ``accelsim`` command)."""
     collect_rarely()
+    load_no_plugins()
     try:
         with ends_in_order(), only_called_command(app, sys.argv[1:]):
             app()

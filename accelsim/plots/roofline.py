@@ -10,12 +10,16 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from accelsim.config.dram_timing import resolve_dram
-from accelsim.config.model import HardwareConfig
+from accelsim.report.estimates import EstimateReport, LayerEstimate
 from accelsim.report.values import LayerReport, RunReport
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+
+NAMED = 12
+"""Of so many layers, all names are written."""
+LETTER, LINE = 4.5, 9.0
+"""About the size of a letter, and of a line, in points of the page."""
 
 
 @dataclass(frozen=True)
@@ -42,8 +46,8 @@ class RoofPoint:
     bound: str
 
 
-def roof_points(report: RunReport) -> list[RoofPoint]:
-    """Return a point for every layer that multiplies on the array.
+def roof_points(report: RunReport | EstimateReport) -> list[RoofPoint]:
+    """Return a point for every layer that multiplies on the array, of a run or of an estimate.
 
     >>> import accelsim
     >>> trace = accelsim.load_trace("traces/digits_cnn_int8.npz").head(2)
@@ -74,21 +78,19 @@ def roof_points(report: RunReport) -> list[RoofPoint]:
     return points
 
 
-def dram_bytes(layer: LayerReport) -> float:
+def dram_bytes(layer: LayerReport | LayerEstimate) -> float:
     """Return the bytes that a layer moves between DRAM and chip, both ways."""
     moves = ("dram_read", "dram_write")  # not the cycles in which it only stands by
     return sum(count for action, count in layer.actions.items() if action.operation.startswith(moves)) / 8
 
 
-def bandwidth_bytes_per_s(report: RunReport) -> float:
+def bandwidth_bytes_per_s(report: RunReport | EstimateReport) -> float:
     """Return the bandwidth of all DRAM channels together; infinite with ideal memory timing."""
-    config = HardwareConfig.model_validate(dict(report.config), strict=False)
-    timing = resolve_dram(config)
-    bytes_per_cycle: float = timing.bytes_per_cycle
-    return bytes_per_cycle * timing.channels * report.clock_mhz * 1e6
+    peak = None if report.timeline is None else report.timeline.peak_bytes_per_cycle
+    return math.inf if peak is None else peak * report.clock_mhz * 1e6
 
 
-def roofline(report: RunReport, axes: Axes) -> Axes:
+def roofline(report: RunReport | EstimateReport, axes: Axes) -> Axes:
     """Draw the roof and every layer under it, on logarithmic axes. Returns `axes`.
 
     >>> import accelsim
@@ -115,18 +117,6 @@ def roofline(report: RunReport, axes: Axes) -> Axes:
         else:
             axes.plot([low, high], [peak / 1e9, peak / 1e9], "k-", linewidth=1.2)
         axes.annotate(label, (high, peak / 1e9), ha="right", va="bottom", fontsize=8)
-    if math.isfinite(bandwidth) and peaks:
-        at = low * 1.3
-        axes.annotate(
-            f"DRAM, {bandwidth / 1e9:,.4g} GB/s",
-            (at, at * bandwidth / 1e9),
-            ha="left",
-            va="bottom",
-            fontsize=8,
-            rotation=0,
-            xytext=(6, -10),
-            textcoords="offset points",
-        )
     for bound, marker, color in (("compute", "o", "#0072B2"), ("memory", "s", "#D55E00")):
         chosen = [point for point in drawn if point.bound == bound]
         if chosen:
@@ -137,20 +127,48 @@ def roofline(report: RunReport, axes: Axes) -> Axes:
                 color=color,
                 label="under the array's roof" if bound == "compute" else "under the DRAM's roof",
             )
-    for point in drawn:
-        axes.annotate(
-            point.name, (point.intensity, point.attained / 1e9), fontsize=7, xytext=(4, -8), textcoords="offset points"
-        )
     axes.set_xscale("log")
     axes.set_yscale("log")
     if drawn:  # at least a decade, so that small differences look small
-        lowest = min(point.attained for point in drawn)
-        axes.set_ylim(min(lowest / 2, peaks[-1] / 20) / 1e9, peaks[-1] * 2 / 1e9)
+        lowest = min(min(point.attained for point in drawn) / 2, peaks[-1] / 20)
+        axes.set_ylim(lowest / 1e9, peaks[-1] * 2 / 1e9)
+        if math.isfinite(bandwidth):
+            at = max(low, lowest / bandwidth) * 1.3  # where the line comes into the picture
+            axes.annotate(
+                f"DRAM, {bandwidth / 1e9:,.4g} GB/s",
+                (at, at * bandwidth / 1e9),
+                ha="left",
+                va="bottom",
+                fontsize=8,
+                xytext=(8, -6),
+                textcoords="offset points",
+            )
+    for point in _named(drawn, axes):
+        axes.annotate(
+            point.name, (point.intensity, point.attained / 1e9), fontsize=7, xytext=(4, -8), textcoords="offset points"
+        )
     axes.set_xlabel("operations for each byte of DRAM traffic")
     axes.set_ylabel("attained, GOP/s (a MAC is two operations)")
     memory = "" if math.isfinite(bandwidth) else " (ideal memory: no bandwidth limit)"
-    axes.set_title(f"Roofline, {report.config_name} on {report.trace_name}{memory}")
+    network = report.trace_name if isinstance(report, RunReport) else report.network_name
+    axes.set_title(f"Roofline, {report.config_name} on {network}{memory}")
     axes.grid(which="both", linewidth=0.3, alpha=0.5)
     if drawn:
         axes.legend(frameon=False, loc="lower right")
     return axes
+
+
+def _named(points: list[RoofPoint], axes: Axes) -> list[RoofPoint]:
+    """Return the points whose names are written: all of a few; of more, in their order, those whose name has room."""
+    if len(points) <= NAMED:
+        return points
+    dots = 72 / axes.figure.dpi  # points of the page for each pixel
+    named: list[RoofPoint] = []
+    taken: list[tuple[float, float, float]] = []  # left, right, height
+    for point in points:
+        x, y = axes.transData.transform((point.intensity, point.attained / 1e9)) * dots
+        left, right = x, x + LETTER * len(point.name)
+        if all(right < other[0] or left > other[1] or abs(y - other[2]) > LINE for other in taken):
+            named.append(point)
+            taken.append((left, right, y))
+    return named
