@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING
 
 from accelsim.config.dram_timing import resolve_dram
 from accelsim.config.model import HardwareConfig
+from accelsim.plots.common import ink_of, shortened
+from accelsim.plots.point_names import name_points
 from accelsim.report.values import LayerReport, RunReport
 
 if TYPE_CHECKING:
@@ -25,7 +27,9 @@ class RoofPoint:
     intensity : operations for each byte of DRAM traffic; infinite where a layer has none (all of it stays on chip)
     attained, peak : operations a second of all cores together, the peak being that of the arrays in the layer's
         formats
-    roof : what the layer could attain at most, the lower of peak and intensity * bandwidth
+    roof : what the layer could attain at most, the lower of peak and intensity * bandwidth. `attained` can be more:
+        what is fetched for a layer while the one before it computes, or stored while the next one does, takes none of
+        its own cycles
     bound : "compute" or "memory", whichever is the lower: which roof a layer is under, not what it waits for (far below
         the roof that may be something else, such as filling the array: the cycles by cause say it)
 
@@ -89,7 +93,7 @@ def bandwidth_bytes_per_s(report: RunReport) -> float:
 
 
 def roofline(report: RunReport, axes: Axes) -> Axes:
-    """Draw the roof and every layer under it, on logarithmic axes. Returns `axes`.
+    """Draw the roof and every layer under it, on logarithmic axes, named where there is room. Returns `axes`.
 
     >>> import accelsim
     >>> trace = accelsim.load_trace("traces/digits_cnn_int8.npz").head(2)
@@ -97,12 +101,14 @@ def roofline(report: RunReport, axes: Axes) -> Axes:
     >>> from accelsim import plots
     >>> figure, axes = plots.new_figure((6.0, 3.0))  # or plt.subplots()
     >>> axes = plots.roofline(report, axes)
-    >>> [text.get_text() for text in axes.texts]
-    ['array, 358.4 GOP/s', 'DRAM, 12.8 GB/s', 'conv1', 'conv2', 'fc1', 'fc2']
+    >>> sorted(text.get_text() for text in axes.texts)
+    ['DRAM, 12.8 GB/s', 'array, 358.4 GOP/s', 'conv1', 'conv2', 'fc1', 'fc2']
     """
+    from matplotlib.ticker import LogFormatter
+
     points, bandwidth = roof_points(report), bandwidth_bytes_per_s(report)
     drawn = [point for point in points if math.isfinite(point.intensity)]
-    peaks = sorted({point.peak for point in points})
+    peaks, ink = sorted({point.peak for point in points}), ink_of(axes)
     low = min((point.intensity for point in drawn), default=1.0) / 4
     high = max((point.intensity for point in drawn), default=100.0) * 4
     if math.isfinite(bandwidth) and peaks:
@@ -111,9 +117,11 @@ def roofline(report: RunReport, axes: Axes) -> Axes:
         label = f"array, {peak / 1e9:,.4g} GOP/s"
         if math.isfinite(bandwidth):
             ridge = peak / bandwidth
-            axes.plot([low, ridge, high], [low * bandwidth / 1e9, peak / 1e9, peak / 1e9], "k-", linewidth=1.2)
+            axes.plot(
+                [low, ridge, high], [low * bandwidth / 1e9, peak / 1e9, peak / 1e9], "-", color=ink, linewidth=1.2
+            )
         else:
-            axes.plot([low, high], [peak / 1e9, peak / 1e9], "k-", linewidth=1.2)
+            axes.plot([low, high], [peak / 1e9, peak / 1e9], "-", color=ink, linewidth=1.2)
         axes.annotate(label, (high, peak / 1e9), ha="right", va="bottom", fontsize=8)
     if math.isfinite(bandwidth) and peaks:
         at = low * 1.3
@@ -137,20 +145,43 @@ def roofline(report: RunReport, axes: Axes) -> Axes:
                 color=color,
                 label="under the array's roof" if bound == "compute" else "under the DRAM's roof",
             )
-    for point in drawn:
-        axes.annotate(
-            point.name, (point.intensity, point.attained / 1e9), fontsize=7, xytext=(4, -8), textcoords="offset points"
-        )
     axes.set_xscale("log")
     axes.set_yscale("log")
+    axes.set_xlim(low / 1.25, high * 1.25)
     if drawn:  # at least a decade, so that small differences look small
         lowest = min(point.attained for point in drawn)
         axes.set_ylim(min(lowest / 2, peaks[-1] / 20) / 1e9, peaks[-1] * 2 / 1e9)
+    for axis in (axes.xaxis, axes.yaxis):  # 200, not 2 x 10^2
+        axis.set_major_formatter(LogFormatter())
+        axis.set_minor_formatter(LogFormatter(minor_thresholds=(1, 0.5)))
     axes.set_xlabel("operations for each byte of DRAM traffic")
     axes.set_ylabel("attained, GOP/s (a MAC is two operations)")
     memory = "" if math.isfinite(bandwidth) else " (ideal memory: no bandwidth limit)"
-    axes.set_title(f"Roofline, {report.config_name} on {report.trace_name}{memory}")
+    axes.set_title(f"Roofline, {shortened(report.config_name)} on {shortened(report.trace_name)}{memory}")
     axes.grid(which="both", linewidth=0.3, alpha=0.5)
     if drawn:
         axes.legend(frameon=False, loc="lower right")
+    _name_layers(report, drawn, axes)
     return axes
+
+
+def _name_layers(report: RunReport, drawn: list[RoofPoint], axes: Axes) -> None:
+    """Name the points, those that take longest first, and say what a reader would wonder about."""
+    cycles = {layer.name: layer.total_cycles for layer in report.layers}
+    slowest_first = sorted(drawn, key=lambda point: -cycles[point.name])
+    notes = []
+    if any(point.attained > point.roof * (1 + 1e-9) for point in drawn):
+        notes.append("above the roof: part of a layer's traffic takes the time of the layer before or after it")
+    left_out = name_points(axes, [(point.intensity, point.attained / 1e9, point.name) for point in slowest_first])
+    if left_out:
+        notes.append(f"no room for the names of {left_out} layers")
+    if notes:
+        axes.annotate(
+            "\n".join(notes),
+            (0, 0),
+            xycoords="axes fraction",
+            xytext=(0, -36),
+            textcoords="offset points",
+            va="top",
+            fontsize=7,
+        )
