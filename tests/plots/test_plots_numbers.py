@@ -10,7 +10,7 @@ import pytest
 from typer.testing import CliRunner
 
 import accelsim
-from accelsim import cli, estimate, load_config, load_trace, plots, simulate
+from accelsim import cli, estimate, load_trace, plots, simulate
 from accelsim.actions import Action
 from accelsim.config.loader import parse_config
 from accelsim.errors import ReportError
@@ -130,6 +130,7 @@ def test_a_ragged_layer_leaves_the_far_corner_idle(runs):
 def test_roof_points_by_hand(runs):
     report = runs[0]
     bandwidth = bandwidth_bytes_per_s(report)
+    assert bandwidth == pytest.approx(12.8e9)  # DDR3-1600, 64 bits
     for point, layer in zip(plots.roof_points(report), report.layers, strict=True):
         traffic = (
             layer.actions[Action("dram", "dram_read_ddr3")] + layer.actions[Action("dram", "dram_write_ddr3")]
@@ -168,7 +169,9 @@ def test_the_roofline_draws_its_points(runs, axes):
 
 
 def test_names_of_many_layers_do_not_lie_on_one_another(project_root, axes):
-    config = load_config(project_root / "configs" / "int8_ws.yaml")
+    dram = {"kind": "lpddr4", "timing": "preset"}
+    array = {"rows": 32, "cols": 32, "dataflow": "ws", "double_buffered": True}
+    config = parse_config({"name": "edge", "clock_mhz": 1000, "array": array, "dram": dram}, source="a test")
     report = estimate(config, network_shapes(project_root / "traces" / "shapes" / "resnet50.csv"))
     plots.roofline(report, axes)
     names = [text for text in axes.texts if text.get_text() in {layer.name for layer in report.layers}]
