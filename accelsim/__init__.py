@@ -34,7 +34,8 @@ if TYPE_CHECKING:
     from accelsim.formats.spec import QTensor
     from accelsim.importers.api import import_model
     from accelsim.ppu.requantize import requantize
-    from accelsim.report.values import LayerReport, RunReport
+    from accelsim.report.layer_report import LayerReport
+    from accelsim.report.values import RunReport
     from accelsim.simulation import simulate
     from accelsim.sweeps.run import sweep
     from accelsim.trace.builder import TraceBuilder
@@ -43,7 +44,7 @@ if TYPE_CHECKING:
 _HOME = {
     "AccelsimError": "accelsim.errors",
     "HardwareConfig": "accelsim.config.model",
-    "LayerReport": "accelsim.report.values",
+    "LayerReport": "accelsim.report.layer_report",
     "QTensor": "accelsim.formats.spec",
     "RunReport": "accelsim.report.values",
     "Trace": "accelsim.trace.reader",

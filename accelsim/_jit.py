@@ -7,8 +7,10 @@ this one.
 
 from __future__ import annotations
 
+import atexit
 import hashlib
 import os
+import shutil
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -36,18 +38,20 @@ def _kernel_digest() -> str:
 def _cache_folder() -> Path:
     """Return a folder that can be written: in the user's cache, or a private temporary one."""
     try:
-        base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+        own_choice = os.environ.get("NUMBA_CACHE_DIR")
+        base = Path(own_choice or os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
         folder = base / "accelsim" / f"kernels-{_kernel_digest()}"
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):
             return folder
     except (OSError, RuntimeError):  # no home, or one that cannot be written
         # A new folder of our own, since compiled code is loaded from it: kernels are then compiled in every process.
-        return Path(tempfile.mkdtemp(prefix="accelsim-kernels-"))
+        private = Path(tempfile.mkdtemp(prefix="accelsim-kernels-"))
+        atexit.register(shutil.rmtree, private, ignore_errors=True)
+        return private
 
 
-if not os.environ.get("NUMBA_CACHE_DIR"):  # a user's own choice of folder stands
-    numba.config.CACHE_DIR = str(_cache_folder())  # type: ignore[attr-defined]
+_FOLDER = str(_cache_folder())
 
 
 def njit(function: F) -> F:
@@ -56,5 +60,10 @@ def njit(function: F) -> F:
     Kernels trust their arguments: no bounds checks, NumPy's rules for division, no fast-math (float rounding is part
     of the result). They release the interpreter lock, so that threads can share a layer.
     """
-    compiled = numba.njit(cache=True, nogil=True, boundscheck=False, error_model="numpy", fastmath=False)(function)
+    before = numba.config.CACHE_DIR  # type: ignore[attr-defined]
+    numba.config.CACHE_DIR = _FOLDER  # type: ignore[attr-defined]
+    try:  # the folder is read here; a user's own compiled functions keep theirs
+        compiled = numba.njit(cache=True, nogil=True, boundscheck=False, error_model="numpy", fastmath=False)(function)
+    finally:
+        numba.config.CACHE_DIR = before  # type: ignore[attr-defined]
     return cast(F, compiled)

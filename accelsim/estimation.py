@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -26,7 +26,7 @@ from accelsim.errors import AccelsimError, FormatError
 from accelsim.formats.catalog import CATALOG
 from accelsim.formats.integer import IntegerFormat
 from accelsim.mapping.contract import CycleCounts, GemmShape, LayerPlan
-from accelsim.memory.contract import LayerNeeds, LayerTime
+from accelsim.memory.contract import LayerNeeds, LayerTime, Timeline
 from accelsim.memory.costs import array_actions, traffic_actions, upkeep_cycles
 from accelsim.memory.needs import NetworkShapes, network_needs, vector_work
 from accelsim.memory.network import Share, has_memory, network_shares, network_time
@@ -48,11 +48,17 @@ NOTES = (
 )
 
 
-def estimate(config: HardwareConfig, network: Trace | NetworkShapes) -> EstimateReport:
+def estimate(
+    config: HardwareConfig,
+    network: Trace | NetworkShapes,
+    *,
+    timeline_done: Callable[[Timeline], None] | None = None,
+) -> EstimateReport:
     """Return what a network takes on a machine: cycles by cause, traffic, energy.
 
     network : a trace (its arrays stay unread, but for scales and zero points), or shapes alone
         (accelsim.importers.shape_table reads them from tables)
+    timeline_done : called with the timeline, slices and counters included
 
     Raises UnsupportedLayerError (the hardware lacks what a layer needs), ShapeError, EnergyTableError; AccelsimError
     for arguments of another kind.
@@ -75,9 +81,13 @@ def estimate(config: HardwareConfig, network: Trace | NetworkShapes) -> Estimate
     shapes = NetworkShapes.of(network) if isinstance(network, Trace) else network
     table = configured_table(config)
     needs = network_needs(shapes, config)
-    first = shapes.meta.tensors[shapes.meta.inputs[0]]
-    images = first.shape[0] if first.dims[0] == "batch" else 1
-    memory = network_time(needs, config, images=images, processes=False) if has_memory(config) else None
+    images = batch_size(shapes)
+    memory = None
+    if timeline_done is not None or has_memory(config):
+        memory = network_time(needs, config, images=images, record=timeline_done is not None, processes=False)
+        if timeline_done is not None:
+            timeline_done(memory.timeline)
+        memory = memory if has_memory(config) else None
     shares = network_shares(needs, config) if memory is None else memory.shares
     layers = [
         _layer(layer, need, share, shapes, config, table, None if memory is None else memory.timeline.layers[index])
@@ -97,15 +107,28 @@ def estimate(config: HardwareConfig, network: Trace | NetworkShapes) -> Estimate
     )
 
 
-def network_shapes(path: str | Path, *, weights: str | None = None, activations: str | None = None) -> NetworkShapes:
+def batch_size(network: NetworkShapes) -> int:
+    """Return how many inferences a network's shapes are for.
+
+    >>> batch_size(network_shapes("traces/digits_cnn_int8.npz", inputs=3))
+    3
+    """
+    first = network.meta.tensors[network.meta.inputs[0]]
+    return first.shape[0] if first.dims[0] == "batch" else 1
+
+
+def network_shapes(
+    path: str | Path, *, weights: str | None = None, activations: str | None = None, inputs: int | None = None
+) -> NetworkShapes:
     """Return the shapes of whatever a file holds: a trace or a float network (``.npz``), a model (``.tflite``,
     ``.onnx``) or a table of shapes (``.csv``).
 
     weights, activations : formats where the file names none (a table, a float network, a float model), int8 by default;
         a quantized TFLite model gets them instead of its own
+    inputs : of a trace, so many inferences of its batch; None: all. Any other file has one, or says how many
 
     Raises TraceError or ModelError for a damaged or unknown file; FormatError for formats that no operand can have;
-    AccelsimError for formats of a file that has its own.
+    AccelsimError for formats of a file that has its own, and for `inputs` of what is no trace.
 
     >>> shapes = network_shapes("traces/shapes/llama7b_token2048.csv")
     >>> from accelsim.config.loader import load_config
@@ -120,13 +143,16 @@ def network_shapes(path: str | Path, *, weights: str | None = None, activations:
         if name is not None:
             check_operand_format(name, what)
     pair = weights or "int8", activations or "int8"
+    if inputs is not None and (file.suffix.lower() != ".npz" or is_float_network(file)):
+        raise AccelsimError(f"{file}: only a trace has a batch of inputs to take the first {inputs} of; leave that out")
     if file.suffix.lower() == ".npz":
         if is_float_network(file):
             return NetworkShapes.of(float_trace(file, *pair).head(1))
         named = [f"{what} {name!r}" for what, name in given.items() if name is not None]
         if named:
             raise AccelsimError(f"{file}: {' and '.join(named)}: a trace has formats of its own; leave them out")
-        return NetworkShapes.of(load_trace(file))
+        trace = load_trace(file)
+        return NetworkShapes.of(trace if inputs is None else trace.head(inputs))
     if file.suffix.lower() == ".csv":
         from accelsim.importers.shape_table import read_shapes
 

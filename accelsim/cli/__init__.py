@@ -27,7 +27,7 @@ from accelsim.cli import search  # noqa: F401
 
 # isort: on
 from accelsim.cli.app import app
-from accelsim.cli.startup import collect_rarely, end_quickly, only_called_command
+from accelsim.cli.startup import collect_rarely, end_quickly, load_no_plugins, only_called_command
 
 __all__ = ["app", "main"]
 
@@ -35,6 +35,7 @@ __all__ = ["app", "main"]
 def main() -> None:
     """Run the command line (the ``accelsim`` command)."""
     collect_rarely()
+    load_no_plugins()
     try:
         with only_called_command(app, sys.argv[1:]):
             app()

@@ -36,6 +36,24 @@ ConfigPath = Annotated[Path, typer.Argument(metavar="CONFIG", help="The hardware
 ModelPath = Annotated[
     Path, typer.Argument(metavar="MODEL", help="A quantized model, .tflite or .onnx.", show_default=False)
 ]
+NetworkPath = Annotated[
+    Path,
+    typer.Argument(
+        metavar="NETWORK", help="A trace, a float network, a model, or a table of shapes (.csv).", show_default=False
+    ),
+]
+WeightFormat = Annotated[
+    str | None,
+    typer.Option(
+        "--weights",
+        metavar="FORMAT",
+        help="Weights of what names no formats: a table, floats.",
+        show_default="int8",
+    ),
+]
+ActivationFormat = Annotated[
+    str | None, typer.Option("--activations", metavar="FORMAT", help="Activations, likewise.", show_default="int8")
+]
 TracePath = Annotated[Path, typer.Argument(metavar="TRACE", help="The quantized layers, .npz.", show_default=False)]
 
 
@@ -57,6 +75,16 @@ def user_errors() -> Iterator[None]:
         place = f"{error.filename}: " if error.filename else ""
         typer.echo(f"error: {place}{error.strerror or error}", err=True)
         raise typer.Exit(USER_ERROR) from None
+
+
+def check_apart(files: dict[str, Path | None]) -> None:
+    """Raise AccelsimError where two options name one file: the second would overwrite the first."""
+    taken: dict[Path, str] = {}
+    for option, file in files.items():
+        if file is not None:
+            other = taken.setdefault(file.resolve(), option)
+            if other != option:
+                raise AccelsimError(f"{option} {str(file)!r}: {other} names the same file; use another name")
 
 
 def _version(wanted: bool) -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from accelsim.cli.app import STRICT_FAILURE, ConfigPath, TracePath, app, path, user_errors
+from accelsim.cli.app import STRICT_FAILURE, ConfigPath, TracePath, app, check_apart, path, user_errors
 from accelsim.cli.progress import Progress
 from accelsim.cli.startup import load_numba_alone
 from accelsim.errors import AccelsimError, did_you_mean
@@ -82,7 +82,7 @@ def run(
         from accelsim.trace.reader import load_trace
 
         network = load_trace(trace)
-        _check_apart({"--html": html, "--timeline": timeline, "--vcd": vcd})
+        check_apart({"--html": html, "--timeline": timeline, "--vcd": vcd})
         # before the run, so that no result is lost to a folder that cannot be written
         outputs = None if out is None else open_files.enter_context(OutputsWriter(out))
         if inputs is not None:
@@ -155,16 +155,6 @@ def run(
     if strict and wrong:
         typer.echo(f"strict: {wrong}", err=True)
         raise typer.Exit(STRICT_FAILURE)
-
-
-def _check_apart(files: dict[str, Path | None]) -> None:
-    """Raise AccelsimError where two options name one file: the second would overwrite the first."""
-    taken: dict[Path, str] = {}
-    for option, file in files.items():
-        if file is not None:
-            other = taken.setdefault(file.resolve(), option)
-            if other != option:
-                raise AccelsimError(f"{option} {str(file)!r}: {other} names the same file; use another name")
 
 
 def _what_is_wrong(report: RunReport) -> str:

@@ -5,6 +5,7 @@ not.
 from __future__ import annotations
 
 import gc
+import os
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -15,6 +16,11 @@ import typer
 def collect_rarely() -> None:
     """Let Python look for cyclic garbage rarely: modules that load make none, and looking takes a tenth of a start."""
     gc.set_threshold(50_000, 20, 100)
+
+
+def load_no_plugins() -> None:
+    """Let Pydantic not look through every installed package for plugins of its own; what a user has set stands."""
+    os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
 
 
 def end_quickly() -> None:

@@ -37,7 +37,7 @@ def load_config(path: str | Path) -> HardwareConfig:
     except TypeError:
         raise ConfigError(f"path is {type(path).__name__}; pass a file name") from None
     text = _read_text(path)
-    if path.suffix == ".cfg":
+    if path.suffix.lower() == ".cfg":
         from accelsim.config.scale_sim import read_scale_sim
 
         return parse_config(read_scale_sim(text, str(path)), source=str(path))

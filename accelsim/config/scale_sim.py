@@ -13,7 +13,8 @@ from typing import Any
 from accelsim.errors import ConfigError, problem_list
 
 CLOCK_MHZ = 1000.0
-SECTION, RUN = "architecture_presets", "run_presets"
+SECTION, RUN, SPARSE = "architecture_presets", "run_presets", "sparsity"
+YES = ("true", "yes", "on", "1")
 SIZES = {"IfmapSramSzkB": "activation", "FilterSramSzkB": "weight", "OfmapSramSzkB": "output"}
 DATAFLOWS = ("os", "ws", "is")
 
@@ -31,10 +32,9 @@ def read_scale_sim(text: str, source: str) -> dict[str, Any]:
 
     Raises ConfigError with everything that is missing or wrong.
     """
-    reader = configparser.ConfigParser()
-    reader.optionxform = str  # type: ignore[assignment, method-assign]
+    reader = configparser.ConfigParser(interpolation=None)  # keys in any case, as SCALE-Sim reads them
     try:
-        reader.read_string(text, source)
+        reader.read_string(text.removeprefix("\ufeff"), source)
     except configparser.Error as error:
         raise ConfigError(f"{source}: not a SCALE-Sim configuration: {str(error).splitlines()[0]}") from None
     if SECTION not in reader:
@@ -66,6 +66,11 @@ def read_scale_sim(text: str, source: str) -> dict[str, Any]:
         }
     elif interface != "CALC":
         problems.append(f"[{RUN}] InterfaceBandwidth: {interface}; use CALC or USER")
+    sparse = all(
+        reader.get(SPARSE, key, fallback="").strip().lower() in YES for key in ("SparsitySupport", "OptimizedMapping")
+    )
+    if sparse:  # rows of weights at random; what a topology's own column asks for is checked where that is read
+        problems.append(f"[{SPARSE}] OptimizedMapping: true; sparsity row by row is not modelled: use false")
     if problems:
         raise ConfigError(problem_list(source, problems))
     name = reader.get("general", "run_name", fallback="").strip().strip('"') or Path(source).stem

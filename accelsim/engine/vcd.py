@@ -15,7 +15,9 @@ from typing import TextIO
 import numpy as np
 from numpy.typing import NDArray
 
-from accelsim.engine.stepped import Registers, as_float32, build_machine
+from accelsim.engine.float_registers import as_float32
+from accelsim.engine.machine import Registers
+from accelsim.engine.machine_build import build_machine
 from accelsim.errors import AccelsimError
 from accelsim.mapping.contract import GemmOperands, LayerPlan
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from accelsim.report.activity_table import activity_columns, is_measured
 from accelsim.report.findings import RegisterReport
-from accelsim.report.render import overflow_sentence
+from accelsim.report.sentences import overflow_sentence
 from accelsim.report.units import area_node
 from accelsim.report.values import LayerReport, RunReport
 

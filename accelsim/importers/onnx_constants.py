@@ -2,16 +2,32 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from accelsim.importers.graph import NotSupported
-from accelsim.importers.onnx_graph import Node
-from accelsim.importers.onnx_values import Array, Constant
+from accelsim.importers.onnx_graph import Node, evaluated
+from accelsim.importers.onnx_values import Array, Constant, Shape
 
 INTEGERS = frozenset(f"{sign}int{bits}" for sign in ("", "u") for bits in (2, 4, 8, 16, 32)) - {"uint32"}
+
+
+def fold(node: Node, values: Mapping[str, Any], shape: Shape, opset: int) -> list[Array] | None:
+    """Return what a node makes of constants alone, or None where it needs more.
+
+    values : its inputs, as far as they are known
+    shape : of its first input; () where nobody knows
+    """
+    if node.domain or node.op in ("QuantizeLinear", "DequantizeLinear"):
+        return None
+    if node.op == "Shape" and shape:
+        return [np.array(shape[node.attributes.get("start", 0) : node.attributes.get("end")], np.int64)]
+    if not values or not all(isinstance(each, Constant) and each.scale is None for each in values.values()):
+        return None
+    return evaluated(node, {name: each.array for name, each in values.items()}, opset)
 
 
 class ConstantReader:

@@ -12,8 +12,8 @@ from accelsim import formats
 from accelsim.errors import AccelsimError
 from accelsim.formats import QTensor, make_qtensor
 from accelsim.importers.graph import Names, NotSupported, Row
-from accelsim.importers.onnx_constants import INTEGERS, ConstantReader
-from accelsim.importers.onnx_graph import Node, OnnxGraph, Port, evaluated
+from accelsim.importers.onnx_constants import INTEGERS, ConstantReader, fold
+from accelsim.importers.onnx_graph import Node, OnnxGraph, Port
 from accelsim.importers.onnx_inputs import OnnxInput, image_inputs, meaning_of_input
 from accelsim.importers.onnx_values import (
     Array,
@@ -111,20 +111,11 @@ class Walk(ConstantReader):
 
     def _folded(self, node: Node) -> bool:
         """Compute a node whose inputs are all constants; return whether it was one."""
-        if node.domain or node.op in ("QuantizeLinear", "DequantizeLinear"):
-            return False
-        if node.op == "Shape" and self.shape_of(node.input(0)):
-            first, last = node.attributes.get("start", 0), node.attributes.get("end")
-            shape = self.shape_of(node.input(0))
-            self.set(node, Constant(np.array(shape[first:last], np.int64)))
-            return True
         values = {name: self.values.get(name) for name in node.inputs if name}
-        if not values or not all(isinstance(each, Constant) and each.scale is None for each in values.values()):
-            return False
-        results = evaluated(node, {name: each.array for name, each in values.items() if each}, self.graph.opset)
-        for index, array in enumerate(results):
+        results = fold(node, values, self.shape_of(node.input(0)), self.graph.opset)
+        for index, array in enumerate(results or ()):
             self.set(node, Constant(array), index)
-        return True
+        return results is not None
 
     def _left_to_host(self, node: Node, reason: str) -> bool:
         """Leave a float operator behind the last codes to the trace's reader; return whether that is possible."""
@@ -162,14 +153,14 @@ class Walk(ConstantReader):
             self.refuse_input(port, f"its element type {port.dtype or 'is no tensor'} cannot be read")
         elif any(size is None or size < 1 for size in shape) or not shape:
             self.refuse_input(port, f"its declared shape {list(port.shape)} leaves sizes open; fix all but the batch")
-        elif port.dtype in INTEGERS:
-            sizes = tuple(int(size) for size in shape if size is not None)
-            scale, zero_point, known = meaning_of_input(self.graph, port.name)
-            known_input = OnnxInput(port.name, sizes, port.dtype, scale, zero_point, "half_even")
-            self.values[port.name] = self._enter(known_input, View(port.name, sizes), known=known)
         else:
-            sizes = tuple(int(size) for size in shape if size is not None)
-            self.values[port.name] = FloatInput(port.name, View(port.name, sizes))
+            view = View(port.name, tuple(int(size) for size in shape if size is not None))
+            if port.dtype in INTEGERS:
+                scale, zero_point, known = meaning_of_input(self.graph, port.name)
+                known_input = OnnxInput(port.name, view.shape, port.dtype, scale, zero_point, "half_even")
+                self.values[port.name] = self._enter(known_input, view, known=known)
+            else:
+                self.values[port.name] = FloatInput(port.name, view)
 
     def refuse_input(self, port: Port, why: str) -> None:
         """List an input that cannot be read."""
@@ -254,8 +245,7 @@ class Walk(ConstantReader):
             raise NotSupported(
                 f"the transpose to {step.to} moves the batch; import one batch of the file at a time (batch=1)"
             )
-        to = step.to if step.kind == "transpose" else self.sizes(step.to)
-        attributes = {"shape": to} if step.kind == "reshape" else {"axes": to}
+        attributes = {"axes": step.to} if step.kind == "transpose" else {"shape": self.sizes(step.to)}
         return self.vector_layer(node, step.kind, [tensor], output_of(codes), attributes, after=step.shape(shape))
 
     def sizes(self, shape: Shape) -> Shape:

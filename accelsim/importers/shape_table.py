@@ -29,6 +29,7 @@ SYNONYMS = {
     "stride height": "strides",
     "num filters": "num filter",
     "channel": "channels",
+    "batch size": "batch",
 }
 
 
@@ -104,25 +105,33 @@ def _rows(path: Path) -> list[ShapeRow]:
         text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise ModelError(f"{path}: cannot be read: {getattr(error, 'strerror', None) or error}") from None
-    lines = [[cell.strip() for cell in line] for line in csv.reader(text.splitlines())]
+    numbered = [
+        (number, [cell.strip() for cell in line]) for number, line in enumerate(csv.reader(text.splitlines()), 1)
+    ]
+    lines = [(number, cells) for number, cells in numbered if any(cells)]
     if not lines:
         raise ModelError(f"{path}: it is empty; the first line names the columns, such as name,M,N,K")
-    titles = [SYNONYMS.get(title.lower(), title.lower()) for title in lines[0]]
+    titles = [SYNONYMS.get(title.lower(), title.lower()) for title in lines[0][1]]
     needed = GEMM if {"m", "n", "k"} & set(titles) else CONV
     _check_titles(path, titles, needed)
     rows = []
-    for number, cells in enumerate(lines[1:], start=2):
+    for number, cells in lines[1:]:
         if any(cells[len(titles) :]):
             raise ModelError(f"{path}: line {number} has {len(cells)} cells, the first line has {len(titles)} columns")
-        if any(cells):
-            values = dict(zip(titles, cells, strict=False))
-            _check_dense(path, number, values.get("sparsity", ""))
-            rows.append(ShapeRow(number, values.get("name", "") or f"layer{number}", values))
+        values = dict(zip(titles, cells, strict=False))
+        _check_dense(path, number, values.get("sparsity", ""))
+        rows.append(ShapeRow(number, values.get("name", "") or f"layer{number}", values))
     return rows
 
 
 def _check_titles(path: Path, titles: Sequence[str], needed: Sequence[str]) -> None:
     missing = [title for title in needed if title not in titles]
+    if len(missing) == len(needed):
+        found = ",".join(titles)
+        raise ModelError(
+            f"{path}: its first line, {found[:60]!r}, names none of the columns; a table begins with a line of titles, "
+            f"between commas: {', '.join(GEMM)} for products, {', '.join(CONV)} for convolutions"
+        )
     if missing:
         raise ModelError(
             f"{path}: columns are missing: {', '.join(missing)}; a table of products has {', '.join(GEMM)}, one of "

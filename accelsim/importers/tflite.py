@@ -20,8 +20,9 @@ from accelsim.importers import tflite_functions as functions
 from accelsim.importers import tflite_layers as layers
 from accelsim.importers import tflite_operators as operators
 from accelsim.importers import tflite_transpose_conv as transpose
-from accelsim.importers.graph import ModelInput, Names, NotSupported, Place, Row, Shape
+from accelsim.importers.graph import ModelInput, Names, NotSupported, Row, Shape
 from accelsim.importers.tflite_costs import Weight, macs, weight_of_calls
+from accelsim.importers.tflite_edges import ON_THE_ARRAY, Edges
 from accelsim.importers.tflite_file import FileGraph, FileOperator, FileTensor, read_graph
 from accelsim.importers.tflite_lowering import FORMATS, MICRO, PREVIOUS, REFERENCE, Call, Context, meaning
 from accelsim.operators.registry import OPERATORS, attributes_of
@@ -44,7 +45,6 @@ LOWERINGS: dict[str, Lowering] = {
 
 FLOATS = ("FLOAT16", "FLOAT32", "FLOAT64", "BFLOAT16")
 FLOAT_EDGES = ("QUANTIZE", "DEQUANTIZE")
-ON_THE_ARRAY = ("CONV_2D", "DEPTHWISE_CONV_2D", "TRANSPOSE_CONV", "FULLY_CONNECTED", "BATCH_MATMUL")
 
 
 def read_tflite(path: str) -> TfliteModel:
@@ -64,6 +64,10 @@ class TfliteModel:
     @property
     def subject(self) -> str:
         return self.graph.path
+
+    @cached_property
+    def edges(self) -> Edges:
+        return Edges(self.graph)
 
     @cached_property
     def inputs(self) -> tuple[ModelInput, ...]:
@@ -117,7 +121,7 @@ class TfliteModel:
         what = f"{self.graph.path}: input {tensor.name!r}"
         if not tensor.shape:
             raise ModelError(f"{what}: is a single number; accelsim takes inputs with a batch")
-        first = tensor if tensor.dtype in FORMATS else self._quantized(tensor)
+        first = tensor if tensor.dtype in FORMATS else self.edges.quantized(tensor)
         if first is None:  # nothing that reads it can be imported, and the list of these operators says so
             return ModelInput(tensor.name, tensor.shape, tensor.dtype.lower(), 1.0, 0, "half_away")
         try:
@@ -126,58 +130,9 @@ class TfliteModel:
             raise ModelError(f"{what}: {error}") from None
         return ModelInput(tensor.name, tensor.shape, means["output"], means["scale"], means["zero_point"], "half_away")
 
-    def _quantized(self, tensor: FileTensor) -> FileTensor | None:
-        """Return what the QUANTIZE that reads a float input makes, or None."""
-        readers = [operator for operator in self.graph.operators if tensor.index in operator.inputs]
-        if tensor.dtype == "FLOAT32" and len(readers) == 1 and readers[0].op == "QUANTIZE" and readers[0].outputs:
-            return self.graph.tensors[readers[0].outputs[0]]
-        return None
-
-    def place(self, operator: FileOperator) -> Place:
-        """Return where an operator runs."""
-        if operator.op == "QUANTIZE" and operator.inputs and operator.inputs[0] in self._float_inputs:
-            return "input"
-        if operator.index in self._host:
-            return "host"
-        return "array" if operator.op in ON_THE_ARRAY else "vector unit"
-
-    @cached_property
-    def _float_inputs(self) -> frozenset[int]:
-        tensors = self.graph.tensors
-        return frozenset(index for index in self.graph.inputs if self._quantized(tensors[index]) is not None)
-
-    @cached_property
-    def _host(self) -> frozenset[int]:
-        """The operators on floats that follow the last codes and lead to no codes: DEQUANTIZE and what is after it."""
-        tensors = self.graph.tensors
-        after: set[int] = set()
-        floats: set[int] = set()
-        for operator in self.graph.operators:
-            computed = [index for index in operator.inputs if index >= 0 and tensors[index].data is None]
-            leaves = operator.op == "DEQUANTIZE" and computed and tensors[computed[0]].dtype in FORMATS
-            if leaves or (computed and all(index in floats for index in computed)):
-                after.add(operator.index)
-                floats.update(operator.outputs)
-        back: set[int] = set()  # from the end: what leads to codes is an island inside the network
-        for operator in reversed(self.graph.operators):
-            readers = [other for other in self.graph.operators if set(operator.outputs) & set(other.inputs)]
-            codes = any(tensors[index].dtype in FORMATS for index in operator.outputs if index >= 0)
-            if codes or any(other.index in back or other.index not in after for other in readers):
-                back.add(operator.index)
-        return frozenset(after - back)
-
-    def source_of_host(self, index: int) -> tuple[int, ...]:
-        """Return the codes that a float tensor of the host is computed from."""
-        for operator in self.graph.operators:
-            if index in operator.outputs and operator.index in self._host:
-                if operator.op == "DEQUANTIZE":
-                    return operator.inputs[:1]
-                return tuple(source for each in operator.inputs if each >= 0 for source in self.source_of_host(each))
-        return ()
-
     def lower(self, operator: FileOperator, context: Context) -> list[Call]:
         """Return an operator's calls, none where it is no layer; NotSupported."""
-        if self.place(operator) in ("input", "host"):
+        if self.edges.place(operator) in ("input", "host"):
             return []
         lowering = LOWERINGS.get(operator.op)
         if lowering is None and operator.op not in FLOAT_EDGES:
@@ -223,7 +178,7 @@ class TfliteModel:
         return Row(
             name=name,
             op=operator.op,
-            place=self.place(operator),
+            place=self.edges.place(operator),
             input_shape=_shape(first),
             weight_shape=weight.shape,
             output_shape=_shape(output),
@@ -284,7 +239,7 @@ class _Construction:
             if index not in read:
                 continue
             name = net.input(self.names.new(each.name), self.given[each.name])
-            quantized = self.model._quantized(self.graph.tensors[index])
+            quantized = self.model.edges.quantized(self.graph.tensors[index])
             self.made[index if quantized is None else quantized.index] = name
 
     def _layer(self, net: TraceBuilder, calls: Sequence[Call], name: str) -> None:
@@ -306,7 +261,7 @@ class _Construction:
         return previous if each == PREVIOUS else each
 
     def _codes_of(self, output: int) -> tuple[int, ...]:
-        sources = (output,) if output in self.made else self.model.source_of_host(output)
+        sources = (output,) if output in self.made else self.model.edges.codes_behind(output)
         inputs = {self.made.get(index) for index in self.graph.inputs}
         if not sources or any(index not in self.made or self.made[index] in inputs for index in sources):
             raise ModelError(f"{self.graph.path}: output {self.graph.tensors[output].name!r} is computed by no layer")

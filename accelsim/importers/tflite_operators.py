@@ -11,7 +11,7 @@ from accelsim.formats import QTensor
 from accelsim.importers.graph import NotSupported
 from accelsim.importers.tflite_file import FileOperator
 from accelsim.importers.tflite_lowering import MICRO, PREVIOUS, Call, Context, meaning, same_meaning
-from accelsim.operators.arithmetic import is_power_of_two
+from accelsim.operators.sums import is_power_of_two
 from accelsim.trace.shapes import same_padding
 
 ACTIVATIONS = {"NONE": "none", "RELU": "relu", "RELU6": "relu6", "RELU_N1_TO_1": "relu_n1_to_1"}

@@ -7,7 +7,6 @@ from typing import Any
 from accelsim.errors import TraceError, did_you_mean
 from accelsim.operators.activation import ACTIVATIONS
 from accelsim.operators.argmax import ARGMAXES
-from accelsim.operators.arithmetic import ARITHMETIC
 from accelsim.operators.concat import CONCATS
 from accelsim.operators.convert import CONVERTS
 from accelsim.operators.depth_to_space import DEPTH_MOVES
@@ -18,15 +17,18 @@ from accelsim.operators.mean import MEANS
 from accelsim.operators.move import MOVES
 from accelsim.operators.normalize import NORMALIZERS
 from accelsim.operators.pool import POOLS
+from accelsim.operators.products import PRODUCTS
 from accelsim.operators.requantize import REQUANTIZE
 from accelsim.operators.sigmoid import SIGMOIDS
 from accelsim.operators.softmax import SOFTMAXES
 from accelsim.operators.spec import Attributes, Operator
+from accelsim.operators.sums import SUMS
 
 OPERATORS: dict[str, Operator[Any]] = {
     operator.name: operator
     for operator in (
-        *ARITHMETIC,
+        *SUMS,
+        *PRODUCTS,
         *REQUANTIZE,
         *CONVERTS,
         *ACTIVATIONS,

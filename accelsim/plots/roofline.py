@@ -10,10 +10,9 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from accelsim.config.dram_timing import resolve_dram
-from accelsim.config.model import HardwareConfig
 from accelsim.plots.common import ink_of, shortened
 from accelsim.plots.point_names import name_points
+from accelsim.report.estimates import EstimateReport, LayerEstimate
 from accelsim.report.values import LayerReport, RunReport
 
 if TYPE_CHECKING:
@@ -46,8 +45,8 @@ class RoofPoint:
     bound: str
 
 
-def roof_points(report: RunReport) -> list[RoofPoint]:
-    """Return a point for every layer that multiplies on the array.
+def roof_points(report: RunReport | EstimateReport) -> list[RoofPoint]:
+    """Return a point for every layer that multiplies on the array, of a run or of an estimate.
 
     >>> import accelsim
     >>> trace = accelsim.load_trace("traces/digits_cnn_int8.npz").head(2)
@@ -78,21 +77,19 @@ def roof_points(report: RunReport) -> list[RoofPoint]:
     return points
 
 
-def dram_bytes(layer: LayerReport) -> float:
+def dram_bytes(layer: LayerReport | LayerEstimate) -> float:
     """Return the bytes that a layer moves between DRAM and chip, both ways."""
     moves = ("dram_read", "dram_write")  # not the cycles in which it only stands by
     return sum(count for action, count in layer.actions.items() if action.operation.startswith(moves)) / 8
 
 
-def bandwidth_bytes_per_s(report: RunReport) -> float:
+def bandwidth_bytes_per_s(report: RunReport | EstimateReport) -> float:
     """Return the bandwidth of all DRAM channels together; infinite with ideal memory timing."""
-    config = HardwareConfig.model_validate(dict(report.config), strict=False)
-    timing = resolve_dram(config)
-    bytes_per_cycle: float = timing.bytes_per_cycle
-    return bytes_per_cycle * timing.channels * report.clock_mhz * 1e6
+    peak = None if report.timeline is None else report.timeline.peak_bytes_per_cycle
+    return math.inf if peak is None else peak * report.clock_mhz * 1e6
 
 
-def roofline(report: RunReport, axes: Axes) -> Axes:
+def roofline(report: RunReport | EstimateReport, axes: Axes) -> Axes:
     """Draw the roof and every layer under it, on logarithmic axes, named where there is room. Returns `axes`.
 
     >>> import accelsim
@@ -123,18 +120,6 @@ def roofline(report: RunReport, axes: Axes) -> Axes:
         else:
             axes.plot([low, high], [peak / 1e9, peak / 1e9], "-", color=ink, linewidth=1.2)
         axes.annotate(label, (high, peak / 1e9), ha="right", va="bottom", fontsize=8)
-    if math.isfinite(bandwidth) and peaks:
-        at = low * 1.3
-        axes.annotate(
-            f"DRAM, {bandwidth / 1e9:,.4g} GB/s",
-            (at, at * bandwidth / 1e9),
-            ha="left",
-            va="bottom",
-            fontsize=8,
-            rotation=0,
-            xytext=(6, -10),
-            textcoords="offset points",
-        )
     for bound, marker, color in (("compute", "o", "#0072B2"), ("memory", "s", "#D55E00")):
         chosen = [point for point in drawn if point.bound == bound]
         if chosen:
@@ -149,15 +134,27 @@ def roofline(report: RunReport, axes: Axes) -> Axes:
     axes.set_yscale("log")
     axes.set_xlim(low / 1.25, high * 1.25)
     if drawn:  # at least a decade, so that small differences look small
-        lowest = min(point.attained for point in drawn)
-        axes.set_ylim(min(lowest / 2, peaks[-1] / 20) / 1e9, peaks[-1] * 2 / 1e9)
+        lowest = min(min(point.attained for point in drawn) / 2, peaks[-1] / 20)
+        axes.set_ylim(lowest / 1e9, peaks[-1] * 2 / 1e9)
+        if math.isfinite(bandwidth):
+            at = max(low, lowest / bandwidth) * 1.3  # where the line comes into the picture
+            axes.annotate(
+                f"DRAM, {bandwidth / 1e9:,.4g} GB/s",
+                (at, at * bandwidth / 1e9),
+                ha="left",
+                va="bottom",
+                fontsize=8,
+                xytext=(8, -6),
+                textcoords="offset points",
+            )
     for axis in (axes.xaxis, axes.yaxis):  # 200, not 2 x 10^2
         axis.set_major_formatter(LogFormatter())
         axis.set_minor_formatter(LogFormatter(minor_thresholds=(1, 0.5)))
     axes.set_xlabel("operations for each byte of DRAM traffic")
     axes.set_ylabel("attained, GOP/s (a MAC is two operations)")
     memory = "" if math.isfinite(bandwidth) else " (ideal memory: no bandwidth limit)"
-    axes.set_title(f"Roofline, {shortened(report.config_name)} on {shortened(report.trace_name)}{memory}")
+    network = report.trace_name if isinstance(report, RunReport) else report.network_name
+    axes.set_title(f"Roofline, {shortened(report.config_name)} on {shortened(network)}{memory}")
     axes.grid(which="both", linewidth=0.3, alpha=0.5)
     if drawn:
         axes.legend(frameon=False, loc="lower right")
@@ -165,7 +162,7 @@ def roofline(report: RunReport, axes: Axes) -> Axes:
     return axes
 
 
-def _name_layers(report: RunReport, drawn: list[RoofPoint], axes: Axes) -> None:
+def _name_layers(report: RunReport | EstimateReport, drawn: list[RoofPoint], axes: Axes) -> None:
     """Name the points, those that take longest first, and say what a reader would wonder about."""
     cycles = {layer.name: layer.total_cycles for layer in report.layers}
     slowest_first = sorted(drawn, key=lambda point: -cycles[point.name])

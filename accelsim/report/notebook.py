@@ -9,12 +9,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
 
-from accelsim.report.estimates import EstimateReport
+from accelsim.report.estimates import EstimateReport, LayerEstimate
 from accelsim.report.units import UNITS_US, amount, count_or_dash, decibel, energy_units, unit_for
-from accelsim.report.values import LayerReport, RunReport
+from accelsim.report.values import LayerReport, RunReport, Totals
 
 MAX_ROWS = 60
 """Longer tables are cut, and say so: a notebook that is opened later should not be all table."""
+TITLES = ("layer", "operator", "input · weight → output", "MACs", "cycles", "util. %")
 TEXT_COLUMNS = 3  # layer, operator, formats: left; numbers: right
 
 
@@ -58,18 +59,10 @@ def run_html(report: RunReport) -> str:
     totals = report.totals
     time_name, time = unit_for([totals.latency_us], UNITS_US)
     energy_name, energy = unit_for([totals.total_energy_pj], energy_units(report.energy_unit))
-    titles = ["layer", "operator", "input · weight → output", "MACs", "cycles", "util. %", time_name, energy_name]
-    titles += ["overflows", "mismatches", "SQNR dB"]
+    titles = [*TITLES, time_name, energy_name, "overflows", "mismatches", "SQNR dB"]
     rows = [
         [
-            layer.name,
-            layer.op,
-            f"{layer.input_format} · {layer.weight_format} → {layer.output_format}",
-            f"{layer.macs:,}",
-            f"{layer.total_cycles:,}",
-            f"{100 * layer.utilization:.1f}",
-            amount(layer.latency_us / time),
-            amount(layer.total_energy_pj / energy),
+            *_layer_cells(layer, time, energy),
             f"{_overflows(layer):,}",
             count_or_dash(layer.mismatches),
             decibel(layer.sqnr_db),
@@ -80,11 +73,7 @@ def run_html(report: RunReport) -> str:
         "total",
         "",
         "",
-        f"{totals.macs:,}",
-        f"{totals.total_cycles:,}",
-        f"{100 * totals.utilization:.1f}",
-        amount(totals.latency_us / time),
-        amount(totals.total_energy_pj / energy),
+        *_cost_cells(totals, time, energy),
         f"{totals.psum_overflows + totals.accumulator_overflows:,}",
         count_or_dash(totals.mismatches),
         "",
@@ -96,39 +85,36 @@ def estimate_html(report: EstimateReport) -> str:
     """Return an estimate as HTML for a notebook: what was estimated, time, energy, traffic, and a row a layer."""
     time_name, time = unit_for([report.latency_us], UNITS_US)
     energy_name, energy = unit_for([report.total_energy_pj], energy_units(report.energy_unit))
-    titles = ["layer", "operator", "input · weight → output", "MACs", "cycles", "util. %", time_name, energy_name]
-    titles.append("DRAM kB")
+    titles = [*TITLES, time_name, energy_name, "DRAM kB"]
     rows = [
-        [
-            layer.name,
-            layer.op,
-            f"{layer.input_format} · {layer.weight_format} → {layer.output_format}",
-            f"{layer.macs:,}",
-            f"{layer.total_cycles:,}",
-            f"{100 * layer.utilization:.1f}",
-            amount(layer.latency_us / time),
-            amount(layer.total_energy_pj / energy),
-            amount((layer.dram_read_bits + layer.dram_write_bits) / 8000),
-        ]
+        [*_layer_cells(layer, time, energy), amount((layer.dram_read_bits + layer.dram_write_bits) / 8000)]
         for layer in report.layers
     ]
-    sums = [
-        "total",
-        "",
-        "",
-        f"{report.macs:,}",
-        f"{report.total_cycles:,}",
-        f"{100 * report.utilization:.1f}",
-        amount(report.latency_us / time),
-        amount(report.total_energy_pj / energy),
-        amount(report.dram_bits / 8000),
-    ]
+    sums = ["total", "", "", *_cost_cells(report, time, energy), amount(report.dram_bits / 8000)]
     sentence = (
         f"Estimated from shapes, batch of {report.batch}: {report.latency_us / time:,.2f} {time_name} at "
         f"{report.clock_mhz:g} MHz, {report.total_energy_pj / energy:,.2f} {energy_name} "
         f"(modelled, {report.energy_table})."
     )
     return Fragment(f"{report.config_name}: {report.network_name}", [sentence], titles, rows, sums).html()
+
+
+def _layer_cells(layer: LayerReport | LayerEstimate, time: float, energy: float) -> list[str]:
+    """Return what a run and an estimate both say of a layer; time and energy in units of so many us and pJ."""
+    formats = f"{layer.input_format} · {layer.weight_format} → {layer.output_format}"
+    return [layer.name, layer.op, formats, *_cost_cells(layer, time, energy)]
+
+
+def _cost_cells(
+    counted: LayerReport | LayerEstimate | Totals | EstimateReport, time: float, energy: float
+) -> list[str]:
+    return [
+        f"{counted.macs:,}",
+        f"{counted.total_cycles:,}",
+        f"{100 * counted.utilization:.1f}",
+        amount(counted.latency_us / time),
+        amount(counted.total_energy_pj / energy),
+    ]
 
 
 def _overflows(layer: LayerReport) -> int:

@@ -38,16 +38,15 @@ class Assembly:
         return [layer.output for layer in self.layers]
 
     @property
-    def used(self) -> set[str]:
-        """Every tensor that a layer reads as an activation."""
+    def unread(self) -> tuple[str, ...]:
+        """What layers compute and none reads, in order."""
         read: set[str] = set()
         for layer in self.layers:
             if isinstance(layer, VectorMeta):
                 read.update(layer.inputs)
             else:
-                read.add(layer.input)
-                read.update([layer.other] if isinstance(layer, MatmulMeta) else [])
-        return read
+                read.update([layer.input, *([layer.other] if isinstance(layer, MatmulMeta) else [])])
+        return tuple(name for name in self.computed if name not in read)
 
     def shape(self, tensor: str, where: str) -> Shape:
         """Return a tensor's shape; TraceError for an unknown name."""

@@ -13,15 +13,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from accelsim.errors import TraceError, did_you_mean
 from accelsim.formats import Format, QTensor
 from accelsim.trace.archive import META, MemorySource
 from accelsim.trace.assembly import Assembly
 from accelsim.trace.factors import plain_array
-from accelsim.trace.finish import Finish
+from accelsim.trace.finish import Arrays, Finish
 from accelsim.trace.geometry import Padding, input_dims, padding_pairs, pair, weight_dims
 from accelsim.trace.metadata import checked
 from accelsim.trace.problems import trace_error
@@ -84,7 +83,7 @@ class TraceBuilder:
         self._assembly = Assembly()
         self._inputs: list[str] = []
         self._outputs: list[str] = []
-        self._labels: ArrayLike | None = None
+        self._labels: NDArray[Any] | None = None
 
     def input(
         self, name: str, tensor: QTensor, dims: Sequence[str] | None = None, *, reference: ArrayLike | None = None
@@ -327,27 +326,24 @@ class TraceBuilder:
         self.build()
         return save(path, *self._finished())
 
-    def _finished(self) -> tuple[TraceMeta, Mapping[str, np.ndarray[Any, Any]]]:
+    def _finished(self) -> tuple[TraceMeta, Arrays]:
         assembly, subject = self._assembly, f"trace {self._name!r}"
-        outputs = tuple(self._outputs) or tuple(name for name in assembly.computed if name not in assembly.used)
-
-        def meta() -> TraceMeta:
-            return TraceMeta(
+        finished = checked(
+            lambda: TraceMeta(
                 name=self._name,
                 description=self._description,
                 semantics=self._semantics,
                 tensors=assembly.tensors,
                 layers=tuple(assembly.layers),
                 inputs=tuple(self._inputs),
-                outputs=outputs,
-            )
-
-        finished = checked(meta, subject)
+                outputs=tuple(self._outputs) or assembly.unread,
+            ),
+            subject,
+        )
         arrays = dict(assembly.arrays)
         if self._labels is not None:
-            arrays[LABELS] = np.asarray(self._labels)
-        headers = MemorySource(arrays).headers
-        problems = find_problems(finished, headers)
+            arrays[LABELS] = self._labels
+        problems = find_problems(finished, MemorySource(arrays).headers)
         if problems:
             raise trace_error(subject, problems)
         return finished, arrays

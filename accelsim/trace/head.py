@@ -13,6 +13,7 @@ from dataclasses import replace
 from functools import cached_property
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 
 from accelsim.errors import AccelsimError, TraceError
@@ -53,8 +54,10 @@ class HeadSource:
 def cut_batch(meta: TraceMeta, source: ArraySource, count: int) -> tuple[TraceMeta, HeadSource]:
     """Return metadata and arrays of the first `count` inputs of the batch.
 
-    Raises TraceError, naming the layer, where one mixes inputs along the batch.
+    Raises TraceError where `count` is no number of inputs that there are, an input has no first dimension named
+    "batch", or, naming the layer, one mixes inputs along the batch.
     """
+    _check_count(meta, count)
     shapes = {name: tensor.shape for name, tensor in meta.tensors.items()}
     sizes = {name: (count, *shapes[name][1:]) for name in meta.inputs}  # of what has a batch, the new sizes
     layers = []
@@ -78,6 +81,20 @@ def cut_batch(meta: TraceMeta, source: ArraySource, count: int) -> tuple[TraceMe
     cut = {tensor_array(name, part): shape[0] for name, shape in sizes.items() for part in _BATCHED}
     changed = meta.model_copy(update={"tensors": tensors, "layers": tuple(layers)})
     return changed, HeadSource(source, {**cut, LABELS: count}, count)
+
+
+def _check_count(meta: TraceMeta, count: int) -> None:
+    if not isinstance(count, int | np.integer):
+        raise TraceError(f"count is {count!r}; take a whole number of inputs")
+    for name in meta.inputs:
+        tensor = meta.tensors[name]
+        if tensor.dims[:1] != (BATCH,):
+            raise TraceError(
+                f"input {name!r} has dimensions {', '.join(tensor.dims)}; only a batch, a first dimension named "
+                f"'batch', can be cut to its first {count} inputs"
+            )
+        if not 1 <= count <= tensor.shape[0]:
+            raise TraceError(f"has {tensor.shape[0]} inputs, so the first {count} cannot be taken")
 
 
 def _cut_layer(layer: Step, old: Mapping[str, Shape], new: Mapping[str, Shape]) -> tuple[Step, Shape]:

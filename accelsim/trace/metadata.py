@@ -7,10 +7,12 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypeVar
 
+import numpy as np
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from accelsim.errors import TraceError, did_you_mean
+from accelsim.trace.archive import META, ArraySource
 from accelsim.trace.schema import (
     SCHEMA,
     VERSION,
@@ -37,6 +39,18 @@ class MetaError(TraceError):
     def __init__(self, problems: list[str]) -> None:
         super().__init__("\n".join(problems))
         self.problems = problems
+
+
+def read(source: ArraySource) -> TraceMeta:
+    """Return the metadata of an archive. Raises MetaError."""
+    header = source.headers[META]
+    if header.dtype != np.uint8 or len(header.shape) != 1:
+        raise MetaError(
+            [f"meta: is {header.dtype} of shape {header.shape}, but must be a row of uint8 (the bytes of UTF-8 JSON)"]
+        )
+    if header.size_bytes > LARGEST_TEXT_BYTES:
+        raise MetaError([f"meta: has {header.size_bytes} bytes of JSON, more than the limit of {LARGEST_TEXT_BYTES}"])
+    return decode(source.read(META).tobytes())
 
 
 def encode(meta: TraceMeta) -> bytes:

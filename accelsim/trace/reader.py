@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,43 +12,17 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from accelsim import formats
-from accelsim.errors import AccelsimError, FormatError, ShapeError, TraceError, did_you_mean
-from accelsim.formats import Format, QTensor, make_qtensor
-from accelsim.formats.tensor import check_scale, check_zero_point
+from accelsim.errors import AccelsimError, TraceError, did_you_mean
+from accelsim.formats import Format, QTensor
 from accelsim.trace import metadata
-from accelsim.trace.archive import META, SIZE_LIMIT_BYTES, ArraySource, ZipSource
-from accelsim.trace.head import BATCH, cut_batch
+from accelsim.trace.archive import SIZE_LIMIT_BYTES, ArraySource, ZipSource
+from accelsim.trace.arrays import CheckedArrays, Requantization
+from accelsim.trace.head import cut_batch
 from accelsim.trace.problems import file_path, trace_error
-from accelsim.trace.schema import (
-    Conv2dMeta,
-    Layer,
-    LayerMeta,
-    LinearMeta,
-    Step,
-    TensorMeta,
-    TraceMeta,
-    VectorMeta,
-)
-from accelsim.trace.slots import LABELS, TensorPart, layer_array, tensor_array
-from accelsim.trace.summary import layer_row, size_bits
+from accelsim.trace.schema import Layer, LayerMeta, Step, TensorMeta, TraceMeta, VectorMeta
+from accelsim.trace.slots import tensor_array
+from accelsim.trace.summary import layer_row, weight_bytes
 from accelsim.trace.validate import find_problems
-
-LARGEST_SHIFT = 256  # far beyond any rule's; the PPU says what its rule takes
-
-
-@dataclass(frozen=True, eq=False)
-class Requantization:
-    """How a layer's accumulators become output codes: a rule and its factors (docs/numerics.md, Requantization).
-
-    rounding : the rule (accelsim.rounding)
-    scale : float64 () or (N,), s_input * s_weight / s_output; or None, and then
-    multiplier, shift : int64 () or (N,): the factor is multiplier / 2**shift
-    """
-
-    rounding: str
-    scale: NDArray[np.float64] | None = None
-    multiplier: NDArray[np.int64] | None = None
-    shift: NDArray[np.int64] | None = None
 
 
 class Trace:
@@ -86,6 +59,7 @@ class Trace:
         self._path = path
         self._layers = {layer.name: layer for layer in meta.layers}
         self._producers = {layer.output: layer.name for layer in meta.layers}
+        self._arrays = CheckedArrays(meta, source, self._subject)
 
     @property
     def name(self) -> str:
@@ -146,7 +120,7 @@ class Trace:
                 f"{self._subject}: tensor {name!r} is computed by layer {self._producers[name]!r}, not stored; "
                 f"expected({name!r}) gives the expected codes, if there are any"
             )
-        return self._stored(name, "codes", "block_scales")
+        return self._arrays.stored(name, "codes", "block_scales")
 
     def output_tensor(
         self, layer: LayerMeta | VectorMeta | str, codes: ArrayLike, block_scales: ArrayLike | None = None
@@ -170,7 +144,7 @@ class Trace:
             raise TraceError(
                 f"{self._subject}: tensor {output!r} has shape {shape}, but {np.shape(codes)} was computed"
             )
-        return self._qtensor(output, codes, block_scales)
+        return self._arrays.qtensor(output, codes, block_scales)
 
     def output_factors(
         self, layer: LayerMeta | VectorMeta | str
@@ -184,7 +158,7 @@ class Trace:
         ('int8', 0.172825, 17)
         """
         output = self._step(layer).output
-        return (formats.get(self._meta.tensors[output].format), *self._factors(output))
+        return (formats.get(self._meta.tensors[output].format), *self._arrays.factors(output))
 
     def factors(self, tensor: str) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
         """Return a tensor's (scale, zero point), each () or (C,); no code is read.
@@ -196,7 +170,7 @@ class Trace:
         ((10,), [0, 0, 0, 0, 0, 0, 0, 0, 0, 0])
         """
         self.tensor_meta(tensor)
-        return self._factors(tensor)
+        return self._arrays.factors(tensor)
 
     def array_shape(self, name: str) -> tuple[int, ...] | None:
         """Return the shape of an array of the archive (accelsim.trace.slots), or None where there is none.
@@ -215,17 +189,6 @@ class Trace:
         Raises TraceError where `count` is no integer, the batch is smaller, an input has no first dimension named
         "batch", or a layer mixes inputs.
         """
-        if not isinstance(count, int | np.integer):
-            raise TraceError(f"{self._subject}: count is {count!r}; take a whole number of inputs")
-        for name in self.inputs:
-            meta = self._meta.tensors[name]
-            if meta.dims[:1] != (BATCH,):
-                raise TraceError(
-                    f"{self._subject}: input {name!r} has dimensions {', '.join(meta.dims)}; only a batch, a first "
-                    f"dimension named 'batch', can be cut to its first {count} inputs"
-                )
-            if not 1 <= count <= meta.shape[0]:
-                raise TraceError(f"{self._subject}: has {meta.shape[0]} inputs, so the first {count} cannot be taken")
         try:
             return Trace(*cut_batch(self._meta, self._source, count), self._path)
         except TraceError as error:
@@ -236,28 +199,18 @@ class Trace:
         self.tensor_meta(tensor)
         if tensor_array(tensor, "expected") not in self._source.headers:
             return None
-        return self._stored(tensor, "expected", "expected_block_scales")
+        return self._arrays.stored(tensor, "expected", "expected_block_scales")
 
     def reference(self, tensor: str) -> NDArray[np.float64] | None:
         """Return the float network's values of a tensor, or None where the trace has none."""
         self.tensor_meta(tensor)
-        return self._reals(tensor_array(tensor, "reference"))
+        return self._arrays.reals(tensor_array(tensor, "reference"))
 
     def bias(self, layer: LayerMeta | str) -> NDArray[np.int64] | NDArray[np.float32] | None:
         """Return a layer's bias [N] in units of s_input * s_weight, or None: int64, those of the accumulator; float32
         where an operand is a float.
         """
-        name = layer_array(self._layer(layer).name, "bias")
-        header = self._source.headers.get(name)
-        if header is None or header.dtype.kind != "f":
-            return self._integers(name)
-        reals = self._reals(name)
-        assert reals is not None
-        with np.errstate(over="ignore"):
-            bias = reals.astype(np.float32)
-        if not np.all(np.isfinite(bias)):
-            raise TraceError(f"{self._subject}: array {name!r} holds {np.abs(reals).max()}, beyond float32")
-        return bias
+        return self._arrays.bias(self._layer(layer).name)
 
     def thresholds(self, layer: LayerMeta | str) -> NDArray[np.int64] | None:
         """Return a layer's thresholds, int64 [N, T], ascending in each row, or None.
@@ -267,12 +220,7 @@ class Trace:
         >>> network.thresholds("fc1") is None  # it requantizes by multiplying
         True
         """
-        name = layer_array(self._layer(layer).name, "thresholds")
-        thresholds = self._integers(name)
-        if thresholds is not None and np.any(np.diff(thresholds, axis=-1) < 0):
-            row = int(np.argwhere(np.diff(thresholds, axis=-1) < 0)[0][0])
-            raise TraceError(f"{self._subject}: array {name!r}: the thresholds of channel {row} do not ascend")
-        return thresholds
+        return self._arrays.thresholds(self._layer(layer).name)
 
     def requantization(self, layer: LayerMeta | str) -> Requantization | None:
         """Return how a layer requantizes, or None where raw accumulators leave.
@@ -284,34 +232,17 @@ class Trace:
         ('double_half_up_then_away', (10,), None)
         """
         meta = self._layer(layer)
-        if meta.rounding is None:
-            return None
-        scale_name, shift_name = layer_array(meta.name, "scale"), layer_array(meta.name, "shift")
-        scale = self._reals(scale_name)
-        if scale is not None and not np.all(scale > 0):
-            raise TraceError(f"{self._subject}: array {scale_name!r} holds {scale.min()}; scales are greater than 0")
-        multiplier, shift = self._integers(layer_array(meta.name, "multiplier")), self._integers(shift_name)
-        for value in () if shift is None else (shift.min(), shift.max()):
-            if not -LARGEST_SHIFT <= value <= LARGEST_SHIFT:
-                raise TraceError(
-                    f"{self._subject}: array {shift_name!r} holds {value}; shifts lie in "
-                    f"[-{LARGEST_SHIFT}, {LARGEST_SHIFT}]"
-                )
-        return Requantization(meta.rounding, scale, multiplier, shift)
+        return None if meta.rounding is None else self._arrays.requantization(meta.name, meta.rounding)
 
     @property
     def labels(self) -> NDArray[np.int64] | None:
         """The class of each input of the batch, int64 [batch], or None."""
-        labels = self._integers(LABELS)
-        if labels is not None and np.any(labels < 0):
-            raise TraceError(f"{self._subject}: array {LABELS!r} holds {labels.min()}; classes count from 0")
-        return labels
+        return self._arrays.labels()
 
     @property
     def weight_bytes(self) -> int:
         """Packed size of all weights with their block scales (not biases), each tensor rounded up to whole bytes."""
-        weights = {layer.weight for layer in self.layers if isinstance(layer, Conv2dMeta | LinearMeta)}
-        return sum(-(-size_bits(self._meta.tensors[name]) // 8) for name in weights)
+        return weight_bytes(self._meta)
 
     def describe(self) -> list[dict[str, Any]]:
         """Return one row a layer, read from shapes alone.
@@ -361,7 +292,7 @@ class Trace:
         yield lambda: self.labels
 
     def _output_reads(self, tensor: str) -> tuple[Callable[[], object], ...]:
-        return partial(self._factors, tensor), partial(self.expected, tensor), partial(self.reference, tensor)
+        return partial(self._arrays.factors, tensor), partial(self.expected, tensor), partial(self.reference, tensor)
 
     def _layer_reads(self, layer: Layer) -> tuple[Callable[[], object], ...]:
         return partial(self.bias, layer), partial(self.requantization, layer), partial(self.thresholds, layer)
@@ -385,68 +316,6 @@ class Trace:
             )
         return step
 
-    def _factors(self, tensor: str) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
-        """Return a tensor's checked (scale, zero point), from the file."""
-        meta = self._meta.tensors[tensor]
-        scale = self._source.read(tensor_array(tensor, "scale"))
-        zero_point = self._optional(tensor_array(tensor, "zero_point"))
-        zeros = np.zeros((), np.int64) if zero_point is None else zero_point
-        subject = f"{self._subject}: tensor {tensor!r}"
-        try:
-            return (
-                check_scale(scale, meta.shape, meta.channel_axis, subject),
-                check_zero_point(zeros, formats.get(meta.format), meta.shape, meta.channel_axis, subject),
-            )
-        except AccelsimError as error:
-            raise TraceError(str(error)) from None
-
-    def _stored(self, tensor: str, part: TensorPart, blocks_part: TensorPart) -> QTensor:
-        blocks = None
-        if self._meta.tensors[tensor].block_axis is not None:
-            blocks = self._source.read(tensor_array(tensor, blocks_part))
-        try:
-            return self._qtensor(tensor, self._source.read(tensor_array(tensor, part)), blocks)
-        except (FormatError, ShapeError) as error:
-            raise TraceError(str(error)) from None
-
-    def _qtensor(self, tensor: str, codes: ArrayLike, block_scales: ArrayLike | None) -> QTensor:
-        meta = self._meta.tensors[tensor]
-        scale, zero_point = self._factors(tensor)
-        return make_qtensor(
-            codes,
-            formats.get(meta.format),
-            scale,
-            zero_point,
-            channel_axis=meta.channel_axis,
-            block_axis=meta.block_axis,
-            block_scales=block_scales,
-            codebook=self._optional(tensor_array(tensor, "codebook")),
-            subject=f"{self._subject}: tensor {tensor!r}",
-        )
-
-    def _optional(self, name: str) -> NDArray[Any] | None:
-        return self._source.read(name) if name in self._source.headers else None
-
-    def _integers(self, name: str) -> NDArray[np.int64] | None:
-        array = self._optional(name)
-        if array is None:
-            return None
-        if array.dtype.kind == "u" and array.size and int(array.max()) > np.iinfo(np.int64).max:
-            raise TraceError(f"{self._subject}: array {name!r} holds {array.max()}, which does not fit int64")
-        return array.astype(np.int64)
-
-    def _reals(self, name: str) -> NDArray[np.float64] | None:
-        array = self._optional(name)
-        if array is None:
-            return None
-        wrong = ~np.isfinite(array)
-        if wrong.any():
-            raise TraceError(
-                f"{self._subject}: array {name!r} holds {int(wrong.sum())} values that are NaN or infinite; "
-                f"all must be finite"
-            )
-        return array.astype(np.float64)
-
 
 def load_trace(path: str | os.PathLike[str], *, size_limit_bytes: int = SIZE_LIMIT_BYTES) -> Trace:
     """Open a `.npz` trace and check everything that can be checked without reading an array.
@@ -464,7 +333,7 @@ def load_trace(path: str | os.PathLike[str], *, size_limit_bytes: int = SIZE_LIM
     file = file_path(path)
     source = ZipSource(file, size_limit_bytes=size_limit_bytes)
     try:
-        trace = Trace(_read_meta(source), source, file)
+        trace = Trace(metadata.read(source), source, file)
         problems = find_problems(trace.meta, source.headers, size_limit_bytes=size_limit_bytes)
         if problems:
             raise trace_error(str(file), problems)
@@ -475,16 +344,3 @@ def load_trace(path: str | os.PathLike[str], *, size_limit_bytes: int = SIZE_LIM
         source.close()
         raise
     return trace
-
-
-def _read_meta(source: ArraySource) -> TraceMeta:
-    header = source.headers[META]
-    if header.dtype != np.uint8 or len(header.shape) != 1:
-        raise metadata.MetaError(
-            [f"meta: is {header.dtype} of shape {header.shape}, but must be a row of uint8 (the bytes of UTF-8 JSON)"]
-        )
-    if header.size_bytes > metadata.LARGEST_TEXT_BYTES:
-        raise metadata.MetaError(
-            [f"meta: has {header.size_bytes} bytes of JSON, more than the limit of {metadata.LARGEST_TEXT_BYTES}"]
-        )
-    return metadata.decode(source.read(META).tobytes())

@@ -1,4 +1,4 @@
-"""What `accelsim check` lists of each layer, from shapes alone."""
+"""What `accelsim check` lists of each layer and its tensors, from shapes alone."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Container, Mapping
 from typing import Any
 
 from accelsim import formats
-from accelsim.trace.schema import MatmulMeta, Step, TensorMeta, VectorMeta
+from accelsim.trace.schema import Conv2dMeta, LinearMeta, MatmulMeta, Step, TensorMeta, TraceMeta, VectorMeta
 from accelsim.trace.shapes import macs, weight_name
 from accelsim.trace.slots import layer_array
 
@@ -63,3 +63,9 @@ def _vector_row(layer: VectorMeta, tensors: Mapping[str, TensorMeta]) -> dict[st
 def size_bits(tensor: TensorMeta) -> int:
     """Return the packed size of a tensor, see :func:`accelsim.formats.packed_bits`."""
     return formats.packed_bits(formats.get(tensor.format), tensor.shape, tensor.block_axis)
+
+
+def weight_bytes(meta: TraceMeta) -> int:
+    """Return the packed size of all weights with their block scales, each tensor rounded up to whole bytes."""
+    weights = {layer.weight for layer in meta.layers if isinstance(layer, Conv2dMeta | LinearMeta)}
+    return sum(-(-size_bits(meta.tensors[name]) // 8) for name in weights)

@@ -121,3 +121,31 @@ def test_fusion_is_totalled(call):
     assert "conv1.out found on chip" in said
     # conv1's and fc1's outputs: 61,440 and 15,360 bytes, neither written nor read
     assert f"{2 * (61440 + 15360):,} of these stay on chip" in said
+
+
+def test_the_manuals_calculator_example_from_a_table_of_shapes(tmp_path):
+    """docs/memory.md: 64 + 4 x 48 bytes of operands, and biases and factors of 32 + 32 + 6 bits for 8 channels."""
+    machine, shapes = tmp_path / "calculator.yaml", tmp_path / "layer.csv"
+    shapes.write_text("name,M,N,K\nlayer,24,8,8\n")
+    machine.write_text(
+        "{name: calculator, clock_mhz: 100, array: {rows: 4, cols: 4, dataflow: ws}, memory: {passes: split}, "
+        "buffers: {weight: {size_bytes: 64}, activation: {size_bytes: 96}, output: {size_bytes: 128}, "
+        "accumulator: {size_bytes: 128}}}"
+    )
+
+    def planned(*options):
+        return CliRunner().invoke(app, ["plan", str(machine), str(shapes), *options])
+
+    layer = json.loads(planned("--json").stdout)["layers"][0]
+    assert (layer["tiles"], layer["tile"]["m"]) == (4, 6)
+    assert layer["dram_read_bits"] == 8 * (64 + 4 * 48) + 8 * (32 + 32 + 6)
+    assert layer["dram_write_bits"] == 8 * 192
+    four = json.loads(planned("--json", "--weights", "int4").stdout)["layers"][0]
+    assert four["dram_read_bits"] == 8 * (32 + 192) + 8 * (32 + 32 + 6)
+    result = planned("--inputs", "3")
+    assert result.exit_code == 2
+    assert "only a trace has a batch of inputs to take the first 3 of" in result.stderr
+    machine.write_text(machine.read_text().replace("split", "whole"))
+    layer = json.loads(planned("--json").stdout)["layers"][0]
+    assert layer["dram_read_bits"] == 8 * (64 + 384 + 768) + 8 * (32 + 32 + 6)
+    assert layer["dram_write_bits"] == 8 * (192 + 768)

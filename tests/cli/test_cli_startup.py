@@ -54,6 +54,20 @@ def test_the_help_does_not_wait_for_rich() -> None:
     assert line == "False"
 
 
+def test_a_configuration_is_read_without_a_look_through_installed_packages() -> None:
+    line = loaded_by(
+        "import importlib.metadata, os, sys\n"
+        "os.environ.pop('PYDANTIC_DISABLE_PLUGINS', None)\n"
+        "asked, entry_points = [], importlib.metadata.entry_points\n"
+        "importlib.metadata.entry_points = lambda **of: asked.append(of.get('group')) or entry_points(**of)\n"
+        "sys.argv = ['accelsim', 'area', 'configs/int8_ws.yaml']\n"
+        "from accelsim.cli import main\n"
+        "try:\n    main()\nexcept SystemExit:\n    pass\n"
+        "print('pydantic' in sys.modules, 'pydantic' in asked)"
+    )
+    assert line == "True False"
+
+
 def test_commands_are_known_by_the_names_that_typer_gives_them() -> None:
     names = list(typer.main.get_command(app).commands)  # type: ignore[attr-defined]
     assert [name_of(command) for command in app.registered_commands] == names

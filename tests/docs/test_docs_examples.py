@@ -91,14 +91,16 @@ def test_the_readme_has_commands():
     assert len(readme_commands()) >= 8
 
 
-@pytest.mark.parametrize("command", readme_commands())
-def test_a_readme_command_runs(command, project_root, tmp_path, monkeypatch):
+def test_the_readme_commands_run_as_a_reader_calls_them(project_root, tmp_path, monkeypatch):
+    """One after another, in one folder: some read what an earlier one wrote."""
     for folder in ("configs", "traces"):
         (tmp_path / folder).symlink_to(project_root / folder)
-    monkeypatch.chdir(tmp_path)  # what it writes goes there
-    result = CliRunner().invoke(cli.app, shlex.split(command)[1:], catch_exceptions=False)
-    assert result.exit_code == 0
-    assert result.stdout
+    monkeypatch.chdir(tmp_path)
+    for command in readme_commands():
+        arguments = shlex.split(command.replace(" /tmp/", f" {tmp_path}/"))[1:]
+        result = CliRunner().invoke(cli.app, arguments, catch_exceptions=False)
+        assert result.exit_code == 0, f"{command}: {result.stderr}"
+        assert result.stdout, command
 
 
 def test_the_readme_shows_what_the_demo_prints(project_root):

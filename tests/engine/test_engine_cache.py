@@ -6,6 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 import accelsim
 
 PROGRAM = """
@@ -75,3 +77,53 @@ def test_what_kernels_are_built_from_is_part_of_the_digest(tmp_path):
         (package / name).write_text((package / name).read_text() + "# changed\n")
         found.append(digest())
     assert len(set(found)) == 6
+
+
+@pytest.mark.parametrize("variable", ["XDG_CACHE_HOME", "NUMBA_CACHE_DIR"])
+def test_the_folder_is_of_one_version_of_the_kernels_wherever_a_user_wants_it(tmp_path, variable):
+    """Numba itself looks at a file's size and time stamp only, and not at the files which that one imports."""
+    environment = {key: value for key, value in os.environ.items() if key != "NUMBA_CACHE_DIR"}
+    environment[variable] = str(tmp_path)
+    program = "from accelsim import _jit; print(_jit._kernel_digest(), _jit._FOLDER)"
+    command = [sys.executable, "-c", program]
+    digest, folder = subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout.split()
+    assert Path(folder) == tmp_path / "accelsim" / f"kernels-{digest}"
+
+
+USER = """
+import sys
+sys.path.insert(0, sys.argv[1])
+import user_code
+from accelsim.engine import fast_kernels
+import user_code_later
+for module in (user_code, user_code_later):
+    print(module.twice(2), module.twice._cache.cache_path)
+print(fast_kernels.add_limited._cache.cache_path)
+"""
+
+
+def test_compiled_functions_of_a_user_stay_where_they_were(tmp_path):
+    code = "import numba\n\n@numba.njit(cache=True)\ndef twice(x):\n    return 2 * x\n"
+    for name in ("user_code", "user_code_later"):
+        (tmp_path / f"{name}.py").write_text(code)
+    environment = {key: value for key, value in os.environ.items() if key != "NUMBA_CACHE_DIR"}
+    environment |= {"XDG_CACHE_HOME": str(tmp_path / "cache")}
+    command = [sys.executable, "-c", USER, str(tmp_path)]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    before, later, ours = done.stdout.splitlines()
+    assert before == later == f"4 {tmp_path / '__pycache__'}"
+    assert Path(ours).is_relative_to(tmp_path / "cache" / "accelsim")
+
+
+def test_a_machine_without_a_cache_is_left_as_it_was(tmp_path):
+    not_a_folder = tmp_path / "file"
+    not_a_folder.write_text("")
+    temporary = tmp_path / "temporary"
+    temporary.mkdir()
+    program = "from accelsim import _jit; print(_jit._FOLDER)"
+    environment = {key: value for key, value in os.environ.items() if key != "NUMBA_CACHE_DIR"}
+    environment |= {"XDG_CACHE_HOME": str(not_a_folder), "TMPDIR": str(temporary)}
+    command = [sys.executable, "-c", program]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    assert Path(done.stdout.strip()).parent == temporary
+    assert list(temporary.iterdir()) == []

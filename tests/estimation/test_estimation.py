@@ -100,6 +100,8 @@ def test_rows_have_formats_counts_and_batches(tmp_path):
     [
         ("", "it is empty"),
         ("name,M,N\na,1,2\n", "columns are missing"),
+        ("Conv1,224,224,7,7,3,64,2,\n", "its first line, 'conv1,224,224,7,7,3,64,2,', names none of the columns"),
+        ("\n\nname,M,N,K\n\na,1,2,x\n", r"line 5 \(a\): k is x"),
         ("name,M,N,K,colour\na,1,2,3,red\n", "unknown column 'colour'; known besides are batch, count"),
         ("name,M,N,K\na,1,2,x\n", r"line 2 \(a\): k is x; use 1 to"),
         ("name,M,N,K\na,0,2,3\n", r"line 2 \(a\): m is 0"),
@@ -189,6 +191,44 @@ def test_scale_sims_own_output(tmp_path, dataflow):
     assert found == SCALE_SIM_PRINTED[dataflow]
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda text: text.replace("\n", "\r\n"),
+        lambda text: "\ufeff" + text,
+        lambda text: text.replace("IfmapSramSzkB", "IfmapSramSzKB").replace("Dataflow", "dataflow"),
+        lambda text: text.replace("scale_example", '"scale_example"') + "UseRamulatorTrace: False\nSRAM_row_size: 2\n",
+        lambda text: text + "[sparsity]\nSparsitySupport : false\nOptimizedMapping : true\nBlockSize : 8\n",
+    ],
+    ids=["windows", "byte order mark", "case", "quotes and other keys", "sparsity section"],
+)
+def test_cfg_files_as_they_are_found(tmp_path, change):
+    plain, cfg = tmp_path / "plain.cfg", tmp_path / "SCALE.CFG"
+    text = CFG.format(dataflow="ws", interface="CALC")
+    plain.write_text(text)
+    cfg.write_text(change(text), newline="", encoding="utf-8")
+    assert load_config(cfg) == load_config(plain)
+    cfg.write_text(text.replace("scale_example", "50%(os)"))
+    assert load_config(cfg).name == "50%(os)"
+
+
+def test_topologies_as_they_are_found(tmp_path):
+    """Blank lines, also before the titles; empty cells at the end; a remark in the last one; tabs; Windows' lines."""
+    rows = "Conv1, 30, 30, 3, 3, 16, 40, 1,\n\tConv2_dw,28,28,3,3,1,1,2,#dw\n\n,,,,,,,,\nFC, 1, 1, 1, 1, 65, 5, 1\n\n"
+    titles = "Layer name, IFMAP Height, IFMAP Width, Filter Height, Filter Width, Channels, Num Filter, Strides,"
+    plain = read_shapes(table(tmp_path, f"{titles}\n{rows}"))
+    assert [plain.tensors[f"{name}.out"].shape[1:] for name in ("Conv1", "Conv2_dw", "FC")] == [
+        (28, 28, 40), (14, 14, 1), (1, 1, 5)
+    ]  # fmt: skip
+    assert read_shapes(table(tmp_path, f"\n \n{titles}\n\n{rows}")) == plain
+    (tmp_path / "shapes.csv").write_bytes(f"{titles}\n{rows}".replace("\n", "\r\n").encode("utf-8-sig"))
+    assert read_shapes(tmp_path / "shapes.csv") == plain
+    batched = read_shapes(
+        table(tmp_path, f"{titles} Batch Size,\nConv1, 30, 30, 3, 3, 16, 40, 1, 4,\n".replace(",,", ","))
+    )
+    assert batched.tensors["Conv1.out"].shape == (4, 28, 28, 40)
+
+
 def test_a_given_bandwidth_limits_and_more_of_it_never_costs(tmp_path):
     cycles = []
     for bandwidth in (1, 10, 1000):
@@ -208,6 +248,11 @@ def test_a_given_bandwidth_limits_and_more_of_it_never_costs(tmp_path):
         ("[architecture_presets]", "[presets]", r"has a section \[architecture_presets\]; found general, presets"),
         ("InterfaceBandwidth: CALC", "InterfaceBandwidth: FAST", "InterfaceBandwidth: FAST; use CALC or USER"),
         ("IfmapSramSzkB: 64", "", "IfmapSramSzkB: missing"),
+        (
+            "[run_presets]",
+            "[sparsity]\nSparsitySupport: true\nOptimizedMapping: true\n[run_presets]",
+            "not modelled: use false",
+        ),
     ],
 )
 def test_bad_cfg_files_are_one_message(tmp_path, old, new, message):
@@ -345,3 +390,45 @@ def test_formats_that_cannot_be_given(project_root, network, words, message):
     done = CliRunner().invoke(cli.app, ["estimate", *map(str, places), *words])
     assert done.exit_code == 2
     assert message in " ".join(done.stderr.split())
+
+
+def test_a_table_in_time_and_under_the_roof(project_root, tmp_path):
+    """The timeline's slices and the picture come from shapes alone; each track's slices follow one another."""
+    shapes, slow = table(tmp_path, "name,M,N,K\na,64,64,512\nb,512,64,128\n"), tmp_path / "slow.yaml"
+    slow.write_text("{name: slow, clock_mhz: 100, array: {rows: 8, cols: 8, dataflow: ws}, dram: {timing: preset}}")
+    time, roof = tmp_path / "time.json", tmp_path / "roof.svg"
+    result = invoke(slow, shapes, "--json", "--timeline", time, "--roofline", roof)
+    assert result.exit_code == 0, result.stderr
+    report, document = json.loads(result.stdout), json.loads(time.read_text())
+    assert document["otherData"]["makespan_cycles"] == report["total_cycles"]
+    slices = [event for event in document["traceEvents"] if event["ph"] == "X"]
+    moved = sum(event["args"]["cycles"] for event in slices if event["cat"] == "dram")
+    assert moved == report["timeline"]["dram_busy_cycles"] > 0
+    assert {event["args"]["layer"] for event in slices} == {"a", "b"}
+    assert "Roofline, slow on shapes" in roof.read_text()
+
+
+def test_the_roofline_of_an_estimate_is_the_runs(project_root):
+    from accelsim import plots
+
+    config = load_config(project_root / "configs/int8_ws.yaml")
+    trace = accelsim.load_trace(project_root / "traces/digits_cnn_int8.npz").head(2)
+    assert plots.roof_points(estimate(config, trace)) == plots.roof_points(accelsim.simulate(config, trace))
+    ideal = parse_config({**config.model_dump(mode="json"), **IDEAL})
+    assert {point.bound for point in plots.roof_points(estimate(ideal, trace))} == {"compute"}
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--timeline", "none/time.json"), "there is no folder none"),
+        (("--roofline", "roof.gif"), "pictures are written as .png, .svg, .pdf"),
+        (("--timeline", "one.svg", "--roofline", "one.svg"), "--timeline names the same file"),
+    ],
+)
+def test_files_that_cannot_be_written_are_told_before_anything_else(project_root, tmp_path, options, message):
+    shapes = table(tmp_path, "name,M,N,K\na,1,2,3\n")
+    result = invoke(project_root / "configs/int8_ws.yaml", shapes, *options)
+    assert result.exit_code == 2
+    assert message in result.stderr
+    assert [file.name for file in tmp_path.iterdir()] == ["shapes.csv"]

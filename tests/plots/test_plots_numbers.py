@@ -11,10 +11,11 @@ import pytest
 from typer.testing import CliRunner
 
 import accelsim
-from accelsim import cli, load_trace, plots, simulate
+from accelsim import cli, estimate, load_trace, plots, simulate
 from accelsim.actions import Action
 from accelsim.config.loader import parse_config
 from accelsim.errors import ReportError
+from accelsim.estimation import network_shapes
 from accelsim.plots.roofline import bandwidth_bytes_per_s, dram_bytes
 from accelsim.report.files import save_report
 
@@ -145,6 +146,7 @@ def test_a_ragged_layer_leaves_the_far_corner_idle(runs):
 def test_roof_points_by_hand(runs):
     report = runs[0]
     bandwidth = bandwidth_bytes_per_s(report)
+    assert bandwidth == pytest.approx(12.8e9)  # DDR3-1600, 64 bits
     for point, layer in zip(plots.roof_points(report), report.layers, strict=True):
         traffic = (
             layer.actions[Action("dram", "dram_read_ddr3")] + layer.actions[Action("dram", "dram_write_ddr3")]
@@ -180,6 +182,22 @@ def test_the_roofline_draws_its_points(runs, axes):
     assert drawn == {(point.intensity, point.attained / 1e9) for point in points}
     assert axes.get_xscale() == axes.get_yscale() == "log"
     assert "GOP/s" in axes.get_ylabel()
+
+
+def test_names_of_many_layers_do_not_lie_on_one_another(project_root, axes):
+    dram = {"kind": "lpddr4", "timing": "preset"}
+    array = {"rows": 32, "cols": 32, "dataflow": "ws", "double_buffered": True}
+    config = parse_config({"name": "edge", "clock_mhz": 1000, "array": array, "dram": dram}, source="a test")
+    report = estimate(config, network_shapes(project_root / "traces" / "shapes" / "resnet50.csv"))
+    plots.roofline(report, axes)
+    known = {layer.name for layer in report.layers}
+    names = [text for text in axes.texts if text.get_text().split(", +")[0] in known]
+    assert 3 <= len(names) < len(report.layers) == 54
+    axes.figure.canvas.draw()
+    boxes = [text.get_window_extent() for text in names]
+    assert not any(one.overlaps(other) for place, one in enumerate(boxes) for other in boxes[:place])
+    low, high = axes.get_ylim()
+    assert low < next(text.xy[1] for text in axes.texts if text.get_text().startswith("DRAM")) < high
 
 
 def test_energy_against_width_is_sorted_and_adds_up(runs, axes):

@@ -5,9 +5,10 @@ import tracemalloc
 import numpy as np
 import pytest
 
-from accelsim import TraceBuilder, formats, load_config, load_trace, simulate, simulation
+from accelsim import TraceBuilder, formats, load_config, load_trace, simulate
 from accelsim.errors import AccelsimError, ReportError
 from accelsim.report.files import OutputsWriter, load_report, save_report
+from accelsim.simulation import run as simulation
 
 ROWS, WIDTH = 1024, 192
 OUTPUT_BYTES = ROWS * WIDTH * 4

@@ -231,20 +231,20 @@ def test_memory_keeps_only_what_is_still_needed():
     trace = builder.build()
     alive = []
     from accelsim import simulate as entry
-    from accelsim.simulation import _Run
+    from accelsim.simulation.walk import Walk
 
-    original, seen = _Run.layer, alive.append
+    original, seen = Walk.layer, alive.append
 
     def spy(self, index, layer):
         result = original(self, index, layer)
         seen(sorted(self.tensors))
         return result
 
-    _Run.layer = spy
+    Walk.layer = spy
     try:
         entry(machine(), trace)
     finally:
-        _Run.layer = original
+        Walk.layer = original
     assert alive == [[layer.output] for layer in trace.layers[:-1]] + [[]]
 
 

@@ -1,17 +1,16 @@
-"""Element by element: add, sub, mul, with NumPy's broadcasting (docs/operators.md, Arithmetic)."""
+"""Sums and differences, element by element (docs/operators.md, Arithmetic)."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from fractions import Fraction
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from accelsim.actions import Actions
-from accelsim.errors import FormatError, ShapeError
+from accelsim.errors import FormatError
 from accelsim.formats.spec import Codes
 from accelsim.operators import fixed_point_oracle as slow
 from accelsim.operators.common import (
@@ -21,17 +20,15 @@ from accelsim.operators.common import (
     activation_range,
     add_actions,
     centred,
-    check_count,
-    check_integers,
-    check_register,
     check_symmetric,
     compare_actions,
-    largest_difference,
     limit,
     rounded,
     rounding_actions,
     vector_actions,
+    zero_point_actions,
 )
+from accelsim.operators.elementwise import Elementwise, pairs
 from accelsim.operators.fixed_point import (
     Int64Array,
     divide_by_power,
@@ -41,7 +38,7 @@ from accelsim.operators.fixed_point import (
     quantize_multiplier,
 )
 from accelsim.operators.fused_float import fused, fused_oracle
-from accelsim.operators.spec import Attributes, Operand, Reals, Shape, TensorSpec, Work
+from accelsim.operators.spec import Attributes, Operand, Reals, TensorSpec, Work
 
 Float32Array = NDArray[np.float32]
 
@@ -56,40 +53,12 @@ class SumAttributes(Attributes):
     activation: Activation = "none"
 
 
-class ProductAttributes(Attributes):
-    """rule : whose arithmetic; activation : fused, the TFLite rules only.
-
-    "tflite" and "tflite_micro" differ in the multiplier alone: scale_a * scale_b / scale_out in float32 or in float64.
-    """
-
-    rule: Literal["tflite", "tflite_micro", "onnxruntime"] = "tflite"
-    activation: Activation = "none"
-
-
-class _Elementwise:
-    """What the three have in common: two inputs that broadcast."""
-
-    def output_shape(self, inputs: Sequence[Shape], attributes: Any) -> Shape:
-        check_count(inputs, 2, "a, b")
-        try:
-            return np.broadcast_shapes(*inputs)
-        except ValueError:
-            raise ShapeError(
-                f"{inputs[0]} and {inputs[1]} do not broadcast: from the last axis on, sizes must be equal or 1"
-            ) from None
-
-    def _check(self, inputs: Sequence[TensorSpec], output: TensorSpec, activation: Activation, rule: str) -> None:
-        check_integers(*inputs, output, bits=32 if rule == "hawq" else 16)
-        if activation != "none" and not rule.startswith("tflite"):
-            raise FormatError(f"rule {rule!r} has no fused activation; add {activation!r} as an operator of its own")
-
-
-class _Sum(_Elementwise):
+class _Sum(Elementwise):
     attributes = SumAttributes
     sign: ClassVar[int]
 
     def check(self, inputs: Sequence[TensorSpec], output: TensorSpec, attributes: SumAttributes) -> None:
-        self._check(inputs, output, attributes.activation, attributes.rule)
+        self.check_kinds(inputs, output, attributes.activation, attributes.rule)
         if attributes.rule == "hawq":
             check_symmetric(*inputs, output, why="dyadic arithmetic")
             for tensor in inputs:
@@ -134,18 +103,18 @@ class _Sum(_Elementwise):
     def oracle(self, inputs: Sequence[Operand], output: TensorSpec, attributes: SumAttributes) -> Codes:
         rule, shape = attributes.rule, self.output_shape([operand.shape for operand in inputs], attributes)
         if rule == "tflite":
-            codes = [_tflite_sum(a, b, self.sign, inputs, output, attributes) for a, b in _pairs(inputs)]
+            codes = [_tflite_sum(a, b, self.sign, inputs, output, attributes) for a, b in pairs(inputs)]
         elif rule == "tflite_pot":
             shifts = [-_exponent(operand, output) for operand in inputs]
             bounds = activation_range(attributes.activation, output)
             codes = [
                 slow.clamp(slow.divide_by_power(a, shifts[0]) + self.sign * slow.divide_by_power(b, shifts[1]), *bounds)
-                for a, b in _pairs(inputs)
+                for a, b in pairs(inputs)
             ]
         elif rule == "hawq":
-            codes = [_hawq_sum(a, b, self.sign, inputs, output) for a, b in _pairs(inputs)]
+            codes = [_hawq_sum(a, b, self.sign, inputs, output) for a, b in pairs(inputs)]
         else:
-            codes = [_onnxruntime_sum(a, b, self.sign, inputs, output) for a, b in _pairs(inputs)]
+            codes = [_onnxruntime_sum(a, b, self.sign, inputs, output) for a, b in pairs(inputs)]
         return np.array(codes).reshape(shape)
 
     def real(self, inputs: Sequence[Reals], attributes: SumAttributes) -> Reals:
@@ -171,8 +140,7 @@ class _Sum(_Elementwise):
                     ("shift_clamp", ()): count,
                 }
             )
-        zero_points = sum(tensor.zero_point != 0 for tensor in (*inputs, output))
-        actions += add_actions(zero_points * count, bits + 1)
+        actions += zero_point_actions(inputs, output, count, bits + 1)
         return Work(1, count, actions + compare_actions(COMPARES[attributes.activation] * count, bits + 1))
 
 
@@ -188,59 +156,6 @@ class Sub(_Sum):
 
     name: ClassVar[str] = "sub"
     sign: ClassVar[int] = -1
-
-
-class Mul(_Elementwise):
-    """a * b."""
-
-    name: ClassVar[str] = "mul"
-    attributes = ProductAttributes
-
-    def check(self, inputs: Sequence[TensorSpec], output: TensorSpec, attributes: ProductAttributes) -> None:
-        self._check(inputs, output, attributes.activation, attributes.rule)
-        if attributes.rule != "onnxruntime":
-            scale = _product_scale(inputs, output, attributes.rule)
-            largest = largest_difference(inputs[0]) * largest_difference(inputs[1])
-            check_register(largest, quantize_multiplier(scale)[1], scale)
-
-    def run(self, inputs: Sequence[Operand], output: TensorSpec, attributes: ProductAttributes) -> Codes:
-        product = centred(inputs[0]) * centred(inputs[1])
-        scale = _product_scale(inputs, output, attributes.rule)
-        if attributes.rule == "onnxruntime":
-            scaled = product.astype(np.float32) * np.float32(scale) + np.float32(output.zero_point)
-            return limit(rounded(scaled), output.format.code_low, output.format.code_high)
-        codes = multiply(product, *quantize_multiplier(scale)) + output.zero_point
-        return limit(codes, *activation_range(attributes.activation, output))
-
-    def oracle(self, inputs: Sequence[Operand], output: TensorSpec, attributes: ProductAttributes) -> Codes:
-        scale = _product_scale(inputs, output, attributes.rule)
-        codes = []
-        for a, b in _pairs(inputs):
-            if attributes.rule == "onnxruntime":
-                scaled = np.float32(a * b) * np.float32(scale) + np.float32(output.zero_point)
-                code = slow.half_even(Fraction(float(scaled)))
-            else:
-                code = slow.multiply(a * b, *slow.quantize_multiplier(scale)) + output.zero_point
-            codes.append(slow.clamp(code, *activation_range(attributes.activation, output)))
-        return np.array(codes).reshape(self.output_shape([operand.shape for operand in inputs], attributes))
-
-    def real(self, inputs: Sequence[Reals], attributes: ProductAttributes) -> Reals:
-        return activate(inputs[0] * inputs[1], attributes.activation)
-
-    def work(self, inputs: Sequence[TensorSpec], output: TensorSpec, attributes: ProductAttributes) -> Work:
-        count = math.prod(output.shape)
-        a_bits, b_bits = (tensor.format.lane_bits + (tensor.zero_point != 0) for tensor in inputs)
-        actions: Actions = vector_actions({("mult", (a_bits, b_bits)): count})
-        if attributes.rule == "onnxruntime":
-            actions += vector_actions(
-                {("fp32_from_int", ()): count, ("fp32_mult", ()): count, ("fp32_add", ()): count}
-            ) + vector_actions({("shift_clamp", ()): count})
-        else:
-            actions += rounding_actions(count, a_bits + b_bits)
-            zero_points = sum(tensor.zero_point != 0 for tensor in (*inputs, output))
-            actions += add_actions(zero_points * count, max(a_bits, b_bits) + 1)
-            actions += compare_actions(COMPARES[attributes.activation] * count, output.format.lane_bits + 1)
-        return Work(1, count, actions)
 
 
 # -- rule "tflite" ----------------------------------------------------------------------------------------------------
@@ -276,13 +191,6 @@ def _sum_scales(inputs: Sequence[TensorSpec], output: TensorSpec) -> tuple[list[
     twice_largest = 2 * max(tensor.scale for tensor in inputs)
     scales = [tensor.scale / twice_largest for tensor in inputs]
     return scales, twice_largest / ((1 << _left_shift(inputs)) * output.scale)
-
-
-def _product_scale(inputs: Sequence[TensorSpec], output: TensorSpec, rule: str) -> float:
-    a, b = (tensor.scale for tensor in inputs)
-    if rule == "tflite_micro":
-        return a * b / output.scale
-    return float(np.float32(a) * np.float32(b) / np.float32(output.scale))
 
 
 def _tflite_sum(
@@ -353,11 +261,4 @@ def _hawq_sum(a: int, b: int, sign: int, inputs: Sequence[Operand], output: Tens
     return slow.clamp(branches[0] + sign * branches[1], output.format.code_low, output.format.code_high)
 
 
-def _pairs(inputs: Sequence[Operand]) -> Iterator[tuple[int, int]]:
-    """Yield the two inputs' codes less their zero points, in the order of the broadcast output."""
-    a, b = inputs
-    for first, second in np.nditer([a.codes, b.codes], order="C"):
-        yield int(first) - a.zero_point, int(second) - b.zero_point
-
-
-ARITHMETIC = (Add(), Sub(), Mul())
+SUMS = (Add(), Sub())
