@@ -254,6 +254,24 @@ def test_a_killed_search_goes_on(serial, digits, tmp_path, project_root):
         search_blackbox(small(digits), serial, weight_bits=(4, 8), **options)
 
 
+def test_a_search_that_goes_on_measures_no_sensitivities(serial, digits, tmp_path, monkeypatch):
+    """They are for what a search begins with: of a large network, they take longer than a trial by far."""
+    options = {"calibration": 8, "weight_bits": [4, 8], "activation_bits": [8]}
+    storage = tmp_path / "trials.db"
+    begun = Search(serial, digits, **options).blackbox(2, "energy", {"energy": "95%"}, storage)
+
+    def measured(*_, **__):
+        pytest.fail("measures")
+
+    monkeypatch.setattr("accelsim.search.run.measure_sensitivities", measured)
+    gone_on = Search(serial, digits, **options).blackbox(3, "energy", {"energy": "95%"}, storage)
+    assert len(begun) >= 1
+    assert len(gone_on) >= 1
+    blind = FloatNetwork("blind", digits.inputs, digits.layers)
+    with pytest.raises(SearchError, match="has no labels, so there is no accuracy to search by"):
+        Search(serial, blind, **options).blackbox(2, "energy", {})
+
+
 def test_a_file_that_is_no_storage(serial, digits, tmp_path):
     (tmp_path / "text.db").write_text("no database\n" * 100)
     with pytest.raises(SearchError, match="cannot be used as a file of trials"):
