@@ -117,7 +117,7 @@ def test_fixed_layers_stay(serial, digits, search):
         ({"energy": 1.0}, "energy of at most 1 cannot be reached; the smallest that was found is"),
         ({"edp": "50%"}, "the product of two sums is no sum: limit both"),
         ({"power": "50%"}, "'power' is no cost that adds up over layers; use latency, energy, size, bops"),
-        ({"energy": "half"}, "energy: limit is no number; give pJ, or a share such as 70%"),
+        ({"energy": "half"}, "energy: limit 'half' is no number; give pJ, or a share such as 70%"),
         ({}, "no limit"),
     ],
 )
@@ -329,7 +329,10 @@ def test_the_command_reports_a_choice(project_root, tmp_path, search):
             "fc1 has mx9, which is not among the formats to choose: int8, mx6",
         ),
         (["--formats", "mx6", "--size", "50%", "--tie", "input"], "ties 'input' are unknown; did you mean 'inputs'?"),
-        (["--front", "energy", "--size", "half"], "size: limit is no number; give bytes, or a share such as 70%"),
+        (
+            ["--front", "energy", "--size", "half"],
+            "size: limit 'half' is no number; give bytes, or a share such as 70%",
+        ),
         (["--front", "energy", "--size", "1"], "size of at most 1 cannot be reached; the smallest that"),
         (["--energy", "50%", "--storage", "t.db"], "--storage keeps the trials"),
         (["--energy", "50%", "--fix", "conv1"], "--fix 'conv1' is not LAYER=BITS"),
