@@ -39,9 +39,6 @@ def _svg(place: int, size: tuple[float, float], draw: Callable[[Axes], object]) 
     with rc_context(style):
         figure, axes = new_figure(size)
         draw(axes)
-        for line in axes.lines:
-            if line.get_color() in ("k", "black"):
-                line.set_color(INK)
         figure.patch.set_alpha(0.0)
         for part in figure.axes:
             part.patch.set_alpha(0.0)

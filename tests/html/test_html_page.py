@@ -131,6 +131,8 @@ def test_cards_are_for_one_inference(report):
     factor = {"pJ": 1.0, "nJ": 1e3, "µJ": 1e6}[unit]
     assert float(amount) * factor == pytest.approx(report.totals.energy_per_inference_pj, rel=0.01)
     assert shown["overflows"] == "0"
+    remark = next(remark for _, what, remark in cards(report) if what == "efficiency")
+    assert remark == f"{report.totals.energy_per_mac_pj:,.3g} pJ a useful MAC, modelled"
 
 
 def test_the_overflow_story_tells_where_it_began(project_root):
@@ -217,6 +219,11 @@ addEventListener("load", () => {
     drawn: smallest("svg text", (e) => e.getBoundingClientRect().height),
     errors: window.problems || 0,
   });
+  const cell = table.tBodies[0].rows[0].cells[0], frame = table.parentElement;
+  cell.textContent = "x".repeat(150);
+  frame.style.width = "20rem"; frame.scrollLeft = 1000;
+  found.name = cell.getBoundingClientRect().width;
+  found.moved = [frame.scrollLeft, cell.getBoundingClientRect().left - frame.getBoundingClientRect().left];
   const out = document.createElement("pre"); out.id = "probe"; out.textContent = JSON.stringify(found);
   document.body.append(out);
 });
@@ -263,6 +270,14 @@ def test_a_click_on_a_title_sorts_and_another_one_turns_round(browse, report):
     assert found["state"] == "ascending"
     assert found["names"] == sorted(layer.name for layer in report.layers)
     assert found["other"] == "none"
+
+
+def test_a_long_name_wraps_and_stays_beside_the_numbers(browse):
+    found = browse()
+    assert found["name"] <= 16 * 16  # 16 rem
+    scrolled, left = found["moved"]
+    assert scrolled > 100
+    assert 0 <= left <= 2  # the border
 
 
 def luminance(color):
