@@ -111,8 +111,8 @@ def _layers(report: RunReport) -> PageTable:
         "MACs",
         "cycles",
         "util. %",
-        "µs",
-        _energy_unit(report)[1],
+        "latency, µs",
+        f"energy, {_energy_unit(report)[1]}",
         "SQNR dB",
         "mism.",
     )
