@@ -8,6 +8,7 @@ this one.
 from __future__ import annotations
 
 import atexit
+import contextlib
 import hashlib
 import os
 import shutil
@@ -40,8 +41,9 @@ def _kernel_digest() -> str:
 def _forget_unused(cache: Path) -> None:
     """Remove the compiled kernels of versions that nobody has used for a while: a new version has come."""
     for folder in cache.glob("kernels-*"):
-        if time.time() - folder.stat().st_mtime > KEPT_S:
-            shutil.rmtree(folder, ignore_errors=True)
+        with contextlib.suppress(OSError):  # another process may be at it, too
+            if time.time() - folder.stat().st_mtime > KEPT_S:
+                shutil.rmtree(folder)
 
 
 def _cache_folder() -> Path:
