@@ -11,6 +11,7 @@ import time
 import numpy as np
 import pandas as pd
 import pytest
+from sweeping import sweep
 from typer.testing import CliRunner
 
 import accelsim
@@ -26,29 +27,7 @@ MANY = list(range(1, 1001))
 GRID = {**BASE, "grid": {"array.rows": [8, 16], "accumulator.bits": [14, 32]}}
 
 
-@pytest.fixture(autouse=True)
-def in_the_checkout(project_root, monkeypatch):
-    monkeypatch.chdir(project_root)
-
-
-@pytest.fixture
-def counted(monkeypatch):
-    """Count the points that are computed in this process."""
-    calls = []
-
-    def count(jobs):
-        from accelsim.sweeps.worker import run_job
-
-        for key, job in jobs.items():
-            calls.append(key)
-            yield key, run_job(job)
-
-    monkeypatch.setattr(sweep_run, "run_here", count)
-    return calls
-
-
-def sweep(spec, out=None, **options):
-    return accelsim.sweep(spec, out, **{"jobs": 1, "progress": False, **options})
+pytestmark = pytest.mark.usefixtures("in_the_checkout")
 
 
 # -- rows -------------------------------------------------------------------------------------------------------------
