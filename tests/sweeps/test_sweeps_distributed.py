@@ -9,7 +9,6 @@ import signal
 import socket
 import subprocess
 import sys
-import threading
 import time
 
 import pandas as pd
@@ -17,6 +16,7 @@ import pytest
 
 import accelsim
 from accelsim.errors import SweepError
+from accelsim.sweeps.journal import Journal
 from accelsim.sweeps.run import sweep
 
 pytest.importorskip("distributed", reason="Dask is not installed: pip install 'accelsim[distributed]'")
@@ -71,7 +71,7 @@ def wait_for_workers(address, count):
     pytest.fail("the cluster did not start within two minutes")
 
 
-def test_a_killed_worker_loses_nothing_and_doubles_nothing(cluster, project_root, tmp_path):
+def test_a_killed_worker_loses_nothing_and_doubles_nothing(cluster, project_root, tmp_path, monkeypatch):
     address, workers, _ = cluster
     wait_for_workers(address, 3)
     spec = {
@@ -81,24 +81,17 @@ def test_a_killed_worker_loses_nothing_and_doubles_nothing(cluster, project_root
         "grid": {"array.rows": [2, 3, 4, 5, 6, 7], "array.cols": [2, 3, 4, 5], "array.weight.bits": [8, 4]},
     }
     out = tmp_path / "results.parquet"
-    journal = out.with_suffix(".journal.jsonl")
-    killed = []
+    kept, add = [], Journal.add
 
-    def kill_one_in_the_middle():
-        deadline = time.monotonic() + 300
-        while time.monotonic() < deadline:
-            if journal.exists() and journal.read_bytes().count(b"\n") >= 5:
-                workers[0].send_signal(signal.SIGKILL)
-                killed.append(journal.read_bytes().count(b"\n") - 1)
-                return
-            time.sleep(0.01)
+    def add_and_kill(self, key, result):
+        add(self, key, result)
+        kept.append(key)
+        if len(kept) == 4:
+            workers[0].send_signal(signal.SIGKILL)
 
-    killer = threading.Thread(target=kill_one_in_the_middle, daemon=True)
-    killer.start()
+    monkeypatch.setattr(Journal, "add", add_and_kill)
     frame = sweep(spec, out, scheduler=address, progress=False)
-    killer.join()
-    assert killed
-    assert killed[0] < 48, "the worker was killed when everything was done already"
+    assert len(kept) == len(set(kept)) == 48
     assert workers[0].wait() == -signal.SIGKILL
     assert frame["point"].tolist() == sorted(frame["point"].tolist())
     ran, failed = frame[frame["error"].isna()], frame[frame["error"].notna()]
@@ -108,6 +101,23 @@ def test_a_killed_worker_loses_nothing_and_doubles_nothing(cluster, project_root
     assert not frame.duplicated(["point", "layer"]).any()
     assert frame.equals(pd.read_parquet(out))
     pd.testing.assert_frame_equal(frame, sweep(spec, jobs=1, progress=False))
+
+
+LOSES_ITS_SCHEDULER = """
+import os, signal, sys
+from accelsim import cli
+from accelsim.sweeps.journal import Journal
+scheduler, add, kept = int(sys.argv.pop(1)), Journal.add, []
+
+def add_and_kill(self, key, result):
+    add(self, key, result)
+    kept.append(key)
+    if len(kept) == 2:
+        os.kill(scheduler, signal.SIGKILL)
+
+Journal.add = add_and_kill
+cli.main()
+"""
 
 
 def test_a_lost_scheduler_keeps_what_is_done(cluster, project_root, tmp_path):
@@ -121,16 +131,12 @@ def test_a_lost_scheduler_keeps_what_is_done(cluster, project_root, tmp_path):
     )
     out = tmp_path / "results.parquet"
     journal = out.with_suffix(".journal.jsonl")
-    command = [sys.executable, "-m", "accelsim", "sweep", str(spec), "-o", str(out), "--scheduler", address]
-    env = {**os.environ, "PYTHONPATH": str(project_root)}
-    with subprocess.Popen(command, env=env, stderr=subprocess.PIPE, text=True) as sweeping:
-        deadline = time.monotonic() + 300
-        while time.monotonic() < deadline and sweeping.poll() is None:
-            if journal.exists() and journal.read_bytes().count(b"\n") >= 3:
-                break
-            time.sleep(0.01)
-        scheduler.send_signal(signal.SIGKILL)
-        told = sweeping.communicate()[1]
+    words = [scheduler.pid, "sweep", spec, "-o", out, "--scheduler", address]
+    sweeping = subprocess.run(
+        [sys.executable, "-c", LOSES_ITS_SCHEDULER, *map(str, words)],
+        env={**os.environ, "PYTHONPATH": str(project_root)}, stderr=subprocess.PIPE, text=True, check=False,
+    )  # fmt: skip
+    told = sweeping.stderr
     assert sweeping.returncode == 2
     said = [line for line in told.splitlines() if not re.match(r"\d+/36 points", line)]
     assert len(said) == 1, told
