@@ -30,6 +30,7 @@ from accelsim.search.format_problem import (
     pair_name,
 )
 from accelsim.search.limits import choose_within, front_within
+from accelsim.search.pareto import front as pareto_front
 from accelsim.search.problem import read_limit
 from accelsim.search.sensitivity import Measure, RunLoss
 from accelsim.search.ties import OPERANDS, ties_of
@@ -133,7 +134,8 @@ class FormatSearch:
             Requantizer(each, ranges=ranges, references=False) for each in (first, others, others.head(1))
         )
         self._trials: tuple[FormatTrial, ...] | None = None
-        self._problem: FormatProblem | None = None
+        self._problems: tuple[FormatProblem, ...] = ()
+        self._priced: dict[str, dict[str, float]] = {}
 
     @property
     def everywhere(self) -> dict[str, Pair]:
@@ -149,12 +151,24 @@ class FormatSearch:
 
     @property
     def problem(self) -> FormatProblem:
-        """The integer program's data."""
-        if self._problem is None:
-            self._problem = FormatProblem(
-                self.trials, self.pairs, ties=self._ties, fixed=self._fixed, together=self._together
+        """The integer program's data: :attr:`trials` as they are."""
+        return self._both[0]
+
+    @property
+    def _both(self) -> tuple[FormatProblem, ...]:
+        """Two programs, which count conversions between layers in opposite ways.
+
+        A layer that alone has other formats pays for conversions before and behind it, so sums of trials count twice
+        what lies between two such layers, and what is not there where neighbours have the same. The mean of what a
+        layer adds among layers in the base and among layers in its own formats counts none. What either one finds is
+        priced as a whole network.
+        """
+        if not self._problems:
+            self._problems = tuple(
+                FormatProblem(trials, self.pairs, ties=self._ties, fixed=self._fixed, together=self._together)
+                for trials in (self.trials, tuple(self._among_their_own()))
             )
-        return self._problem
+        return self._problems
 
     @property
     def nowhere(self) -> dict[Pair, str]:
@@ -187,7 +201,15 @@ class FormatSearch:
         if not limits:
             raise SearchError(f"limit: found none; formats are chosen within limits of {', '.join(COSTS)}")
         wanted = self._wanted(limits)
-        return self.verified(choose_within(self.problem, lambda each: self.costs(each.formats), wanted))
+        found, unreachable = [], []
+        for problem in self._both:
+            try:
+                found.append(choose_within(problem, self._price, wanted))
+            except SearchError as error:
+                unreachable.append(error)
+        if not found:
+            raise unreachable[-1]
+        return self.verified(min(found, key=lambda each: each.loss))
 
     def front(self, cost: str, points: int = 12, limits: Mapping[str, float | str] | None = None) -> list[FormatFound]:
         """Return choices from the cheapest to the one of least loss, each verified; some may turn out worse.
@@ -200,10 +222,12 @@ class FormatSearch:
         wanted = self._wanted({cost: "100%", **(limits or {})})
         if cost not in (limits or {}):
             del wanted[cost]
-        problem = self.problem
-        choices = front_within(
-            problem, lambda each: self.costs(each.formats), cost, points, wanted, progress=self._progress
-        )
+        choices: list[FormatChoice] = []
+        for problem in self._both:
+            choices += front_within(problem, self._price, cost, points, wanted, progress=self._progress)
+        kept = pareto_front([[choice.loss, self._price(choice)[cost]] for choice in choices])
+        choices = [choice for choice, keep in zip(choices, kept, strict=True) if keep]
+        choices.sort(key=lambda choice: self._price(choice)[cost])
         found = []
         with layer_progress(self._progress, "points") as tell:
             for done, choice in enumerate(choices):
@@ -242,6 +266,36 @@ class FormatSearch:
 
     def _trace(self, requantizer: Requantizer, formats: Mapping[str, Pair]) -> Trace:
         return requantizer.trace(formats, rounding=self.config.ppu.rounding)
+
+    def _price(self, choice: FormatChoice) -> dict[str, float]:
+        if choice.key not in self._priced:
+            self._priced[choice.key] = self.costs(choice.formats)
+        return self._priced[choice.key]
+
+    def _among_their_own(self) -> Iterator[FormatTrial]:
+        """Yield the trials with costs halfway between what a layer adds alone, and what it adds where all others that
+        can have its formats have them.
+        """
+        base, wholes = self._base_costs(), {}
+        for pair in self.pairs:
+            can = [each.layer for each in self.trials if (each.weights, each.activations) == pair and not each.lacking]
+            wholes[pair] = {**self.everywhere, **dict.fromkeys(can, pair)}
+        for trial in self.trials:
+            pair = trial.weights, trial.activations
+            if trial.lacking is not None or pair == self._base:
+                yield trial
+                continue
+            try:
+                whole = self.costs(wholes[pair])
+                without = self.costs({**wholes[pair], trial.layer: self._base})
+            except AccelsimError:  # these formats do not go together
+                yield trial
+                continue
+            mean = {
+                field: (getattr(trial, field) + base[cost] + whole[cost] - without[cost]) / 2
+                for cost, field in COSTS.items()
+            }
+            yield replace(trial, **mean)
 
     def _base_costs(self) -> dict[str, float]:
         try:

@@ -16,7 +16,7 @@ from accelsim.errors import AccelsimError, SearchError
 from accelsim.quantize.network_file import load_network
 from accelsim.quantize.requantizer import Requantizer
 from accelsim.search.candidate import split
-from accelsim.search.format_problem import FormatProblem, FormatTrial
+from accelsim.search.format_problem import COSTS, FormatProblem, FormatTrial
 from accelsim.search.format_search import FormatSearch
 from accelsim.search.program import Tie
 
@@ -285,3 +285,58 @@ def test_the_command_traces_a_front_of_formats_within_a_limit(project_root, tmp_
     assert losses == sorted(set(losses), reverse=True)
     assert "formats" in done.stdout.splitlines()[0]
     assert "GBOPs" not in done.stdout
+
+
+# -- conversions between layers ---------------------------------------------------------------------------------------
+
+CHAIN = "abcdefgh"
+PLAIN, NARROW = ("int8", "int8"), ("int4", "int4")
+
+
+class Chain(FormatSearch):
+    """Eight layers in a row that save 3 in narrow formats; 2 are paid wherever neighbours differ."""
+
+    def __init__(self, losses):
+        self.layers, self.pairs, self._base = tuple(CHAIN), (PLAIN, NARROW), PLAIN
+        self._ties, self._fixed, self._together, self._progress = [], {}, False, None
+        self._problems, self._priced = (), {}
+        self._trials = tuple(
+            FormatTrial(
+                layer=name,
+                weights=pair[0],
+                activations=pair[1],
+                loss=loss * (pair == NARROW),
+                **{COSTS[cost]: value for cost, value in self.costs({**self.everywhere, name: pair}).items()},
+            )
+            for name, loss in zip(CHAIN, losses, strict=True)
+            for pair in self.pairs
+        )
+
+    def costs(self, formats):
+        narrow = [formats[name] == NARROW for name in CHAIN]
+        energy = 100.0 - 3 * sum(narrow) + 2 * sum(a != b for a, b in itertools.pairwise(narrow))
+        return {"latency": energy, "energy": energy, "size": 100.0 - sum(narrow)}
+
+    def verified(self, choice):
+        return choice
+
+
+def test_conversions_that_neighbours_save_are_seen():
+    """Alone no layer but the ends saves anything, so by sums of trials hardly anything seems worth it; together all
+    layers save. Of 25 such networks, what is found has on the mean a few per cent more loss than the best of all.
+    """
+    rng, more = np.random.default_rng(0), []
+    for _ in range(25):
+        losses, limit = rng.integers(1, 10, 8).tolist(), float(rng.integers(76, 100))
+        search = Chain(losses)
+        best = min(
+            sum(loss for loss, pair in zip(losses, pairs, strict=True) if pair == NARROW)
+            for pairs in itertools.product([PLAIN, NARROW], repeat=8)
+            if search.costs(dict(zip(CHAIN, pairs, strict=True)))["energy"] <= limit
+        )
+        found = search.find({"energy": limit})
+        assert search.costs(found.formats)["energy"] <= limit
+        more.append(found.loss / best)
+    assert min(more) >= 1
+    assert np.mean(more) < 1.1
+    assert max(more) < 3
