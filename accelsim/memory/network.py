@@ -291,7 +291,8 @@ class _Deal:
 
 
 def _own_cycles(needs: LayerNeeds) -> int:
-    return needs.vector_cycles if needs.plan is None else needs.plan.cycles.total
+    """Return a layer's cycles without waits for the PPU, so that a faster one deals out nothing otherwise."""
+    return needs.vector_cycles if needs.plan is None else needs.plan.cycles.total - needs.plan.cycles.ppu
 
 
 def array_bits(needs: LayerNeeds, tiling: LayerTiling) -> dict[Operand, Int64]:

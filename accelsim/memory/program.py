@@ -166,7 +166,7 @@ class _Builder:
         self.tiles: list[int] = []
         self.bits: list[int] = []
         self.waits: list[tuple[int, ...]] = []
-        self.own: list[int] = []  # cycles of tiles on the array
+        self.own: list[int] = []
         self.ends_use: dict[int, int] = {}
         self.written: list[list[tuple[int, ...]]] = [[] for _ in range(core_count)]  # stores of tiles that have any
         self.last_tile: list[int | None] = [None] * core_count
@@ -242,7 +242,7 @@ class _Builder:
         return tuple(sorted({operation for stage in stages for operation in operations[stage]}))
 
     def _operation(
-        self, kind: Kind, stage: Stage, index: int, tile: int, bits: int, waits: tuple[int, ...], cycles: int = 0
+        self, kind: Kind, stage: Stage, index: int, tile: int, bits: int, waits: tuple[int, ...], own: int = 0
     ) -> int:
         self.kinds.append(kind)
         self.cores.append(stage.core)
@@ -250,11 +250,11 @@ class _Builder:
         self.tiles.append(tile)
         self.bits.append(bits)
         self.waits.append(waits)
-        self.own.append(cycles)
+        self.own.append(own)
         return len(self.kinds) - 1
 
     def program(self, stages: tuple[Stage, ...]) -> Program:
-        ready, orders = self._orders()
+        ready, orders = self._orders(stages)
         spans, dram_paced = self._spans()
         stalls = self._buffer_stalls(stages, ready)
         return Program(
@@ -274,14 +274,16 @@ class _Builder:
             orders=orders,
         )
 
-    def _orders(self) -> tuple[list[int], dict[Prefetch, list[int]]]:
-        """Return when each operation could begin if transfers took no time, and the orders that follow."""
+    def _orders(self, stages: tuple[Stage, ...]) -> tuple[list[int], dict[Prefetch, list[int]]]:
+        """Return when each operation could begin if transfers and the PPU took no time, and the orders that follow."""
         ready: list[int] = []
         ends: list[int] = []
-        for waits, cycles in zip(self.waits, self.own, strict=True):
-            begins = max([ends[number] for number in waits], default=0)
+        waiting = [stage.tiling.ppu.tolist() for stage in stages]
+        for number, (waits, cycles) in enumerate(zip(self.waits, self.own, strict=True)):
+            begins = max([ends[other] for other in waits], default=0)
             ready.append(begins)
-            ends.append(begins + cycles)
+            waits_ppu = waiting[self.stages[number]][self.tiles[number]] if self.kinds[number] == "tile" else 0
+            ends.append(begins + cycles - waits_ppu)
         late = list(ready)
         running = [0] * self.core_count  # since when each core's newest tile
         for number, (kind, core) in enumerate(zip(self.kinds, self.cores, strict=True)):

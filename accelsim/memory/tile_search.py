@@ -105,7 +105,8 @@ class _Fitting:
 
     def first(self, ranking: Ranking, layer: Layer, *, hidden: bool) -> int:
         """Return the number of the tiling that a ranking puts first."""
-        computing = layer.plan.cycles.total + self.extra_cycles
+        cycles = layer.plan.cycles
+        computing = cycles.total - cycles.ppu + self.extra_cycles  # rankings know no part's speed, the PPU's neither
         steps = latency_steps(ranking.memory, computing, self.traffic_bits, self.transfers, self.tiles, hidden=hidden)
         best = np.arange(self.places.size)
         for key in ranking.keys(self.traffic_bits, steps, self.tiles):
