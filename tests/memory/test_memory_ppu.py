@@ -23,7 +23,7 @@ def with_ppu(config, lanes, latency_cycles=4, **array):
     [
         # W[8, 8] in four passes of 4 x 4, 24 rows in tiles of 6: in its last fold of K each of two column folds gives 6
         # rows of 4 results, which hold a PPU of 2 lanes for 2 cycles, one of them behind the array.
-        ({"m": 6}, [24, 24, 24, 24 + 4], [12, 12, 12, 12 + 4]),
+        ({"m": 6, "n": 8, "k": 8}, [24, 24, 24, 24 + 4], [12, 12, 12, 12 + 4]),
         # All 24 rows in each of four tiles: two column folds, of which the second of K has results.
         ({"n": 4, "k": 4, "order": "nkm"}, [0, 48, 0, 48 + 4], [0, 24, 0, 24 + 4]),
     ],
@@ -63,11 +63,17 @@ def test_the_ppu_takes_every_result_once(lanes, case):
 
 
 def test_results_that_leave_behind_the_next_tile_are_drawn_within_their_own():
-    """With `drain_overlap` a pass of 1 cycle of compute cannot hold the 16 in which one lane takes its results."""
-    config = with_ppu(machine("os", 4, 4, memory={"tiling": [{"m": 4}]}), lanes=1, drain_overlap=True)
-    tiling = tile_layer(gemm(config, m=64, n=4, k=1), config)
+    """Two products of Y[7, 7] on 4 x 4 PEs that use 4 or 3 rows and columns; one lane, K = 1, `drain_overlap`.
+
+    The last tile of the first product has 9 results and computes for 4 + 1 cycles; its results leave behind the 6 + 1
+    cycles of the next tile, and 2 cycles show: 7 cycles, within which the 9 of its results are drawn.
+    """
+    memory = {"tiling": [{"m": 4, "n": 4, "order": "mnk"}]}
+    config = with_ppu(machine("os", 4, 4, memory=memory, skip_unused=True), lanes=1, drain_overlap=True)
+    tiling = tile_layer(gemm(config, m=7, n=7, k=1, batch=2), config)
     own = sum(getattr(tiling, cause) for cause in ("load", "fill", "compute", "drain", "ppu"))
-    assert tiling.tiles == 16
+    assert tiling.tiles == 8
+    assert (int(own[3]), int(tiling.post[3])) == (7, 7)
     assert np.all(tiling.post <= own)
 
 
