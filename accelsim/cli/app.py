@@ -22,7 +22,7 @@ app = typer.Typer(
     rich_markup_mode=None,  # to load Rich takes longer than all else that a help needs
 )
 
-USER_ERROR, STRICT_FAILURE = 2, 3
+USER_ERROR, STRICT_FAILURE, INTERRUPTED, TERMINATED = 2, 3, 130, 143
 
 
 def path(text: str) -> Path:

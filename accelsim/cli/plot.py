@@ -37,7 +37,7 @@ def plot(
         list[Path],
         typer.Argument(
             metavar="REPORT...",
-            help="Folders of `run --out`, or the file of `run --timeline`.",
+            help="Folders of `run --out` (or files of `run --json`); timeline: the file of `run --timeline`.",
         ),
     ],
     out: Annotated[Path, typer.Option("--out", "-o", metavar="FILE", parser=path, help="PNG, SVG or PDF.")],
@@ -69,17 +69,20 @@ def plot(
                 loaded[0].layer(layer)
             except KeyError as error:
                 raise ReportError(str(error.args[0])) from None
+        from accelsim.plots.common import are_told_apart
+
+        labels = None if are_told_apart(loaded) else [str(folder) for folder in reports]
         figure, axes = plots.new_figure(SIZES.get(picture, (9.0, 1.5 + 0.45 * _bars(loaded))))
         if picture is Picture.energy:
-            plots.energy_breakdown(loaded, axes)
+            plots.energy_breakdown(loaded, axes, labels=labels)
         elif picture is Picture.cycles:
-            plots.cycle_breakdown(loaded, axes)
+            plots.cycle_breakdown(loaded, axes, labels=labels)
         elif picture is Picture.roofline:
             plots.roofline(loaded[0], axes)
         elif picture is Picture.utilization:
             plots.utilization_map(loaded[0], axes, layer)
         else:
-            plots.energy_by_width(loaded, axes)
+            plots.energy_by_width(loaded, axes, labels=labels)
         typer.echo(str(plots.save_figure(figure, out)))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from contextlib import ExitStack
 from enum import StrEnum
 from pathlib import Path
@@ -132,13 +133,17 @@ def run(
                 inspect=waveforms if vcd is not None else None,
                 keep_outputs="none",  # a terminal shows none: the memory is the largest layer's
                 layer_done=None if outputs is None else outputs.add,
-                timeline_done=None if timeline is None else times.append,
+                timeline_done=None if timeline is None and html is None else times.append,
             )
-        if timeline is not None:  # after the run: one that fails leaves nothing behind
+        run_in_time = ""
+        if times:
             from accelsim.memory.chrome_trace import chrome_trace
+
+            run_in_time = chrome_trace(times[0], hardware.clock_mhz, f"{hardware.name}: {network.name}")
+        if timeline is not None:  # after the run: one that fails leaves nothing behind
             from accelsim.report.files import save_text
 
-            save_text(chrome_trace(times[0], hardware.clock_mhz, f"{hardware.name}: {network.name}"), timeline)
+            save_text(run_in_time, timeline)
         if as_json:
             typer.echo(report.to_json(indent=2))
         else:
@@ -150,7 +155,7 @@ def run(
         if html is not None:
             from accelsim.html import save_html
 
-            save_html(report, html)
+            save_html(report, html, json.loads(run_in_time) if times else None)
     wrong = _what_is_wrong(report)
     if strict and wrong:
         typer.echo(f"strict: {wrong}", err=True)

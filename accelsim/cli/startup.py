@@ -6,11 +6,39 @@ from __future__ import annotations
 
 import gc
 import os
+import signal
 import sys
+import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import NoReturn
 
 import typer
+
+
+class Terminated(BaseException):
+    """The process was asked to end (SIGTERM), as job schedulers and `kill` do."""
+
+
+@contextmanager
+def ends_in_order() -> Iterator[None]:
+    """Let SIGTERM raise `Terminated` inside, in place of ending the process at once, which leaves drafts of files
+    behind and says nothing. A second one ends it at once. Where the process was begun with it ignored, it stays so.
+    """
+
+    def ask(*_: object) -> NoReturn:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        raise Terminated
+
+    before = signal.getsignal(signal.SIGTERM)
+    if before != signal.SIG_DFL or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    signal.signal(signal.SIGTERM, ask)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def collect_rarely() -> None:

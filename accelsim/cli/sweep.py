@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-from accelsim.cli.app import app, path, user_errors
+from accelsim.cli.app import INTERRUPTED, TERMINATED, app, path, user_errors
+from accelsim.cli.startup import Terminated
 
 
 @app.command()
@@ -42,9 +43,10 @@ def sweep(
             return
         try:
             frame = run_sweep(spec, out, jobs=jobs, scheduler=scheduler)
-        except KeyboardInterrupt:
-            typer.echo("interrupted; what is done is kept, and the same command goes on from there", err=True)
-            raise typer.Exit(130) from None
+        except (KeyboardInterrupt, Terminated) as stop:
+            word, code = ("terminated", TERMINATED) if isinstance(stop, Terminated) else ("interrupted", INTERRUPTED)
+            typer.echo(f"{word}; what is done is kept, and the same command goes on from there", err=True)
+            raise typer.Exit(code) from None
         failed = frame[frame["error"].notna()]
         typer.echo(
             f"{out.with_suffix('.parquet')}, {out.with_suffix('.csv')}: {len(frame)} rows of "

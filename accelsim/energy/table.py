@@ -142,6 +142,26 @@ def load_table(name_or_path: str | Path) -> EnergyTable:
     >>> table.name, table.price_pj("mult", (8, 8)), table.unit  # an 8-bit product, as published
     ('horowitz45', 0.2, 'pJ')
     """
+    content, name = _table_text(name_or_path)
+    return _read_once(content, name)
+
+
+def table_yaml(name_or_path: str | Path) -> str:
+    """Return the YAML of a shipped table or of the user's own, comments included: a table to start from.
+
+    Raises EnergyTableError as `load_table` does.
+
+    >>> Path("mine.yaml").write_text(table_yaml("horowitz45").replace("name: horowitz45", "name: mine")) > 0
+    True
+    >>> load_table("mine.yaml").price_pj("mult", (8, 8))
+    0.2
+    """
+    load_table(name_or_path)  # its problems, if it has any
+    return _table_text(name_or_path)[0]
+
+
+def _table_text(name_or_path: str | Path) -> tuple[str, str]:
+    """Return a table's text, and what messages call it."""
     text = str(name_or_path)
     is_path = isinstance(name_or_path, Path) or Path(text).name != text or text.endswith((".yaml", ".yml"))
     if not is_path and text not in shipped_tables():
@@ -160,7 +180,7 @@ def load_table(name_or_path: str | Path) -> EnergyTable:
         raise EnergyTableError(f"energy table {path}: cannot be read: {error.strerror}") from None
     except UnicodeDecodeError as error:
         raise EnergyTableError(f"energy table {path}: not UTF-8 text (byte {error.start})") from None
-    return _read_once(content, str(path) if is_path else path.name)
+    return content, str(path) if is_path else path.name
 
 
 @lru_cache(maxsize=16)

@@ -16,6 +16,7 @@ from accelsim.formats.tensor import (
     check_scale,
     make_qtensor,
     normalize_axis,
+    other_axes,
     quotient,
     refuse_zero_points,
     spread_blocks,
@@ -39,9 +40,18 @@ class BlockedReals:
         """Reshape a () or (C,) array so that it broadcasts over elements and over blocks."""
         return along(scale, self.values.ndim, self.channel_axis)
 
-    def divided_by(self, coarse: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Return values / coarse scale, one float64 division."""
-        return quotient(self.values, self.per_channel(coarse))
+    def scaled(self, scale: ArrayLike | None) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Return (coarse scale, values / coarse scale), one float64 division; a scale of None is 1."""
+        coarse = self.coarse(1.0 if scale is None else scale)
+        return coarse, quotient(self.values, self.per_channel(coarse))
+
+    def magnitudes(self, signed: bool) -> NDArray[np.float64]:
+        """Return |x|, or max(x, 0) where elements have no sign."""
+        return np.abs(self.values) if signed else np.maximum(self.values, 0.0)
+
+    def largest(self, magnitudes: NDArray[Scalar]) -> NDArray[Scalar]:
+        """Return the largest of all, or, with a channel axis, of each channel: () or (C,)."""
+        return np.asarray(magnitudes.max(axis=other_axes(magnitudes.ndim, self.channel_axis)))
 
     def maxima(self, magnitudes: NDArray[Scalar], size: int | None = None) -> NDArray[Scalar]:
         """Return the largest of each block (or group of `size`)."""

@@ -18,11 +18,10 @@ from numpy.typing import ArrayLike, NDArray
 
 from accelsim.errors import FormatError
 from accelsim.formats.blocks import BlockedReals, blocked_reals, over_elements, stored_scales
-from accelsim.formats.integer import IntegerFormat, usable_scale
-from accelsim.formats.mixins import CodesAreLanes, NoZeroPoints
+from accelsim.formats.integer import IntegersInBlocks, usable_scale
 from accelsim.formats.scale_types import SCALE_TYPES, ScaleRounding, ScaleType
 from accelsim.formats.spec import Blocks, Datapath, Lanes, QTensor, ScaleLevel
-from accelsim.formats.tensor import clamp_codes, other_axes, spread_blocks
+from accelsim.formats.tensor import clamp_codes, spread_blocks
 
 MAX_ELEMENT_BITS = 8
 MAX_GROUP_SIZE = 4096
@@ -33,7 +32,7 @@ MAX_SIGNIFICAND_BITS = 16
 
 
 @dataclass(frozen=True)
-class GroupFormat(CodesAreLanes, NoZeroPoints):
+class GroupFormat(IntegersInBlocks):
     """Integers of `element_bits` bits (signed ones symmetric) under `levels` of scales: (group size, scale type) from
     the smallest group up. Each size is a multiple of the one before.
 
@@ -78,11 +77,6 @@ class GroupFormat(CodesAreLanes, NoZeroPoints):
         return f"group_{'' if self.signed else 'u'}int{self.element_bits}{groups}"
 
     @cached_property
-    def element(self) -> IntegerFormat:
-        """The format of one element."""
-        return IntegerFormat(self.element_bits, self.signed, narrow=self.signed)
-
-    @cached_property
     def types(self) -> tuple[ScaleType, ...]:
         """The types of the scales, level 0 first."""
         return tuple(SCALE_TYPES[kind] for _, kind in self.levels)
@@ -92,18 +86,6 @@ class GroupFormat(CodesAreLanes, NoZeroPoints):
         """Where each level's code begins in the stored block scale."""
         widths = [kind.code_bits for kind in self.types]
         return tuple(sum(widths[:level]) for level in range(len(widths)))
-
-    @property
-    def low(self) -> int:
-        return self.element.low
-
-    @property
-    def high(self) -> int:
-        return self.element.high
-
-    @property
-    def lane_bits(self) -> int:
-        return self.element_bits
 
     @property
     def datapath(self) -> Datapath:
@@ -175,7 +157,7 @@ class GroupFormat(CodesAreLanes, NoZeroPoints):
         if scale_rounding not in ("nearest", "up"):
             raise FormatError(f"scale_rounding={scale_rounding!r} is not one of 'nearest', 'up'")
         blocked = blocked_reals(self, array, axis, channel_axis, zero_point, asymmetric)
-        magnitudes = np.abs(blocked.values) if self.signed else np.maximum(blocked.values, 0.0)
+        magnitudes = blocked.magnitudes(self.signed)
         coarse = self._coarse(blocked, magnitudes) if scale is None else blocked.coarse(scale)
         factors, stored = self._choose_scales(blocked, magnitudes, coarse, scale_rounding)
         steps = _times(factors, blocked.per_channel(coarse))
@@ -184,8 +166,7 @@ class GroupFormat(CodesAreLanes, NoZeroPoints):
         return blocked.tensor(self, clamp_codes(codes, self.low, self.high), coarse, stored)
 
     def _coarse(self, blocked: BlockedReals, magnitudes: NDArray[np.float64]) -> NDArray[np.float64]:
-        over = other_axes(magnitudes.ndim, blocked.channel_axis)
-        largest = np.asarray(magnitudes.max(axis=over))
+        largest = blocked.largest(magnitudes)
         if self.types[-1].absolute:
             return np.ones_like(largest)
         steps = self.high * math.prod(kind.reference for kind in self.types)

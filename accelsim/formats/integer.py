@@ -6,12 +6,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from accelsim.errors import FormatError
-from accelsim.formats.mixins import CodesAreLanes, NoBlocks
+from accelsim.formats.mixins import CodesAreLanes, NoBlocks, NoZeroPoints
 from accelsim.formats.spec import Lanes, QTensor
 from accelsim.formats.tensor import (
     SMALLEST_SCALE,
@@ -186,6 +187,30 @@ class IntegerFormat(CodesAreLanes, NoBlocks):
                 f"mean more than the largest float64; divide the values by 2 first, or quantize symmetrically"
             )
         return scale, zero_point
+
+
+class IntegersInBlocks(CodesAreLanes, NoZeroPoints):
+    """Mixin for integers of `element_bits` under block scales: symmetric around 0 if `signed`, else from 0."""
+
+    element_bits: int
+    signed: bool
+
+    @cached_property
+    def element(self) -> IntegerFormat:
+        """The format of one element."""
+        return IntegerFormat(self.element_bits, self.signed, narrow=self.signed)
+
+    @property
+    def low(self) -> int:
+        return self.element.low
+
+    @property
+    def high(self) -> int:
+        return self.element.high
+
+    @property
+    def lane_bits(self) -> int:
+        return self.element_bits
 
 
 def usable_scale(

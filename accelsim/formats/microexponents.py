@@ -117,9 +117,9 @@ class MicroexponentFormat(NoZeroPoints):
         ShapeError : an axis that `array` lacks, `channel_axis` equal to `axis`, shapes that do not fit
         """
         blocked = blocked_reals(self, array, axis, channel_axis, zero_point, asymmetric)
-        coarse = blocked.coarse(1.0 if scale is None else scale)
+        coarse, values = blocked.scaled(scale)
         block = blocked.block_axis
-        values = np.moveaxis(blocked.divided_by(coarse), block, -1)
+        values = np.moveaxis(values, block, -1)
         length = values.shape[-1]
         padding = [(0, 0)] * (values.ndim - 1) + [(0, -length % BLOCK_SIZE)]
         pairs = np.pad(values, padding).reshape(*values.shape[:-1], -1, PAIRS, 2)

@@ -17,7 +17,6 @@ from accelsim.formats.blocks import blocked_reals, over_elements, stored_scales
 from accelsim.formats.minifloat import E2M1, E4M3, Minifloat
 from accelsim.formats.mixins import CodesOfElement, NoZeroPoints
 from accelsim.formats.spec import Blocks, Datapath, Lanes, QTensor
-from accelsim.formats.tensor import other_axes
 
 BLOCK_SIZE = 16
 LARGEST_FLOAT32 = float(np.finfo(np.float32).max)
@@ -88,7 +87,7 @@ class Nvfp4Format(CodesOfElement, NoZeroPoints):
         blocked = blocked_reals(self, array, axis, channel_axis, zero_point, asymmetric)
         reals = np.clip(blocked.values, -LARGEST_FLOAT32, LARGEST_FLOAT32).astype(np.float32)
         if scale is None:
-            largest = np.asarray(np.abs(reals).max(axis=other_axes(reals.ndim, blocked.channel_axis)))
+            largest = blocked.largest(np.abs(reals))
             chosen = np.maximum(largest / np.float32(E4M3.largest * E2M1.largest), np.float32(SMALLEST_TENSOR_SCALE))
             tensor_scale = np.where(largest > 0, chosen, np.float32(1)).astype(np.float32)
         else:

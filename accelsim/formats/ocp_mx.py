@@ -149,8 +149,7 @@ class OcpMxFormat(CodesOfElement, NoZeroPoints):
         if scale_rule not in SCALE_RULES:
             raise FormatError(f"scale_rule={scale_rule!r} is not one of {', '.join(map(repr, SCALE_RULES))}")
         blocked = blocked_reals(self, array, axis, channel_axis, zero_point, asymmetric)
-        coarse = blocked.coarse(1.0 if scale is None else scale)
-        values = blocked.divided_by(coarse)
+        coarse, values = blocked.scaled(scale)
         exponents = self._exponents(blocked.maxima(np.abs(values)), scale_rule)
         with np.errstate(under="ignore", over="ignore"):  # far below the smallest element, or far above the largest
             codes = self.element.encode(np.ldexp(values, -blocked.spread(exponents)), rounding)

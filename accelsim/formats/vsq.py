@@ -8,7 +8,6 @@ post-processing unit.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Literal
 
 import numpy as np
@@ -16,10 +15,9 @@ from numpy.typing import ArrayLike, NDArray
 
 from accelsim.errors import FormatError
 from accelsim.formats.blocks import blocked_reals, over_elements, stored_scales
-from accelsim.formats.integer import IntegerFormat, usable_scale
-from accelsim.formats.mixins import CodesAreLanes, NoZeroPoints
+from accelsim.formats.integer import IntegersInBlocks, usable_scale
 from accelsim.formats.spec import Blocks, Lanes, QTensor
-from accelsim.formats.tensor import clamp_codes, other_axes
+from accelsim.formats.tensor import clamp_codes
 
 ScaleRounding = Literal["nearest", "up"]
 ElementScale = Literal["quantized", "exact"]
@@ -30,7 +28,7 @@ MAX_SCALE_BITS = 12
 
 
 @dataclass(frozen=True)
-class VsqFormat(CodesAreLanes, NoZeroPoints):
+class VsqFormat(IntegersInBlocks):
     """Elements of `element_bits` bits in vectors of `vector_size`, each with an unsigned scale of `scale_bits` bits.
 
     Signed elements are symmetric, [-(2**(b-1) - 1), 2**(b-1) - 1]; unsigned ones [0, 2**b - 1]. There are no zero
@@ -60,23 +58,6 @@ class VsqFormat(CodesAreLanes, NoZeroPoints):
     def name(self) -> str:
         sign = "" if self.signed else "u"
         return f"vsq_{sign}int{self.element_bits}_v{self.vector_size}_s{self.scale_bits}"
-
-    @cached_property
-    def element(self) -> IntegerFormat:
-        """The format of one element."""
-        return IntegerFormat(self.element_bits, self.signed, narrow=self.signed)
-
-    @property
-    def low(self) -> int:
-        return self.element.low
-
-    @property
-    def high(self) -> int:
-        return self.element.high
-
-    @property
-    def lane_bits(self) -> int:
-        return self.element_bits
 
     @property
     def blocks(self) -> Blocks | None:
@@ -127,10 +108,10 @@ class VsqFormat(CodesAreLanes, NoZeroPoints):
             if option not in accepted:
                 raise FormatError(f"{what}={option!r} is not one of {', '.join(map(repr, accepted))}")
         blocked = blocked_reals(self, array, axis, channel_axis, zero_point, asymmetric)
-        magnitudes = np.abs(blocked.values) if self.signed else np.maximum(blocked.values, 0.0)
+        magnitudes = blocked.magnitudes(self.signed)
         exact_scales = blocked.maxima(magnitudes) / self.high
         if scale is None:
-            largest = np.asarray(magnitudes.max(axis=other_axes(magnitudes.ndim, blocked.channel_axis)))
+            largest = blocked.largest(magnitudes)
             gamma = usable_scale(largest / self.high / self._largest_scale, largest, self.high * self._largest_scale)
         else:
             gamma = blocked.coarse(scale)

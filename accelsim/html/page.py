@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import uuid
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from accelsim._version import __version__
 from accelsim.errors import ReportError
@@ -12,8 +14,10 @@ from accelsim.report.values import RunReport
 HERE = Path(__file__).parent
 
 
-def html_report(report: RunReport) -> str:
+def html_report(report: RunReport, timeline: Mapping[str, Any] | None = None) -> str:
     """Return a run's page as one HTML document: summary, pictures, tables that sort, overflow, configuration, digests.
+
+    timeline : the run in time (`accelsim.plots.load_timeline`), for one picture more
 
     Styles, pictures (SVG) and the script that sorts are inside; nothing is loaded from anywhere. The same report gives
     the same page.
@@ -39,7 +43,7 @@ def html_report(report: RunReport) -> str:
         report=report,
         version=__version__,
         cards=cards(report),
-        pictures=pictures(report),
+        pictures=pictures(report, timeline),
         tables=page_tables(report),
         story=overflow_story(report),
         config_yaml=dump_config(HardwareConfig.model_validate(dict(report.config), strict=False)),
@@ -60,8 +64,8 @@ def check_html_path(path: str | Path) -> Path:
     return target
 
 
-def save_html(report: RunReport, path: str | Path) -> Path:
-    """Write the page to `path`, whole or not at all. Raises ReportError where it cannot be written.
+def save_html(report: RunReport, path: str | Path, timeline: Mapping[str, Any] | None = None) -> Path:
+    """Write the page (`html_report`) to `path`, whole or not at all. Raises ReportError where it cannot be written.
 
     >>> import accelsim
     >>> trace = accelsim.load_trace("traces/digits_cnn_int8.npz").head(2)
@@ -73,7 +77,7 @@ def save_html(report: RunReport, path: str | Path) -> Path:
     target = check_html_path(path)
     draft = target.with_name(f".{target.name}.{uuid.uuid4().hex}.tmp")
     try:
-        draft.write_text(html_report(report), encoding="utf-8")
+        draft.write_text(html_report(report, timeline), encoding="utf-8")
         draft.replace(target)
     except OSError as error:
         raise ReportError(f"{target}: cannot be written: {error.strerror or error}") from None

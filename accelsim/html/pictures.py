@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from io import StringIO
 from typing import TYPE_CHECKING, Any
 
-from accelsim.plots import cycle_breakdown, energy_breakdown, new_figure, roofline, utilization_map
+from accelsim.plots import cycle_breakdown, energy_breakdown, new_figure, roofline, timeline, utilization_map
 from accelsim.report.values import RunReport
 
 if TYPE_CHECKING:
@@ -17,8 +17,15 @@ INK = "#010203"
 """What is drawn in this colour takes that of the page's text; no picture uses it otherwise."""
 
 
-def pictures(report: RunReport) -> list[tuple[str, str]]:
-    """Return (title, SVG element) of every picture of the page."""
+JOINED = 600
+"""Slices of one layer closer to one another than this part of the run are drawn as one: nobody could see the gap."""
+
+
+def pictures(report: RunReport, run_in_time: Mapping[str, Any] | None = None) -> list[tuple[str, str]]:
+    """Return (title, SVG element) of every picture of the page.
+
+    run_in_time : a timeline (`accelsim.plots.load_timeline`), which is drawn last
+    """
     bars = 1.4 + 0.34 * min(len(report.layers), 80)
     drawings: list[tuple[str, tuple[float, float], Callable[[Axes], object]]] = [
         ("Where the energy went", (6.8, bars), lambda axes: energy_breakdown(report, axes)),
@@ -26,7 +33,39 @@ def pictures(report: RunReport) -> list[tuple[str, str]]:
         ("Roofline", (6.8, 4.4), lambda axes: roofline(report, axes)),
         ("Which PEs work", (5.6, 4.4), lambda axes: utilization_map(report, axes)),
     ]
+    if run_in_time is not None:
+        document = joined_slices(run_in_time)
+        tracks = sum(event["name"] == "thread_name" for event in document["traceEvents"])
+        size = (10.5, 1.2 + 0.5 * tracks)
+        drawings.append(("What happened when", size, lambda axes: timeline(document, axes)))
     return [(title, _svg(place, size, draw)) for place, (title, size, draw) in enumerate(drawings)]
+
+
+def joined_slices(document: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the timeline with a layer's slices on one track joined where the gap between them is too small to see.
+
+    >>> layer = {"ph": "X", "name": "compute", "cat": "tile", "pid": 0, "tid": 0, "args": {"layer": "conv1"}}
+    >>> slices = [{**layer, "ts": start, "dur": 9.0} for start in (0.0, 10.0, 50.0)]  # in microseconds
+    >>> run = {"otherData": {"clock_mhz": 1.0, "makespan_cycles": 1000}, "traceEvents": slices}
+    >>> [(each["ts"], each["dur"]) for each in joined_slices(run)["traceEvents"]]  # of 1000, a gap of 1 is not seen
+    [(0.0, 19.0), (50.0, 9.0)]
+    """
+    meta = document["otherData"]
+    gap = meta["makespan_cycles"] / meta["clock_mhz"] / JOINED
+    kept: list[dict[str, Any]] = []
+    last: dict[tuple[Any, ...], dict[str, Any]] = {}  # of each track, the slice that ended last
+    for event in sorted(document["traceEvents"], key=lambda event: event.get("ts", 0.0)):
+        if event["ph"] != "X":
+            kept.append(event)
+            continue
+        track, kind = (event["pid"], event["tid"]), (event["cat"] == "wait", event["args"]["layer"])
+        before = last.get(track)
+        if before is not None and before["kind"] == kind and event["ts"] - before["ts"] - before["dur"] <= gap:
+            before["dur"] = max(before["dur"], event["ts"] + event["dur"] - before["ts"])
+        else:
+            last[track] = {**event, "kind": kind}
+            kept.append(last[track])
+    return {**document, "traceEvents": kept}
 
 
 def _svg(place: int, size: tuple[float, float], draw: Callable[[Axes], object]) -> str:
@@ -39,9 +78,6 @@ def _svg(place: int, size: tuple[float, float], draw: Callable[[Axes], object]) 
     with rc_context(style):
         figure, axes = new_figure(size)
         draw(axes)
-        for line in axes.lines:
-            if line.get_color() in ("k", "black"):
-                line.set_color(INK)
         figure.patch.set_alpha(0.0)
         for part in figure.axes:
             part.patch.set_alpha(0.0)

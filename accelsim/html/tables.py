@@ -52,7 +52,8 @@ def cards(report: RunReport) -> list[tuple[str, str, str]]:
     if totals.average_power_mw is not None:
         found.insert(2, (_si(totals.average_power_mw * 1e-3, "W"), "average power", "modelled"))
     if totals.tops_per_watt is not None:
-        found.insert(3, (f"{totals.tops_per_watt:,.3g} TOPS/W", "efficiency", "of useful operations, modelled"))
+        remark = f"{totals.energy_per_mac_pj:,.3g} pJ a useful MAC, modelled"
+        found.insert(3, (f"{totals.tops_per_watt:,.3g} TOPS/W", "efficiency", remark))
     accuracy = report.accuracy
     if accuracy is not None and accuracy.simulated_accuracy is not None:
         beside = "" if accuracy.float_accuracy is None else f"float {100 * accuracy.float_accuracy:.2f} %"
@@ -110,8 +111,8 @@ def _layers(report: RunReport) -> PageTable:
         "MACs",
         "cycles",
         "util. %",
-        "µs",
-        _energy_unit(report)[1],
+        "latency, µs",
+        f"energy, {_energy_unit(report)[1]}",
         "SQNR dB",
         "mism.",
     )

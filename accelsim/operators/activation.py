@@ -15,18 +15,20 @@ from accelsim.errors import ShapeError
 from accelsim.formats.spec import Codes
 from accelsim.operators import fixed_point_oracle as slow
 from accelsim.operators.common import (
-    add_actions,
+    SameShape,
     centred,
     check_count,
     check_integers,
     check_register,
     compare_actions,
+    float_actions,
     largest_difference,
     limit,
     listed,
     rounded,
     rounding_actions,
     vector_actions,
+    zero_point_actions,
 )
 from accelsim.operators.fixed_point import Int64Array, multiply, quantize_multiplier
 from accelsim.operators.spec import Attributes, Operand, Reals, Shape, TensorSpec, Work
@@ -51,15 +53,11 @@ class ClipAttributes(Attributes):
         return self
 
 
-class Clip:
+class Clip(SameShape):
     """Values beyond the bounds become the bounds."""
 
     name: ClassVar[str] = "clip"
     attributes = ClipAttributes
-
-    def output_shape(self, inputs: Sequence[Shape], attributes: ClipAttributes) -> Shape:
-        check_count(inputs, 1, "x")
-        return inputs[0]
 
     def check(self, inputs: Sequence[TensorSpec], output: TensorSpec, attributes: ClipAttributes) -> None:
         check_integers(inputs[0], output)
@@ -102,15 +100,8 @@ class Clip:
         if attributes.rule == "tflite":
             actions = rounding_actions(count, bits) + compare_actions(bounds * count, bits)
         else:
-            actions = compare_actions(bounds * count, 32) + vector_actions(
-                {
-                    ("fp32_from_int", ()): count,
-                    ("fp32_mult", ()): count,
-                    ("divide", (24, 24)): count,
-                    ("shift_clamp", ()): count,
-                }
-            )
-        return Work(1, count, actions + _zero_point_actions(inputs[:1], output, count))
+            actions = compare_actions(bounds * count, 32) + float_actions(count)
+        return Work(1, count, actions + zero_point_actions(inputs[:1], output, count, output.format.lane_bits + 1))
 
 
 class LeakyReluAttributes(Attributes):
@@ -123,15 +114,11 @@ class LeakyReluAttributes(Attributes):
     rule: Literal["tflite", "onnxruntime"] = "tflite"
 
 
-class LeakyRelu:
+class LeakyRelu(SameShape):
     """x, or alpha * x where x is negative."""
 
     name: ClassVar[str] = "leaky_relu"
     attributes = LeakyReluAttributes
-
-    def output_shape(self, inputs: Sequence[Shape], attributes: LeakyReluAttributes) -> Shape:
-        check_count(inputs, 1, "x")
-        return inputs[0]
 
     def check(self, inputs: Sequence[TensorSpec], output: TensorSpec, attributes: LeakyReluAttributes) -> None:
         check_integers(inputs[0], output)
@@ -170,15 +157,8 @@ class LeakyRelu:
         if attributes.rule == "tflite":
             actions = rounding_actions(count, bits) + compare_actions(count, bits)
         else:
-            actions = compare_actions(count, 32) + vector_actions(
-                {
-                    ("fp32_from_int", ()): count,
-                    ("fp32_mult", ()): 2 * count,
-                    ("divide", (24, 24)): count,
-                    ("shift_clamp", ()): count,
-                }
-            )
-        return Work(1, count, actions + _zero_point_actions(inputs, output, count))
+            actions = compare_actions(count, 32) + float_actions(count, factors=2)
+        return Work(1, count, actions + zero_point_actions(inputs, output, count, output.format.lane_bits + 1))
 
 
 class PReluAttributes(Attributes):
@@ -236,7 +216,7 @@ class PRelu:
         bits, slope_bits = (tensor.format.lane_bits + 1 for tensor in inputs)
         actions: Actions = rounding_actions(count, bits + slope_bits) + compare_actions(count, bits)
         actions += vector_actions({("mult", (bits, slope_bits)): count})
-        return Work(1, count, actions + _zero_point_actions(inputs, output, count))
+        return Work(1, count, actions + zero_point_actions(inputs, output, count, output.format.lane_bits + 1))
 
 
 def _ratio32(x: TensorSpec, output: TensorSpec) -> float:
@@ -284,11 +264,6 @@ def _code_bounds(output: TensorSpec, attributes: ClipAttributes) -> tuple[int, i
             magnitude = math.floor(min(abs(steps), 2.0**40) + 0.5)
             codes[i] = output.zero_point + (magnitude if steps >= 0 else -magnitude)
     return slow.clamp(codes[0], low, high), slow.clamp(codes[1], low, high)
-
-
-def _zero_point_actions(inputs: Sequence[TensorSpec], output: TensorSpec, count: int) -> Actions:
-    zero_points = sum(tensor.zero_point != 0 for tensor in (*inputs, output))
-    return add_actions(zero_points * count, output.format.lane_bits + 1)
 
 
 ACTIVATIONS = (Clip(), LeakyRelu(), PRelu())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -72,6 +72,14 @@ def check_count(inputs: Sequence[object], count: int, names: str) -> None:
     """Raise ShapeError unless there are `count` inputs."""
     if len(inputs) != count:
         raise ShapeError(f"takes {count} input{'s' * (count != 1)} ({names}), but has {len(inputs)}")
+
+
+class SameShape:
+    """What operators of one input share whose output has the input's shape."""
+
+    def output_shape(self, inputs: Sequence[Shape], attributes: Any) -> Shape:
+        check_count(inputs, 1, "x")
+        return inputs[0]
 
 
 SMALLEST_SCALE, LARGEST_SCALE = 2.0**-40, 2.0**40  # float32 holds the product of two and a quotient by a third
@@ -155,6 +163,17 @@ def add_actions(count: int, bits: int) -> Actions:
 def compare_actions(count: int, bits: int) -> Actions:
     """Return the price of comparisons (maxima, clamps)."""
     return vector_actions({("compare", (bits,)): count})
+
+
+def float_actions(count: int, factors: int = 1) -> Actions:
+    """Return the price of `count` codes that become float32 numbers, times `factors` numbers, and codes again."""
+    each = {("fp32_from_int", ()): 1, ("fp32_mult", ()): factors, ("divide", (24, 24)): 1, ("shift_clamp", ()): 1}
+    return vector_actions({operation: number * count for operation, number in each.items()})
+
+
+def zero_point_actions(inputs: Sequence[TensorSpec], output: TensorSpec, count: int, bits: int) -> Actions:
+    """Return the price of taking inputs' zero points off, and adding the output's, where they are not 0."""
+    return add_actions(sum(tensor.zero_point != 0 for tensor in (*inputs, output)) * count, bits)
 
 
 COMPARES: dict[Activation, int] = {"none": 0, "relu": 1, "relu6": 2, "relu_n1_to_1": 2}

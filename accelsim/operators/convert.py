@@ -14,8 +14,14 @@ from accelsim.errors import FormatError
 from accelsim.formats.spec import FLOATING, Codes, QTensor
 from accelsim.formats.tensor import block_count, make_qtensor
 from accelsim.operators import fixed_point_oracle as slow
-from accelsim.operators.common import LARGEST_SCALE, SMALLEST_SCALE, add_actions, check_count, vector_actions
-from accelsim.operators.spec import Attributes, Blocked, Operand, Reals, Shape, TensorSpec, Work
+from accelsim.operators.common import (
+    LARGEST_SCALE,
+    SMALLEST_SCALE,
+    SameShape,
+    add_actions,
+    vector_actions,
+)
+from accelsim.operators.spec import Attributes, Blocked, Operand, Reals, TensorSpec, Work
 
 Float32 = NDArray[np.float32]
 LARGEST = float(np.finfo(np.float32).max)
@@ -25,7 +31,7 @@ class ConvertAttributes(Attributes):
     """There are none: formats, scales and zero points say all."""
 
 
-class Convert:
+class Convert(SameShape):
     """Decode, scale in float32, encode: between any two formats, those with block scales included.
 
     The vector unit's other way to change a format, for what `requantize` does not take. It computes as a PPU of the
@@ -35,10 +41,6 @@ class Convert:
 
     name: ClassVar[str] = "convert"
     attributes = ConvertAttributes
-
-    def output_shape(self, inputs: Sequence[Shape], attributes: ConvertAttributes) -> Shape:
-        check_count(inputs, 1, "x")
-        return inputs[0]
 
     def check(self, inputs: Sequence[TensorSpec], output: TensorSpec, attributes: ConvertAttributes) -> None:
         for tensor in (inputs[0], output):

@@ -14,8 +14,6 @@ from accelsim.operators import fixed_exp_oracle as slow
 from accelsim.operators import fixed_point_oracle as integers
 from accelsim.operators.common import (
     add_actions,
-    axis_of,
-    check_count,
     check_integers,
     compare_actions,
     limit,
@@ -39,7 +37,7 @@ from accelsim.operators.softmax_rows import (
     quantized_one,
     sum_of,
 )
-from accelsim.operators.spec import Attributes, Operand, Reals, Shape, TensorSpec, Work
+from accelsim.operators.spec import Attributes, Operand, Reals, TensorSpec, Work
 
 
 class LogSoftmaxAttributes(Attributes):
@@ -54,11 +52,6 @@ class LogSoftmax(Rows):
 
     name: ClassVar[str] = "log_softmax"
     attributes = LogSoftmaxAttributes
-
-    def output_shape(self, inputs: Sequence[Shape], attributes: LogSoftmaxAttributes) -> Shape:
-        check_count(inputs, 1, "x")
-        axis_of(attributes.axis, inputs[0])
-        return inputs[0]
 
     def check(self, inputs: Sequence[TensorSpec], output: TensorSpec, attributes: LogSoftmaxAttributes) -> None:
         check_integers(inputs[0], bits=8 if attributes.rule == "tflite" else 16)

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Annotated, Any, ClassVar
 
 import numpy as np
+from numpy.typing import NDArray
 from pydantic import Field
 
 from accelsim.actions import Actions
@@ -20,11 +21,47 @@ Index = Annotated[int, Field(ge=0, le=1 << 31)]
 
 
 class Move:
-    """What moving operators share: codes pass through, so input and output mean the same by the same code."""
+    """What moving operators share: codes pass through, so input and output mean the same by the same code.
+
+    Each says where elements go, for whole arrays and, for the oracle, one by one.
+    """
+
+    def moved_shape(self, shape: Shape, attributes: Any) -> Shape:
+        """Return the shape of what is moved; ShapeError where it cannot be."""
+        raise NotImplementedError
+
+    def moved(self, array: NDArray[Any], attributes: Any) -> NDArray[Any]:
+        """Return an array moved."""
+        raise NotImplementedError
+
+    def origin(self, place: Shape, shape: Shape, attributes: Any) -> Sequence[int] | None:
+        """Return where in an input of `shape` the element at an output's place comes from; None: from nowhere."""
+        raise NotImplementedError
+
+    def fill(self, output: TensorSpec, attributes: Any) -> int:
+        """Return the code of what comes from nowhere: the one that means 0."""
+        return output.zero_point
+
+    def output_shape(self, inputs: Sequence[Shape], attributes: Any) -> Shape:
+        check_count(inputs, 1, "x")
+        return self.moved_shape(inputs[0], attributes)
 
     def check(self, inputs: Sequence[TensorSpec], output: TensorSpec, attributes: Any) -> None:
         for tensor in inputs:
             check_same_meaning(tensor, output, "codes only move")
+
+    def run(self, inputs: Sequence[Operand], output: TensorSpec, attributes: Any) -> Codes:
+        return np.asarray(self.moved(inputs[0].codes, attributes), order="C")
+
+    def oracle(self, inputs: Sequence[Operand], output: TensorSpec, attributes: Any) -> Codes:
+        codes, shape, found = listed(inputs[0]), inputs[0].shape, []
+        for place in np.ndindex(*output.shape):
+            origin = self.origin(place, shape, attributes)
+            found.append(self.fill(output, attributes) if origin is None else codes[flat_index(origin, shape)])
+        return np.array(found).reshape(output.shape)
+
+    def real(self, inputs: Sequence[Reals], attributes: Any) -> Reals:
+        return self.moved(inputs[0], attributes)
 
     def work(self, inputs: Sequence[TensorSpec], output: TensorSpec, attributes: Any) -> Work:
         return Work(passes=1, elements=math.prod(output.shape), actions=Actions())
@@ -52,21 +89,16 @@ class Reshape(Move):
     name: ClassVar[str] = "reshape"
     attributes = ReshapeAttributes
 
-    def output_shape(self, inputs: Sequence[Shape], attributes: ReshapeAttributes) -> Shape:
-        check_count(inputs, 1, "x")
-        (shape,) = inputs
+    def moved_shape(self, shape: Shape, attributes: ReshapeAttributes) -> Shape:
         if math.prod(shape) != math.prod(attributes.shape):
             raise ShapeError(f"{shape} has {math.prod(shape)} elements, {attributes.shape} another number")
         return attributes.shape
 
-    def run(self, inputs: Sequence[Operand], output: TensorSpec, attributes: ReshapeAttributes) -> Codes:
-        return inputs[0].codes.reshape(attributes.shape)
+    def moved(self, array: NDArray[Any], attributes: ReshapeAttributes) -> NDArray[Any]:
+        return array.reshape(attributes.shape)
 
     def oracle(self, inputs: Sequence[Operand], output: TensorSpec, attributes: ReshapeAttributes) -> Codes:
         return np.array(listed(inputs[0])).reshape(attributes.shape)
-
-    def real(self, inputs: Sequence[Reals], attributes: ReshapeAttributes) -> Reals:
-        return inputs[0].reshape(attributes.shape)
 
     def work(self, inputs: Sequence[TensorSpec], output: TensorSpec, attributes: ReshapeAttributes) -> Work:
         return Work(passes=0, elements=math.prod(output.shape), actions=Actions())
@@ -84,27 +116,19 @@ class Transpose(Move):
     name: ClassVar[str] = "transpose"
     attributes = TransposeAttributes
 
-    def output_shape(self, inputs: Sequence[Shape], attributes: TransposeAttributes) -> Shape:
-        check_count(inputs, 1, "x")
-        (shape,) = inputs
+    def moved_shape(self, shape: Shape, attributes: TransposeAttributes) -> Shape:
         if sorted(attributes.axes) != list(range(len(shape))):
             raise ShapeError(f"axes {attributes.axes} are no permutation of the {len(shape)} axes of {shape}")
         return tuple(shape[axis] for axis in attributes.axes)
 
-    def run(self, inputs: Sequence[Operand], output: TensorSpec, attributes: TransposeAttributes) -> Codes:
-        return np.ascontiguousarray(inputs[0].codes.transpose(attributes.axes))
+    def moved(self, array: NDArray[Any], attributes: TransposeAttributes) -> NDArray[Any]:
+        return array.transpose(attributes.axes)
 
-    def oracle(self, inputs: Sequence[Operand], output: TensorSpec, attributes: TransposeAttributes) -> Codes:
-        codes, found = listed(inputs[0]), []
-        for place in np.ndindex(*output.shape):
-            origin = [0] * len(place)
-            for axis, position in zip(attributes.axes, place, strict=True):
-                origin[axis] = position
-            found.append(codes[flat_index(origin, inputs[0].shape)])
-        return np.array(found).reshape(output.shape)
-
-    def real(self, inputs: Sequence[Reals], attributes: TransposeAttributes) -> Reals:
-        return inputs[0].transpose(attributes.axes)
+    def origin(self, place: Shape, shape: Shape, attributes: TransposeAttributes) -> Sequence[int]:
+        origin = [0] * len(place)
+        for axis, position in zip(attributes.axes, place, strict=True):
+            origin[axis] = position
+        return origin
 
 
 class SliceAttributes(Attributes):
@@ -124,9 +148,7 @@ class Slice(Move):
     name: ClassVar[str] = "slice"
     attributes = SliceAttributes
 
-    def output_shape(self, inputs: Sequence[Shape], attributes: SliceAttributes) -> Shape:
-        check_count(inputs, 1, "x")
-        (shape,) = inputs
+    def moved_shape(self, shape: Shape, attributes: SliceAttributes) -> Shape:
         strides = _strides(attributes)
         if not len(shape) == len(attributes.begin) == len(attributes.size) == len(strides):
             raise ShapeError(
@@ -141,30 +163,19 @@ class Slice(Move):
                 )
         return attributes.size
 
-    def run(self, inputs: Sequence[Operand], output: TensorSpec, attributes: SliceAttributes) -> Codes:
-        return np.ascontiguousarray(_sliced(inputs[0].codes, attributes))
+    def moved(self, array: NDArray[Any], attributes: SliceAttributes) -> NDArray[Any]:
+        steps = zip(attributes.begin, attributes.size, _strides(attributes), strict=True)
+        for axis, (begin, size, stride) in enumerate(steps):
+            array = array.take(begin + np.arange(size) * stride, axis=axis)
+        return array
 
-    def oracle(self, inputs: Sequence[Operand], output: TensorSpec, attributes: SliceAttributes) -> Codes:
-        codes, found = listed(inputs[0]), []
-        for place in np.ndindex(*attributes.size):
-            steps = zip(attributes.begin, place, _strides(attributes), strict=True)
-            found.append(codes[flat_index([begin + i * stride for begin, i, stride in steps], inputs[0].shape)])
-        return np.array(found).reshape(output.shape)
-
-    def real(self, inputs: Sequence[Reals], attributes: SliceAttributes) -> Reals:
-        return np.asarray(_sliced(inputs[0], attributes))
+    def origin(self, place: Shape, shape: Shape, attributes: SliceAttributes) -> Sequence[int]:
+        steps = zip(attributes.begin, place, _strides(attributes), strict=True)
+        return [begin + i * stride for begin, i, stride in steps]
 
 
 def _strides(attributes: SliceAttributes) -> tuple[int, ...]:
     return attributes.stride or (1,) * len(attributes.begin)
-
-
-def _sliced(array: Any, attributes: SliceAttributes) -> Any:
-    for axis, (begin, size, stride) in enumerate(
-        zip(attributes.begin, attributes.size, _strides(attributes), strict=True)
-    ):
-        array = array.take(begin + np.arange(size) * stride, axis=axis)
-    return array
 
 
 class PadAttributes(Attributes):
@@ -183,9 +194,7 @@ class Pad(Move):
     name: ClassVar[str] = "pad"
     attributes = PadAttributes
 
-    def output_shape(self, inputs: Sequence[Shape], attributes: PadAttributes) -> Shape:
-        check_count(inputs, 1, "x")
-        (shape,) = inputs
+    def moved_shape(self, shape: Shape, attributes: PadAttributes) -> Shape:
         if len(attributes.padding) != len(shape):
             raise ShapeError(
                 f"padding of {len(attributes.padding)} axes for {shape}; give (before, after) for each axis"
@@ -199,22 +208,18 @@ class Pad(Move):
             raise FormatError(f"code {attributes.code} is none of {output.format.name}: use {low}..{high}")
 
     def run(self, inputs: Sequence[Operand], output: TensorSpec, attributes: PadAttributes) -> Codes:
-        return np.pad(inputs[0].codes, attributes.padding, constant_values=_fill(output, attributes))
+        return np.pad(inputs[0].codes, attributes.padding, constant_values=self.fill(output, attributes))
 
-    def oracle(self, inputs: Sequence[Operand], output: TensorSpec, attributes: PadAttributes) -> Codes:
-        codes, found = listed(inputs[0]), []
-        for place in np.ndindex(*output.shape):
-            origin = [position - before for position, (before, _) in zip(place, attributes.padding, strict=True)]
-            inside = all(0 <= position < size for position, size in zip(origin, inputs[0].shape, strict=True))
-            found.append(codes[flat_index(origin, inputs[0].shape)] if inside else _fill(output, attributes))
-        return np.array(found).reshape(output.shape)
+    def moved(self, array: NDArray[Any], attributes: PadAttributes) -> NDArray[Any]:
+        return np.pad(array, attributes.padding)  # of real numbers; `run` fills with codes
 
-    def real(self, inputs: Sequence[Reals], attributes: PadAttributes) -> Reals:
-        return np.pad(inputs[0], attributes.padding)
+    def origin(self, place: Shape, shape: Shape, attributes: PadAttributes) -> Sequence[int] | None:
+        origin = [position - before for position, (before, _) in zip(place, attributes.padding, strict=True)]
+        inside = all(0 <= position < size for position, size in zip(origin, shape, strict=True))
+        return origin if inside else None
 
-
-def _fill(output: TensorSpec, attributes: PadAttributes) -> int:
-    return output.zero_point if attributes.code is None else attributes.code
+    def fill(self, output: TensorSpec, attributes: PadAttributes) -> int:
+        return output.zero_point if attributes.code is None else attributes.code
 
 
 class ResizeNearestAttributes(Attributes):
@@ -236,9 +241,7 @@ class ResizeNearest(Move):
     name: ClassVar[str] = "resize_nearest"
     attributes = ResizeNearestAttributes
 
-    def output_shape(self, inputs: Sequence[Shape], attributes: ResizeNearestAttributes) -> Shape:
-        check_count(inputs, 1, "x")
-        (shape,) = inputs
+    def moved_shape(self, shape: Shape, attributes: ResizeNearestAttributes) -> Shape:
         if len(shape) != 4:
             raise ShapeError(
                 f"input has shape {shape}, but a resize takes 4 dimensions (batch, height, width, channel)"
@@ -247,25 +250,15 @@ class ResizeNearest(Move):
             raise ShapeError("align_corners and half_pixel_centers exclude each other")
         return (shape[0], attributes.height, attributes.width, shape[3])
 
-    def run(self, inputs: Sequence[Operand], output: TensorSpec, attributes: ResizeNearestAttributes) -> Codes:
-        return np.ascontiguousarray(_resized(inputs[0].codes, attributes))
+    def moved(self, array: NDArray[Any], attributes: ResizeNearestAttributes) -> NDArray[Any]:
+        for axis, size in ((1, attributes.height), (2, attributes.width)):
+            array = array.take(_nearest(array.shape[axis], size, attributes), axis=axis)
+        return array
 
-    def oracle(self, inputs: Sequence[Operand], output: TensorSpec, attributes: ResizeNearestAttributes) -> Codes:
-        codes, shape, found = listed(inputs[0]), inputs[0].shape, []
-        for n, y, x, c in np.ndindex(*output.shape):
-            row = _nearest_one(y, shape[1], attributes.height, attributes)
-            column = _nearest_one(x, shape[2], attributes.width, attributes)
-            found.append(codes[flat_index((n, row, column, c), shape)])
-        return np.array(found).reshape(output.shape)
-
-    def real(self, inputs: Sequence[Reals], attributes: ResizeNearestAttributes) -> Reals:
-        return np.asarray(_resized(inputs[0], attributes))
-
-
-def _resized(array: Any, attributes: ResizeNearestAttributes) -> Any:
-    for axis, size in ((1, attributes.height), (2, attributes.width)):
-        array = array.take(_nearest(array.shape[axis], size, attributes), axis=axis)
-    return array
+    def origin(self, place: Shape, shape: Shape, attributes: ResizeNearestAttributes) -> Sequence[int]:
+        image, y, x, channel = place
+        row = _nearest_one(y, shape[1], attributes.height, attributes)
+        return image, row, _nearest_one(x, shape[2], attributes.width, attributes), channel
 
 
 def _nearest(size: int, wanted: int, attributes: ResizeNearestAttributes) -> Any:

@@ -15,6 +15,7 @@ from accelsim.formats.spec import Codes
 from accelsim.operators import fixed_point_oracle as integers
 from accelsim.operators import ibert, ibert_oracle
 from accelsim.operators.common import (
+    SameShape,
     add_actions,
     centred,
     check_count,
@@ -49,15 +50,11 @@ class LayerNormAttributes(Attributes):
     shift: int = Field(default=0, ge=0, le=31)
 
 
-class Gelu:
+class Gelu(SameShape):
     """x * P(normal <= x), with I-BERT's polynomial for erf."""
 
     name: ClassVar[str] = "gelu"
     attributes = GeluAttributes
-
-    def output_shape(self, inputs: Sequence[Shape], attributes: GeluAttributes) -> Shape:
-        check_count(inputs, 1, "x")
-        return inputs[0]
 
     def check(self, inputs: Sequence[TensorSpec], output: TensorSpec, attributes: GeluAttributes) -> None:
         check_integers(inputs[0], output, bits=32)

@@ -17,7 +17,6 @@ from accelsim.operators.common import (
     Activation,
     activate,
     activation_range,
-    add_actions,
     centred,
     check_register,
     compare_actions,
@@ -26,6 +25,7 @@ from accelsim.operators.common import (
     rounded,
     rounding_actions,
     vector_actions,
+    zero_point_actions,
 )
 from accelsim.operators.elementwise import Elementwise, pairs
 from accelsim.operators.fixed_point import multiply, quantize_multiplier
@@ -89,8 +89,7 @@ class Mul(Elementwise):
             ) + vector_actions({("shift_clamp", ()): count})
         else:
             actions += rounding_actions(count, a_bits + b_bits)
-            zero_points = sum(tensor.zero_point != 0 for tensor in (*inputs, output))
-            actions += add_actions(zero_points * count, max(a_bits, b_bits) + 1)
+            actions += zero_point_actions(inputs, output, count, max(a_bits, b_bits) + 1)
             actions += compare_actions(COMPARES[attributes.activation] * count, output.format.lane_bits + 1)
         return Work(1, count, actions)
 

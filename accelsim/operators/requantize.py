@@ -12,20 +12,20 @@ import numpy as np
 from accelsim.formats.spec import Codes
 from accelsim.operators import fixed_point_oracle as slow
 from accelsim.operators.common import (
-    add_actions,
+    SameShape,
     centred,
-    check_count,
     check_integers,
     check_register,
+    float_actions,
     largest_difference,
     limit,
     listed,
     rounded,
     rounding_actions,
-    vector_actions,
+    zero_point_actions,
 )
 from accelsim.operators.fixed_point import multiply, quantize_multiplier
-from accelsim.operators.spec import Attributes, Operand, Reals, Shape, TensorSpec, Work
+from accelsim.operators.spec import Attributes, Operand, Reals, TensorSpec, Work
 
 
 class RequantizeAttributes(Attributes):
@@ -34,15 +34,11 @@ class RequantizeAttributes(Attributes):
     rule: Literal["tflite", "onnxruntime"] = "tflite"
 
 
-class Requantize:
+class Requantize(SameShape):
     """The same number as another code: other scale, zero point or width."""
 
     name: ClassVar[str] = "requantize"
     attributes = RequantizeAttributes
-
-    def output_shape(self, inputs: Sequence[Shape], attributes: RequantizeAttributes) -> Shape:
-        check_count(inputs, 1, "x")
-        return inputs[0]
 
     def check(self, inputs: Sequence[TensorSpec], output: TensorSpec, attributes: RequantizeAttributes) -> None:
         check_integers(inputs[0], bits=32)
@@ -78,19 +74,8 @@ class Requantize:
 
     def work(self, inputs: Sequence[TensorSpec], output: TensorSpec, attributes: RequantizeAttributes) -> Work:
         count, bits = math.prod(output.shape), inputs[0].format.lane_bits + 1
-        if attributes.rule == "tflite":
-            actions = rounding_actions(count, bits)
-        else:
-            actions = vector_actions(
-                {
-                    ("fp32_from_int", ()): count,
-                    ("fp32_mult", ()): count,
-                    ("divide", (24, 24)): count,
-                    ("shift_clamp", ()): count,
-                }
-            )
-        zero_points = sum(tensor.zero_point != 0 for tensor in (*inputs, output))
-        return Work(1, count, actions + add_actions(zero_points * count, bits))
+        actions = rounding_actions(count, bits) if attributes.rule == "tflite" else float_actions(count)
+        return Work(1, count, actions + zero_point_actions(inputs, output, count, bits))
 
 
 REQUANTIZE = (Requantize(),)

@@ -10,8 +10,16 @@ import numpy as np
 
 from accelsim.errors import FormatError
 from accelsim.formats.spec import Codes
-from accelsim.operators.common import add_actions, check_count, check_symmetric, limit, listed, meaning, vector_actions
-from accelsim.operators.spec import Attributes, Operand, Reals, Shape, TensorSpec, Work
+from accelsim.operators.common import (
+    SameShape,
+    add_actions,
+    check_symmetric,
+    limit,
+    listed,
+    meaning,
+    vector_actions,
+)
+from accelsim.operators.spec import Attributes, Operand, Reals, TensorSpec, Work
 from accelsim.operators.tables import real_function
 
 # fmt: off
@@ -47,15 +55,11 @@ class SigmoidAttributes(Attributes):
     function: Literal["logistic", "tanh"]
 
 
-class Sigmoid:
+class Sigmoid(SameShape):
     """One table of half a sigmoid for both functions; straight lines between its 256 points."""
 
     name: ClassVar[str] = "sigmoid"
     attributes = SigmoidAttributes
-
-    def output_shape(self, inputs: Sequence[Shape], attributes: SigmoidAttributes) -> Shape:
-        check_count(inputs, 1, "x")
-        return inputs[0]
 
     def check(self, inputs: Sequence[TensorSpec], output: TensorSpec, attributes: SigmoidAttributes) -> None:
         check_symmetric(inputs[0], output, why="a sigmoid of 16-bit codes")

@@ -14,7 +14,7 @@ from accelsim.formats.spec import Codes
 from accelsim.operators import fixed_exp_oracle as slow
 from accelsim.operators import fixed_point_oracle as integers
 from accelsim.operators import ibert, ibert_oracle, softmax16
-from accelsim.operators.common import axis_of, check_count, check_integers, limit, meaning, vector_actions
+from accelsim.operators.common import check_integers, limit, meaning, vector_actions
 from accelsim.operators.fixed_exp import SUM_BITS, reciprocal
 from accelsim.operators.fixed_point import divide_by_power, high_product
 from accelsim.operators.softmax_rows import (
@@ -29,7 +29,7 @@ from accelsim.operators.softmax_rows import (
     quantized_one,
     sum_of,
 )
-from accelsim.operators.spec import Attributes, Operand, Reals, Shape, TensorSpec, Work
+from accelsim.operators.spec import Attributes, Operand, Reals, TensorSpec, Work
 
 
 class SoftmaxAttributes(Attributes):
@@ -52,11 +52,6 @@ class Softmax(Rows):
 
     name: ClassVar[str] = "softmax"
     attributes = SoftmaxAttributes
-
-    def output_shape(self, inputs: Sequence[Shape], attributes: SoftmaxAttributes) -> Shape:
-        check_count(inputs, 1, "x")
-        axis_of(attributes.axis, inputs[0])
-        return inputs[0]
 
     def check(self, inputs: Sequence[TensorSpec], output: TensorSpec, attributes: SoftmaxAttributes) -> None:
         wide = _is_wide(inputs[0], attributes)

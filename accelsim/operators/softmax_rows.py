@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from typing import TypeVar
+from collections.abc import Iterator, Sequence
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,10 +14,10 @@ from accelsim.errors import FormatError
 from accelsim.formats.spec import Codes
 from accelsim.operators import fixed_exp_oracle as slow
 from accelsim.operators import fixed_point_oracle as integers
-from accelsim.operators.common import add_actions, axis_of, compare_actions, limit, rounded, vector_actions
+from accelsim.operators.common import add_actions, axis_of, check_count, compare_actions, limit, rounded, vector_actions
 from accelsim.operators.fixed_exp import SUM_BITS, difference_scale, exp_of_negative, smallest_difference
 from accelsim.operators.fixed_point import Int64Array, divide_by_power, high_product
-from accelsim.operators.spec import Reals, TensorSpec
+from accelsim.operators.spec import Reals, Shape, TensorSpec
 
 EXP_MULTIPLICATIONS = 12  # 5 of the polynomial, 7 of the bits
 
@@ -26,6 +26,11 @@ Scalar = TypeVar("Scalar", bound=np.generic)
 
 class Rows:
     """What works on rows along one axis; the maximum of each row is 0 after a subtraction."""
+
+    def output_shape(self, inputs: Sequence[Shape], attributes: Any) -> Shape:
+        check_count(inputs, 1, "x")
+        axis_of(attributes.axis, inputs[0])
+        return inputs[0]
 
     def rows(self, codes: Codes, axis: int) -> Int64Array:
         rows = np.moveaxis(codes.astype(np.int64), axis_of(axis, codes.shape), -1)

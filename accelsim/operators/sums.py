@@ -26,6 +26,7 @@ from accelsim.operators.common import (
     rounded,
     rounding_actions,
     vector_actions,
+    zero_point_actions,
 )
 from accelsim.operators.elementwise import Elementwise, pairs
 from accelsim.operators.fixed_point import (
@@ -139,8 +140,7 @@ class _Sum(Elementwise):
                     ("shift_clamp", ()): count,
                 }
             )
-        zero_points = sum(tensor.zero_point != 0 for tensor in (*inputs, output))
-        actions += add_actions(zero_points * count, bits + 1)
+        actions += zero_point_actions(inputs, output, count, bits + 1)
         return Work(1, count, actions + compare_actions(COMPARES[attributes.activation] * count, bits + 1))
 
 

@@ -12,6 +12,7 @@ from accelsim.plots.common import (
     as_reports,
     energy_unit,
     labels_of,
+    shortened,
 )
 from accelsim.report.values import RunReport
 
@@ -19,10 +20,14 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 
-def energy_breakdown(reports: RunReport | Sequence[RunReport], axes: Axes) -> Axes:
+def energy_breakdown(
+    reports: RunReport | Sequence[RunReport], axes: Axes, *, labels: Sequence[str] | None = None
+) -> Axes:
     """Draw energy by component: of every layer of one report (the whole batch), or of each report (one inference).
 
-    Returns `axes`. Raises ReportError where there is no report.
+    labels : of several reports, one each; None: what tells them apart
+
+    Returns `axes`. Raises ReportError where there is no report, or not one label for each.
 
     >>> import accelsim
     >>> trace = accelsim.load_trace("traces/digits_cnn_int8.npz").head(2)
@@ -38,12 +43,12 @@ def energy_breakdown(reports: RunReport | Sequence[RunReport], axes: Axes) -> Ax
     """
     listed = as_reports(reports)
     if len(listed) == 1:
-        names = [layer.name for layer in listed[0].layers]
+        names = [shortened(layer.name) for layer in listed[0].layers]
         bars: list[Mapping[str, float]] = [layer.energy_pj for layer in listed[0].layers]
-        what = f"Energy by component, {listed[0].config_name} on {listed[0].trace_name}"
+        what = f"Energy by component, {shortened(listed[0].config_name)} on {shortened(listed[0].trace_name)}"
         per = f"for the batch of {listed[0].batch}"
     else:
-        names = labels_of(listed)
+        names = labels_of(listed, labels)
         bars = [{name: energy / report.batch for name, energy in report.totals.energy_pj.items()} for report in listed]
         what, per = "Energy of one inference by component", "an inference"
     scale, unit = energy_unit(max(sum(bar.values()) for bar in bars), listed)
@@ -53,10 +58,14 @@ def energy_breakdown(reports: RunReport | Sequence[RunReport], axes: Axes) -> Ax
     return axes
 
 
-def cycle_breakdown(reports: RunReport | Sequence[RunReport], axes: Axes) -> Axes:
+def cycle_breakdown(
+    reports: RunReport | Sequence[RunReport], axes: Axes, *, labels: Sequence[str] | None = None
+) -> Axes:
     """Draw cycles by cause: of every layer of one report, or of each report.
 
-    Returns `axes`. Raises ReportError where there is no report.
+    labels : of several reports, one each; None: what tells them apart
+
+    Returns `axes`. Raises ReportError where there is no report, or not one label for each.
 
     >>> import accelsim
     >>> trace = accelsim.load_trace("traces/digits_cnn_int8.npz").head(2)
@@ -69,16 +78,19 @@ def cycle_breakdown(reports: RunReport | Sequence[RunReport], axes: Axes) -> Axe
     >>> int(sum(bar.get_width() for bar in axes.patches)) == report.totals.total_cycles  # all bars together
     True
     """
+    from matplotlib.ticker import EngFormatter
+
     listed = as_reports(reports)
     if len(listed) == 1:
-        names = [layer.name for layer in listed[0].layers]
+        names = [shortened(layer.name) for layer in listed[0].layers]
         bars: list[Mapping[str, float]] = [layer.cycles.by_cause() for layer in listed[0].layers]
-        what = f"Cycles by cause, {listed[0].config_name} on {listed[0].trace_name}"
+        what = f"Cycles by cause, {shortened(listed[0].config_name)} on {shortened(listed[0].trace_name)}"
     else:
-        names = labels_of(listed)
+        names = labels_of(listed, labels)
         bars = [report.totals.cycles.by_cause() for report in listed]
         what = "Cycles by cause"
     _stack(axes, names, bars, CAUSE_COLORS)
+    axes.xaxis.set_major_formatter(EngFormatter())  # 40 k, 2.5 M
     axes.set_xlabel(f"cycles of the array clock, batch of {', '.join(dict.fromkeys(str(r.batch) for r in listed))}")
     axes.set_title(what)
     return axes
@@ -95,7 +107,7 @@ def _stack(axes: Axes, names: Sequence[str], bars: Sequence[Mapping[str, float]]
             axes.barh(places, sizes, left=left, label=part, color=colors.get(part) or next(spare), height=0.75)
         left = [start + size for start, size in zip(left, sizes, strict=True)]
     axes.set_yticks(places, names)
-    axes.invert_yaxis()
+    axes.set_ylim(len(names) - 0.5, -0.5)
     axes.set_xlim(0, max(left) * 1.02 or 1.0)
     axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False)
     axes.grid(axis="x", linewidth=0.4, alpha=0.6)

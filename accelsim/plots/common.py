@@ -5,7 +5,7 @@ from __future__ import annotations
 import uuid
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from accelsim.errors import ReportError
 from accelsim.report.values import RunReport
@@ -26,7 +26,7 @@ COMPONENT_COLORS = {
     "buffer": "#E69F00",
     "dram": "#D55E00",
     "control": "#999999",
-    "leakage": "#444444",
+    "leakage": "#666666",
 }
 CAUSE_COLORS = {
     "compute": "#0072B2",
@@ -44,6 +44,8 @@ SPARE_COLORS = ("#882255", "#44AA99", "#DDCC77", "#332288", "#117733", "#AA4499"
 
 _ENERGY_UNITS = ((1.0, "pJ"), (1e3, "nJ"), (1e6, "µJ"), (1e9, "mJ"), (1e12, "J"))
 FORMATS = (".png", ".svg", ".pdf")
+LONGEST_NAME = 40
+"""Letters of a name in a picture; longer ones lose their middle, since both ends tell layers apart."""
 
 
 def as_reports(reports: RunReport | Sequence[RunReport]) -> list[RunReport]:
@@ -68,14 +70,48 @@ def energy_unit(largest_pj: float, reports: Sequence[RunReport]) -> tuple[float,
     return fitting[-1] if fitting else _ENERGY_UNITS[0]
 
 
-def labels_of(reports: Sequence[RunReport]) -> list[str]:
-    """Return a name for each report: what tells them apart, the configuration or the trace or both."""
-    configs, traces = [report.config_name for report in reports], [report.trace_name for report in reports]
-    if len(set(configs)) == len(reports):
-        return configs
-    if len(set(traces)) == len(reports):
-        return traces
-    return [f"{config}\n{trace}" for config, trace in zip(configs, traces, strict=True)]
+def shortened(name: str) -> str:
+    """Return a name as pictures show it, at most `LONGEST_NAME` letters long.
+
+    >>> shortened("model.block_12.expanded_conv.depthwise.BatchNorm.FusedBatchNormV3")
+    'model.block_12.expan…rm.FusedBatchNormV3'
+    """
+    if len(name) <= LONGEST_NAME:
+        return name
+    return f"{name[: LONGEST_NAME // 2]}…{name[len(name) - LONGEST_NAME // 2 + 1 :]}"
+
+
+def ink_of(axes: Axes) -> Any:
+    """Return the colour in which the axes are labelled: lines of that colour show on light paper and on dark."""
+    return axes.xaxis.label.get_color()
+
+
+def labels_of(reports: Sequence[RunReport], labels: Sequence[str] | None = None) -> list[str]:
+    """Return a name for each report: `labels`, or what tells them apart: configuration, trace, energy table, or
+    nothing but their order.
+
+    Raises ReportError where there are not as many labels as reports.
+    """
+    if labels is not None:
+        if len(labels) != len(reports):
+            raise ReportError(f"{len(labels)} labels for {len(reports)} reports; give one for each")
+        return [shortened(label) for label in labels]
+    configs, traces = ([shortened(name) for name in names] for names in _names_of(reports))
+    both = [f"{config}\n{trace}" for config, trace in zip(configs, traces, strict=True)]
+    priced = [f"{name}\n{report.energy_table}" for name, report in zip(both, reports, strict=True)]
+    for names in (configs, traces, both, priced):
+        if len(set(names)) == len(reports):
+            return names
+    return [f"{name}\nrun {place}" for place, name in enumerate(both, start=1)]
+
+
+def are_told_apart(reports: Sequence[RunReport]) -> bool:
+    """Return whether no two reports have the same configuration's and the same trace's name."""
+    return len(set(zip(*_names_of(reports), strict=True))) == len(reports)
+
+
+def _names_of(reports: Sequence[RunReport]) -> tuple[list[str], list[str]]:
+    return [report.config_name for report in reports], [report.trace_name for report in reports]
 
 
 def new_figure(size_inches: tuple[float, float]) -> tuple[Figure, Axes]:

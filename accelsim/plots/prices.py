@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from accelsim.energy.curves import Curve, price_curves
 from accelsim.energy.table import EnergyTable
-from accelsim.plots.common import new_figure
+from accelsim.plots.common import ink_of, new_figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -20,7 +20,7 @@ _STYLES = {
     "serial_mult": ("#882255", "--"),
     "register_write": ("#999999", "-"),
     "sram_read": ("#E69F00", "-"),
-    "sram_write": ("#444444", ":"),
+    "sram_write": ("#666666", ":"),
 }
 
 
@@ -101,8 +101,12 @@ def _draw(curves: list[Curve], axes: Axes) -> None:
         if points:
             places, prices = zip(*points, strict=True)
             axes.plot(places, prices, "o", color=color, fillstyle="none", markersize=8, markeredgewidth=1.5)
-    axes.plot([], [], "o", color="black", fillstyle="none", label="published")
+    if any(point[1] > 0 for curve in curves for point in curve.points):
+        axes.plot([], [], "o", color=ink_of(axes), fillstyle="none", label="published")
     axes.set_xscale("log", base=2)
     axes.set_yscale("log")
-    axes.legend(fontsize=8, frameon=False)
+    if curves:
+        axes.legend(fontsize=8, frameon=False)
+    else:
+        axes.text(0.5, 0.5, "nothing here is priced", transform=axes.transAxes, ha="center")
     axes.grid(linewidth=0.4, alpha=0.6)

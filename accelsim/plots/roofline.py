@@ -10,16 +10,13 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from accelsim.plots.common import ink_of, shortened
+from accelsim.plots.point_names import name_points
 from accelsim.report.estimates import EstimateReport, LayerEstimate
 from accelsim.report.values import LayerReport, RunReport
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-
-NAMED = 12
-"""Of so many layers, all names are written."""
-LETTER, LINE = 4.5, 9.0
-"""About the size of a letter, and of a line, in points of the page."""
 
 
 @dataclass(frozen=True)
@@ -29,7 +26,9 @@ class RoofPoint:
     intensity : operations for each byte of DRAM traffic; infinite where a layer has none (all of it stays on chip)
     attained, peak : operations a second of all cores together, the peak being that of the arrays in the layer's
         formats
-    roof : what the layer could attain at most, the lower of peak and intensity * bandwidth
+    roof : what the layer could attain at most, the lower of peak and intensity * bandwidth. `attained` can be more:
+        what is fetched for a layer while the one before it computes, or stored while the next one does, takes none of
+        its own cycles
     bound : "compute" or "memory", whichever is the lower: which roof a layer is under, not what it waits for (far below
         the roof that may be something else, such as filling the array: the cycles by cause say it)
 
@@ -91,7 +90,7 @@ def bandwidth_bytes_per_s(report: RunReport | EstimateReport) -> float:
 
 
 def roofline(report: RunReport | EstimateReport, axes: Axes) -> Axes:
-    """Draw the roof and every layer under it, on logarithmic axes. Returns `axes`.
+    """Draw the roof and every layer under it, on logarithmic axes, named where there is room. Returns `axes`.
 
     >>> import accelsim
     >>> trace = accelsim.load_trace("traces/digits_cnn_int8.npz").head(2)
@@ -99,12 +98,14 @@ def roofline(report: RunReport | EstimateReport, axes: Axes) -> Axes:
     >>> from accelsim import plots
     >>> figure, axes = plots.new_figure((6.0, 3.0))  # or plt.subplots()
     >>> axes = plots.roofline(report, axes)
-    >>> [text.get_text() for text in axes.texts]
-    ['array, 358.4 GOP/s', 'DRAM, 12.8 GB/s', 'conv1', 'conv2', 'fc1', 'fc2']
+    >>> sorted(text.get_text() for text in axes.texts)
+    ['DRAM, 12.8 GB/s', 'array, 358.4 GOP/s', 'conv1', 'conv2', 'fc1', 'fc2']
     """
+    from matplotlib.ticker import LogFormatter
+
     points, bandwidth = roof_points(report), bandwidth_bytes_per_s(report)
     drawn = [point for point in points if math.isfinite(point.intensity)]
-    peaks = sorted({point.peak for point in points})
+    peaks, ink = sorted({point.peak for point in points}), ink_of(axes)
     low = min((point.intensity for point in drawn), default=1.0) / 4
     high = max((point.intensity for point in drawn), default=100.0) * 4
     if math.isfinite(bandwidth) and peaks:
@@ -113,9 +114,11 @@ def roofline(report: RunReport | EstimateReport, axes: Axes) -> Axes:
         label = f"array, {peak / 1e9:,.4g} GOP/s"
         if math.isfinite(bandwidth):
             ridge = peak / bandwidth
-            axes.plot([low, ridge, high], [low * bandwidth / 1e9, peak / 1e9, peak / 1e9], "k-", linewidth=1.2)
+            axes.plot(
+                [low, ridge, high], [low * bandwidth / 1e9, peak / 1e9, peak / 1e9], "-", color=ink, linewidth=1.2
+            )
         else:
-            axes.plot([low, high], [peak / 1e9, peak / 1e9], "k-", linewidth=1.2)
+            axes.plot([low, high], [peak / 1e9, peak / 1e9], "-", color=ink, linewidth=1.2)
         axes.annotate(label, (high, peak / 1e9), ha="right", va="bottom", fontsize=8)
     for bound, marker, color in (("compute", "o", "#0072B2"), ("memory", "s", "#D55E00")):
         chosen = [point for point in drawn if point.bound == bound]
@@ -129,6 +132,7 @@ def roofline(report: RunReport | EstimateReport, axes: Axes) -> Axes:
             )
     axes.set_xscale("log")
     axes.set_yscale("log")
+    axes.set_xlim(low / 1.25, high * 1.25)
     if drawn:  # at least a decade, so that small differences look small
         lowest = min(min(point.attained for point in drawn) / 2, peaks[-1] / 20)
         axes.set_ylim(lowest / 1e9, peaks[-1] * 2 / 1e9)
@@ -143,32 +147,38 @@ def roofline(report: RunReport | EstimateReport, axes: Axes) -> Axes:
                 xytext=(8, -6),
                 textcoords="offset points",
             )
-    for point in _named(drawn, axes):
-        axes.annotate(
-            point.name, (point.intensity, point.attained / 1e9), fontsize=7, xytext=(4, -8), textcoords="offset points"
-        )
+    for axis in (axes.xaxis, axes.yaxis):  # 200, not 2 x 10^2
+        axis.set_major_formatter(LogFormatter())
+        axis.set_minor_formatter(LogFormatter(minor_thresholds=(1, 0.5)))
     axes.set_xlabel("operations for each byte of DRAM traffic")
     axes.set_ylabel("attained, GOP/s (a MAC is two operations)")
     memory = "" if math.isfinite(bandwidth) else " (ideal memory: no bandwidth limit)"
     network = report.trace_name if isinstance(report, RunReport) else report.network_name
-    axes.set_title(f"Roofline, {report.config_name} on {network}{memory}")
+    axes.set_title(f"Roofline, {shortened(report.config_name)} on {shortened(network)}{memory}")
     axes.grid(which="both", linewidth=0.3, alpha=0.5)
     if drawn:
         axes.legend(frameon=False, loc="lower right")
+    _name_layers(report, drawn, axes)
     return axes
 
 
-def _named(points: list[RoofPoint], axes: Axes) -> list[RoofPoint]:
-    """Return the points whose names are written: all of a few; of more, in their order, those whose name has room."""
-    if len(points) <= NAMED:
-        return points
-    dots = 72 / axes.figure.dpi  # points of the page for each pixel
-    named: list[RoofPoint] = []
-    taken: list[tuple[float, float, float]] = []  # left, right, height
-    for point in points:
-        x, y = axes.transData.transform((point.intensity, point.attained / 1e9)) * dots
-        left, right = x, x + LETTER * len(point.name)
-        if all(right < other[0] or left > other[1] or abs(y - other[2]) > LINE for other in taken):
-            named.append(point)
-            taken.append((left, right, y))
-    return named
+def _name_layers(report: RunReport | EstimateReport, drawn: list[RoofPoint], axes: Axes) -> None:
+    """Name the points, those that take longest first, and say what a reader would wonder about."""
+    cycles = {layer.name: layer.total_cycles for layer in report.layers}
+    slowest_first = sorted(drawn, key=lambda point: -cycles[point.name])
+    notes = []
+    if any(point.attained > point.roof * (1 + 1e-9) for point in drawn):
+        notes.append("above the roof: part of a layer's traffic takes the time of the layer before or after it")
+    left_out = name_points(axes, [(point.intensity, point.attained / 1e9, point.name) for point in slowest_first])
+    if left_out:
+        notes.append(f"no room for the names of {left_out} layers")
+    if notes:
+        axes.annotate(
+            "\n".join(notes),
+            (0, 0),
+            xycoords="axes fraction",
+            xytext=(0, -36),
+            textcoords="offset points",
+            va="top",
+            fontsize=7,
+        )

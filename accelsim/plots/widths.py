@@ -6,11 +6,16 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from accelsim.formats.catalog import get
-from accelsim.plots.common import COMPONENT_COLORS, as_reports, energy_unit
+from accelsim.plots.common import COMPONENT_COLORS, as_reports, energy_unit, ink_of, labels_of
 from accelsim.report.values import RunReport
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+
+
+LINE = "\n"
+MANY_RUNS = 8
+"""More of them have their names upright."""
 
 
 def weight_bits(report: RunReport) -> float:
@@ -23,11 +28,15 @@ def weight_bits(report: RunReport) -> float:
     return bits / macs if macs else 0.0
 
 
-def energy_by_width(reports: RunReport | Sequence[RunReport], axes: Axes) -> Axes:
+def energy_by_width(
+    reports: RunReport | Sequence[RunReport], axes: Axes, *, labels: Sequence[str] | None = None
+) -> Axes:
     r"""Draw the energy of one inference by component, a bar a run, sorted by the bits of a weight.
 
+    labels : of the reports, one each; None: what tells them apart
+
     Where runs know their accuracy, a second axis shows it. Returns `axes`; the second axis is `axes.child_axes[0]` or
-    the figure's last. Raises ReportError where there is no report.
+    the figure's last. Raises ReportError where there is no report, or not one label for each.
 
     >>> import accelsim
     >>> from accelsim import plots
@@ -40,7 +49,9 @@ def energy_by_width(reports: RunReport | Sequence[RunReport], axes: Axes) -> Axe
     >>> [label.get_text() for label in axes.get_xticklabels()]
     ['4.25\nint4_vsq', '8\nint8_ws']
     """
-    listed = sorted(as_reports(reports), key=weight_bits)
+    given = as_reports(reports)
+    named = sorted(zip(given, labels_of(given, labels), strict=True), key=lambda pair: weight_bits(pair[0]))
+    listed = [report for report, _ in named]
     totals = [report.totals for report in listed]
     scale, unit = energy_unit(max(total.energy_per_inference_pj for total in totals), listed)
     places = list(range(len(listed)))
@@ -52,20 +63,27 @@ def energy_by_width(reports: RunReport | Sequence[RunReport], axes: Axes) -> Axe
         if any(sizes):
             axes.bar(places, sizes, bottom=bottom, color=color, label=component, width=0.7)
         bottom = [start + size for start, size in zip(bottom, sizes, strict=True)]
-    axes.set_xticks(places, [f"{weight_bits(report):.3g}\n{report.config_name}" for report in listed], fontsize=8)
-    axes.set_xlabel("bits of a weight, block scales included; configuration")
+    many = len(listed) > MANY_RUNS
+    ticks = [f"{weight_bits(report):.3g}{': ' if many else LINE}{label}" for report, label in named]
+    axes.set_xticks(places, [tick.replace(LINE, " ") if many else tick for tick in ticks], fontsize=8)
+    axes.tick_params(axis="x", labelrotation=90 if many else 0)
+    axes.set_xlabel("bits of a weight, block scales included; run")
+    tables = ", ".join(dict.fromkeys(report.energy_table for report in listed))
     axes.set_ylabel(f"energy of an inference, {unit} (modelled)")
-    axes.set_title("Energy against bit-width")
+    axes.set_title(f"Energy against bit-width, {tables}")
     axes.set_ylim(0, max(bottom) * 1.25)
-    axes.legend(loc="upper left", bbox_to_anchor=(1.12, 1.0), frameon=False, fontsize=8)
     known = [
         (place, report.accuracy.simulated_accuracy)
         for place, report in zip(places, listed, strict=True)
         if report.accuracy is not None and report.accuracy.simulated_accuracy is not None
     ]
+    shown = list(axes.get_legend_handles_labels()[0])
     if known:
         second = axes.twinx()
-        second.plot([place for place, _ in known], [100 * value for _, value in known], "k.--", linewidth=0.8)
+        where, accuracy = [place for place, _ in known], [100 * value for _, value in known]
+        shown += second.plot(where, accuracy, ".--", color=ink_of(axes), linewidth=0.8, label="accuracy")
         second.set_ylabel("accuracy, % (simulated)")
         second.set_ylim(0, 105)
+    beside = 1.12 if known else 1.01  # of the second axis and its label
+    axes.legend(handles=shown, loc="upper left", bbox_to_anchor=(beside, 1.0), frameon=False, fontsize=8)
     return axes

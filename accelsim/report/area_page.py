@@ -19,15 +19,16 @@ def print_area(density: Density, *, parts: bool = False, file: IO[str] | None = 
     """Print a machine's area by component (or circuit by circuit), and its peak rate for each mm2."""
     area = density.area
     console = Console(file=file or sys.stdout, highlight=False)
-    table = Table(box=SIMPLE_HEAD, pad_edge=False)
+    table = Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
     table.add_column("component", no_wrap=True)
-    table.add_column("circuit" if parts else "what it holds")
+    longest = max((len(word) for part in area.parts for word in part.what.split()), default=0) if parts else 0
+    table.add_column("circuit" if parts else "what it holds", min_width=longest)  # a word is never cut
     if parts:
         table.add_column("count", justify="right")
         table.add_column("each, um2", justify="right")
     table.add_column("area, um2", justify="right")
     table.add_column("share", justify="right")
-    table.add_column("known by")
+    table.add_column("known by", no_wrap=parts)
 
     def share(um2: float) -> str:
         return f"{100 * um2 / area.total_um2:.1f} %"
@@ -60,6 +61,7 @@ def print_area(density: Density, *, parts: bool = False, file: IO[str] | None = 
     )
     for note in area.notes:
         console.print(f"note: {note}", style="dim")
+    console.print("source of each circuit's area: --json", style="dim")
 
 
 def _sizes(node_nm: int, total_um2: float, logic_um2: float) -> str:

@@ -199,6 +199,8 @@ def _unwritable(path: Path, error: OSError | ValueError) -> ReportError:
 def load_report(folder: str | Path) -> RunReport:
     """Return the report that `save_report` wrote into `folder`, with its output arrays where outputs.npz is there.
 
+    folder : or a report alone: the file report.json, or what ``accelsim run --json`` printed
+
     Raises ReportError where a file is missing or damaged, or where the arrays are another run's.
 
     >>> import accelsim
@@ -209,18 +211,23 @@ def load_report(folder: str | Path) -> RunReport:
     >>> again == report, again.layers[0].output_codes.shape
     (True, (2, 4, 4, 16))
     """
-    home = Path(folder)
+    given = Path(folder)
+    file = given / REPORT if given.is_dir() else given
     try:
-        report = RunReport.from_json((home / REPORT).read_text(encoding="utf-8"))
+        report = RunReport.from_json(file.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        missing = f"{given} has no {REPORT}" if given.is_dir() else f"{given}: there is no such folder or file"
+        raise ReportError(f"{missing}; 'accelsim run CONFIG TRACE --out DIR' writes a report") from None
     except OSError as error:
-        raise ReportError(f"{home / REPORT}: cannot be read: {error.strerror}") from None
+        raise ReportError(f"{file}: cannot be read: {error.strerror}") from None
     except (ReportError, UnicodeDecodeError) as error:
-        raise ReportError(f"{home / REPORT}: {error}") from None
-    if not (home / OUTPUTS).exists():
+        raise ReportError(f"{file}: {error}") from None
+    home = file.parent
+    if file.name != REPORT or not (home / OUTPUTS).exists():
         return report
     try:
         # Opened here, because np.load would leave a damaged file open.
-        with (home / OUTPUTS).open("rb") as file, np.load(file, allow_pickle=False) as arrays:
+        with (home / OUTPUTS).open("rb") as opened, np.load(opened, allow_pickle=False) as arrays:
             layers = tuple(_with_outputs(layer, arrays, home / OUTPUTS) for layer in report.layers)
     except (OSError, ValueError, EOFError, BadZipFile) as error:
         raise ReportError(f"{home / OUTPUTS}: damaged, or not an .npz file ({error})") from None

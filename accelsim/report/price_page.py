@@ -31,9 +31,16 @@ def print_prices(table: EnergyTable, file: IO[str] | None = None) -> None:
     _print_curves(
         console, "by capacity, a bit", [curve for curve in curves if curve.axis == "bytes"], SHOWN_BYTES, _bytes
     )
-    console.print("(in parentheses: the published value, where there is one)")
-    console.print()
-    _print_entries(console, table)
+    if any(curve.points for curve in curves):
+        console.print("(in parentheses: the published value, where there is one)")
+        console.print()
+    _print_entries(console, table, curves)
+    missing = [name for name in OPERATIONS if name not in table]
+    if missing:
+        console.print(f"not priced: {', '.join(missing)}; a run that counts one of them stops and says so")
+    console.print(
+        "sources and notes of each price: --json; the table itself, to make your own of it: --yaml", style="dim"
+    )
 
 
 def _print_curves(console: Console, title: str, curves: Sequence[Curve], shown: Sequence[int], name: Any = str) -> None:
@@ -68,15 +75,47 @@ def _curve_table(title: str, curves: Sequence[Curve], shown: Sequence[int], name
     return page
 
 
-def _print_entries(console: Console, table: EnergyTable) -> None:
+# Of operations without a curve: numbers at which to show the price, and how to say them.
+_SHOWN_AT: dict[str, tuple[tuple[int, ...], str]] = {
+    "barrel_shift": ((32,), "32 bits"),
+    "lookup": ((4, 8), "8 bits of 16 entries"),
+    "compare": ((32,), "32 bits"),
+    "divide": ((16, 16), "16 by 16 bits"),
+    "leakage_per_pe_cycle": ((500_000_000,), "at 500 MHz"),
+    "ppu_leakage_cycle": ((100_000, 500_000_000), "0.1 mm2 at 500 MHz"),
+    "vector_leakage_cycle": ((100_000, 500_000_000), "0.1 mm2 at 500 MHz"),
+    "sram_leakage_cycle": ((8192, 500_000_000), "8 KB at 500 MHz"),
+    "mult_held": ((8,), "8 bits"),
+}
+
+
+def _print_entries(console: Console, table: EnergyTable, curves: Sequence[Curve]) -> None:
+    """Print a row for every operation that is not among the curves, and under them why some cost nothing."""
     page = Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
-    for column in ("operation", "price", "unit", "known by", "why, where it is zero"):
-        page.add_column(column, justify="right" if column == "price" else "left")
+    for column in ("operation", "at", "price", "unit", "known by"):
+        page.add_column(column, justify="right" if column == "price" else "left", no_wrap=column != "at")
+    drawn = {curve.operation for curve in curves}
     for entry in table.entries:
-        if not OPERATIONS[entry.operation].params:
-            price = f"{table.price_pj(entry.operation):.4g}"
-            page.add_row(entry.operation, price, entry.unit, entry.mark, entry.reason if float(price) == 0 else "")
-    console.print(page)
+        if entry.operation not in drawn:
+            numbers, said = _SHOWN_AT.get(entry.operation, ((), ""))
+            price = table.price_pj(entry.operation, numbers)
+            page.add_row(entry.operation, said, f"{price:.4g}", entry.unit, entry.mark)
+    if page.row_count:
+        console.print(page)
+    free = {entry.operation for entry in table.entries if _costs_nothing(table, entry.operation, curves)}
+    reasons: dict[str, list[str]] = {}
+    for entry in table.entries:
+        if entry.operation in free:
+            reasons.setdefault(entry.reason, []).append(entry.operation)
+    for reason, operations in reasons.items():
+        console.print(f"zero, {', '.join(operations)}: {reason}")
+    if reasons:
+        console.print()
+
+
+def _costs_nothing(table: EnergyTable, operation: str, curves: Sequence[Curve]) -> bool:
+    drawn = [price for curve in curves if curve.operation == operation for price in curve.prices]
+    return not any(drawn or [table.price_pj(operation, _SHOWN_AT.get(operation, ((), ""))[0])])
 
 
 def _bytes(size: int) -> str:

@@ -8,11 +8,10 @@ is within limits of the whole network, which is priced again (accelsim.search.li
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from accelsim.config.model import HardwareConfig
 from accelsim.errors import AccelsimError, SearchError
@@ -22,65 +21,59 @@ from accelsim.quantize.network import FloatNetwork
 from accelsim.quantize.presets import Pair
 from accelsim.quantize.requantizer import Requantizer
 from accelsim.search.candidate import split
-from accelsim.search.limits import choose_within
-from accelsim.search.program import Program, smallest, solve
+from accelsim.search.format_problem import (
+    COSTS,
+    FormatChoice,
+    FormatProblem,
+    FormatTrial,
+    check_given,
+    pair_name,
+)
+from accelsim.search.limits import choose_within, front_within
+from accelsim.search.problem import read_limit
 from accelsim.search.sensitivity import Measure, RunLoss
+from accelsim.search.ties import OPERANDS, ties_of
 from accelsim.simulation import simulate
 from accelsim.trace.reader import Trace
 
 if TYPE_CHECKING:
     import pandas as pd
 
-COSTS = ("latency", "energy", "size")
-
-
-@dataclass(frozen=True, kw_only=True)
-class FormatTrial:
-    """One layer in one pair of formats, all others in the base.
-
-    loss : increase over the base, in the unit of the measure; 0 where it came out smaller, which is chance
-    latency_us, energy_pj, size_bytes : the whole network's, of one inference
-    lacking : why the machine or the network cannot have it there (the other fields are NaN); None: it can
-    """
-
-    layer: str
-    weights: str
-    activations: str
-    loss: float
-    latency_us: float
-    energy_pj: float
-    size_bytes: float
-    lacking: str | None = None
-
-
-@dataclass(frozen=True, kw_only=True)
-class FormatChoice:
-    """(weights, activations) of every layer; loss and costs (µs, pJ, bytes of weights) as the sums have them."""
-
-    formats: Mapping[str, Pair]
-    loss: float
-    costs: Mapping[str, float]
-
-    @property
-    def key(self) -> str:
-        """What no other choice is called; `accelsim import --formats` takes it."""
-        return ", ".join(f"{name}:{w}" if w == a else f"{name}:{w}/{a}" for name, (w, a) in self.formats.items())
-
 
 @dataclass(frozen=True, kw_only=True)
 class FormatFound:
     """A choice, and what a run of the network with it gives, on the inputs that were not chosen by.
 
-    accuracy, agreement : as of accelsim.search.candidate.Verified
+    label : what it is: "found", or the formats of all layers, "int8" or "int4/int8"
+    accuracy, float_accuracy, agreement, inputs : as of accelsim.search.candidate.Verified
     """
 
+    label: str = "found"
     choice: FormatChoice
     accuracy: float | None
+    float_accuracy: float | None
     agreement: float | None
+    inputs: int
     latency_us: float
     energy_pj: float
     size_bytes: float
     overflows: int
+
+    @property
+    def formats(self) -> str:
+        """The formats as ``accelsim import --formats`` takes them."""
+        return self.choice.key
+
+    @property
+    def names(self) -> list[str]:
+        """The formats of each layer, as one writes them."""
+        return [pair_name(pair) for pair in self.choice.formats.values()]
+
+    def row(self) -> dict[str, Any]:
+        """Return one flat row: what was verified, the predicted loss, and the formats of each layer."""
+        values = {name: value for name, value in vars(self).items() if name != "choice"}
+        formats = {name: pair_name(pair) for name, pair in self.choice.formats.items()}
+        return {**values, "predicted_loss": self.choice.loss, **formats}
 
 
 class FormatSearch:
@@ -92,6 +85,9 @@ class FormatSearch:
     formats : names, or pairs (weights, activations)
     base : what all other layers have while one is tried; one of the formats
     measure : of the loss, as of accelsim.search.sensitivity.measure_sensitivities
+    ties : what shares a format, "inputs" (layers that read one tensor), "residual", "depthwise", "operands", as of
+        accelsim.search.run.Search
+    fixed : layers whose formats are given, each a name or a pair among `formats`
     progress : True: a bar on a terminal or in a notebook, elsewhere a line every ten seconds; or a callback
 
     Raises SearchError, FormatError, NetworkError for what does not fit, and what the base raises on the machine.
@@ -116,6 +112,8 @@ class FormatSearch:
         formats: Iterable[str | Pair],
         base: str | Pair = "int8",
         measure: Measure = "kl",
+        ties: Iterable[str] = ("inputs",),
+        fixed: Mapping[str, str | Pair] | None = None,
         ranges: str = "mse",
         progress: ProgressCallback | bool | None = None,
     ) -> None:
@@ -123,14 +121,19 @@ class FormatSearch:
         self._base = _pair(base)
         self.pairs = tuple(dict.fromkeys([self._base, *map(_pair, formats)]))
         if len(self.pairs) < 2:
-            raise SearchError(f"formats: only {'/'.join(self._base)}, which is the base; name one more to choose")
+            raise SearchError(f"formats: only {pair_name(self._base)}, which is the base; name one more to choose")
         first, others = split(network, calibration)
         self.layers = tuple(layer.name for layer in network.array_layers)
+        kinds = list(ties)
+        self._ties, self._together = ties_of(kinds, network, self.layers), OPERANDS in kinds
+        self._fixed = {name: _pair(pair) for name, pair in (fixed or {}).items()}
+        check_given(self.layers, self.pairs, self._ties, self._fixed)
         self._loss, self._progress = RunLoss(first, measure), progress
         self._first, self._others, self._one = (
             Requantizer(each, ranges=ranges, references=False) for each in (first, others, others.head(1))
         )
         self._trials: tuple[FormatTrial, ...] | None = None
+        self._problem: FormatProblem | None = None
 
     @property
     def everywhere(self) -> dict[str, Pair]:
@@ -143,6 +146,15 @@ class FormatSearch:
         if self._trials is None:
             self._trials = tuple(self._tried())
         return self._trials
+
+    @property
+    def problem(self) -> FormatProblem:
+        """The integer program's data."""
+        if self._problem is None:
+            self._problem = FormatProblem(
+                self.trials, self.pairs, ties=self._ties, fixed=self._fixed, together=self._together
+            )
+        return self._problem
 
     def frame(self) -> pd.DataFrame:
         """Return :attr:`trials` as a data frame, a row each."""
@@ -163,10 +175,45 @@ class FormatSearch:
 
         Raises SearchError where they cannot be reached.
         """
+        if not limits:
+            raise SearchError(f"limit: found none; formats are chosen within limits of {', '.join(COSTS)}")
         wanted = self._wanted(limits)
-        problem = _FormatProblem(self)
-        choice = choose_within(problem, lambda each: self.costs(each.formats), wanted)
-        return self.verified(choice)
+        return self.verified(choose_within(self.problem, lambda each: self.costs(each.formats), wanted))
+
+    def front(self, cost: str, points: int = 12, limits: Mapping[str, float | str] | None = None) -> list[FormatFound]:
+        """Return choices from the cheapest to the one of least loss, each verified; some may turn out worse.
+
+        cost : "latency", "energy" or "size", for `points` limits of which formats are found
+        limits : as of :meth:`find`, kept by all of them; the one of `cost` itself is where the front ends
+
+        Raises SearchError where limits cannot be reached.
+        """
+        wanted = self._wanted({cost: "100%", **(limits or {})})
+        if cost not in (limits or {}):
+            del wanted[cost]
+        problem = self.problem
+        choices = front_within(
+            problem, lambda each: self.costs(each.formats), cost, points, wanted, progress=self._progress
+        )
+        found = []
+        with layer_progress(self._progress, "points") as tell:
+            for done, choice in enumerate(choices):
+                tell(done, len(choices), "runs that verify")
+                found.append(self.verified(choice))
+            tell(len(choices), len(choices), "")
+        return found
+
+    def uniform(self, formats: str | Pair) -> FormatFound:
+        """Return the network with one pair of formats, which is among those to choose, in every layer, verified."""
+        pair = _pair(formats)
+        if pair not in self.pairs:
+            raise SearchError(f"formats: {pair_name(pair)} is not among {', '.join(map(pair_name, self.pairs))}")
+        choice = self.problem.chosen(dict.fromkeys(self.layers, pair))
+        return replace(self.verified(choice), label=pair_name(pair))
+
+    def reference(self) -> FormatFound:
+        """Return the network in the base, verified: what shares of limits refer to."""
+        return self.uniform(self._base)
 
     def verified(self, choice: FormatChoice) -> FormatFound:
         """Run a choice on the inputs after the calibration ones. Raises what a run raises."""
@@ -175,7 +222,9 @@ class FormatSearch:
         return FormatFound(
             choice=choice,
             accuracy=None if accuracy is None else accuracy.simulated_accuracy,
+            float_accuracy=None if accuracy is None else accuracy.float_accuracy,
             agreement=None if accuracy is None else accuracy.agreement,
+            inputs=report.batch,
             latency_us=costs["latency"],
             energy_pj=costs["energy"],
             size_bytes=costs["size"],
@@ -208,76 +257,13 @@ class FormatSearch:
 
     def _wanted(self, limits: Mapping[str, float | str]) -> dict[str, float]:
         unknown = [name for name in limits if name not in COSTS]
-        if unknown or not limits:
-            what = repr(unknown[0]) if unknown else "none"
-            raise SearchError(f"limit: found {what}; formats are chosen within limits of {', '.join(COSTS)}")
+        if unknown:
+            raise SearchError(f"limit: found {unknown[0]!r}; formats are chosen within limits of {', '.join(COSTS)}")
         base, wanted = self.costs(self.everywhere), {}
         for name, limit in limits.items():
-            text = str(limit).strip()
-            try:
-                value = float(text.removesuffix("%")) * (base[name] / 100 if text.endswith("%") else 1)
-            except ValueError:
-                value = np.nan
-            if not 0 <= value < np.inf:
-                raise SearchError(f"{name}: limit {limit!r} is no number; give one, or a share such as 70%")
-            wanted[name] = value
+            number, is_share = read_limit(name, limit)
+            wanted[name] = number * base[name] if is_share else number
         return wanted
-
-
-class _FormatProblem:
-    """Formats as an integer program: [layers, pairs, 1]; costs beyond the base's add up."""
-
-    def __init__(self, search: FormatSearch) -> None:
-        self._search = search
-        shape = len(search.layers), len(search.pairs), 1
-        columns: dict[str, NDArray[Any]] = {
-            name: np.array([getattr(trial, name) for trial in search.trials]).reshape(shape)
-            for name in ("loss", "latency_us", "energy_pj", "size_bytes")
-        }
-        self._allowed = np.isfinite(columns["loss"])
-        base = {name: float(columns[name][0, 0, 0]) for name in columns}
-        costs = {
-            cost: np.where(self._allowed, columns[name] - base[name], 0.0)
-            for cost, name in zip(COSTS, ("latency_us", "energy_pj", "size_bytes"), strict=True)
-        }
-        # Costs of a program are positive; what a layer saves is taken off the rest of the network.
-        lowest = {cost: values.min(axis=(1, 2), keepdims=True) for cost, values in costs.items()}
-        names = dict(zip(COSTS, ("latency_us", "energy_pj", "size_bytes"), strict=True))
-        self._program = Program(
-            np.where(self._allowed, columns["loss"], 0.0),
-            {cost: values - lowest[cost] for cost, values in costs.items()},
-            {cost: base[names[cost]] + float(lowest[cost].sum()) for cost in COSTS},
-            allowed=self._allowed,
-        )
-
-    @property
-    def narrowest(self) -> FormatChoice:
-        return self.smallest("size")
-
-    def smallest(self, cost: str) -> FormatChoice:
-        return self._choice(smallest(self._program, cost))
-
-    def solve(self, limits: Mapping[str, float]) -> FormatChoice:
-        return self._choice(solve(self._program, limits))
-
-    def neighbours(self, choice: FormatChoice) -> Iterator[FormatChoice]:
-        pairs = self._search.pairs
-        pick = np.array([[pairs.index(pair), 0] for pair in choice.formats.values()])
-        found = []
-        for layer, place in np.argwhere(self._allowed[:, :, 0]):
-            other = pick.copy()
-            other[layer, 0] = place
-            loss = self._program.loss(other)
-            if loss < choice.loss:
-                found.append((loss, other))
-        yield from (self._choice(other) for _, other in sorted(found, key=lambda each: each[0]))
-
-    def _choice(self, pick: NDArray[np.int64]) -> FormatChoice:
-        return FormatChoice(
-            formats={name: self._search.pairs[p] for name, (p, _) in zip(self._search.layers, pick, strict=True)},
-            loss=self._program.loss(pick),
-            costs={cost: self._program.total(cost, pick) for cost in COSTS},
-        )
 
 
 def _pair(given: str | Pair) -> Pair:

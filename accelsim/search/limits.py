@@ -11,6 +11,8 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Generic, Protocol, TypeVar
 
 from accelsim.errors import SearchError
+from accelsim.progress import ProgressCallback, layer_progress
+from accelsim.search.pareto import front
 from accelsim.search.program import unreachable
 
 ATTEMPTS = 12
@@ -47,7 +49,7 @@ class Chooser(Protocol[C]):
     @property
     def narrowest(self) -> C: ...
 
-    def smallest(self, cost: str) -> C: ...
+    def smallest(self, cost: str, limits: Costs | None = None) -> C: ...
 
     def solve(self, limits: Costs) -> C: ...
 
@@ -89,6 +91,60 @@ def choose_within(problem: Chooser[C], true_costs: Callable[[C], Costs], wanted:
     return best if prices.exact else _polished(problem, best, prices)
 
 
+def front_within(
+    problem: Chooser[C],
+    true_costs: Callable[[C], Costs],
+    cost: str,
+    points: int,
+    wanted: Costs,
+    *,
+    progress: ProgressCallback | bool | None = None,
+) -> list[C]:
+    """Return choices from the cheapest to the one of least loss within limits of the whole network, none of them worse
+    in both loss and cost than another, cheapest first.
+
+    cost : what loss is traded for; `choose_within` is asked for `points` limits of it, evenly spaced, with the others
+        kept (the epsilon-constraint method)
+    wanted : limits of the whole network, by name, in the costs' units; one of `cost` itself ends the front
+
+    Raises SearchError where nothing is within the limits.
+    """
+    if points < 2:
+        raise SearchError(f"points={points}: a front has 2 or more")
+    known: dict[str, Costs] = {}
+
+    def priced(choice: C) -> Costs:
+        if choice.key not in known:
+            known[choice.key] = true_costs(choice)
+        return known[choice.key]
+
+    with layer_progress(progress, "limits") as tell:
+        tell(0, points, "the least loss within the limits")
+        best = choose_within(problem, priced, wanted)
+        high = priced(best)[cost]
+        low = min(priced(choice)[cost] for choice in _cheap(problem, cost, wanted))
+        found = [best]
+        for done in range(1, points):
+            tell(done, points, f"limits of {cost}")
+            limit = low + (high - low) * (points - 1 - done) / (points - 1)
+            try:
+                found.append(choose_within(problem, priced, {**wanted, cost: limit}))
+            except SearchError:  # the others keep it from so small a cost
+                continue
+        tell(points, points, "")
+    chosen = list({choice.key: choice for choice in reversed(found)}.values())
+    kept = front([[choice.loss, priced(choice)[cost]] for choice in chosen])
+    return [choice for choice, keep in zip(chosen, kept, strict=True) if keep]
+
+
+def _cheap(problem: Chooser[C], cost: str, wanted: Costs) -> list[C]:
+    """Return what may be the cheapest: by the table, within its limits or, where they are off, without."""
+    try:
+        return [problem.smallest(cost, wanted)]
+    except SearchError:
+        return [problem.smallest(cost)]
+
+
 def _polished(problem: Chooser[C], choice: C, prices: _Prices[C]) -> C:
     """Change one width after another as far as the limits let, the change that lessens the loss most first."""
     tries = 0
@@ -110,9 +166,7 @@ def _nothing(wanted: Costs, candidates: list[C], prices: _Prices[C]) -> str:
         if least[name] > limit * (1 + SLACK):
             return unreachable(name, limit, least[name], exact=prices.exact)
     each = ", ".join(f"{name} {cost:.6g}" for name, cost in least.items())
-    return (
-        f"no choice of widths was found within the limits of {' and '.join(wanted)} together; each alone can be {each}"
-    )
+    return f"no choice was found within the limits of {' and '.join(wanted)} together; each alone can be {each}"
 
 
 class _Prices(Generic[C]):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -86,7 +85,7 @@ class Problem:
     ) -> None:
         self.table = table
         ties = tuple(ties)
-        check_fixed(fixed or {}, ties, table.layers)
+        check_widths(fixed or {}, ties, table.layers, table.weight_bits, table.activation_bits)
         free = [place for place, name in enumerate(table.layers) if together and name not in (fixed or {})]
         self._groups = operand_groups(len(table.layers), ties, free)
         losses = sensitivities.array(table.layers, table.weight_bits, table.activation_bits)
@@ -109,20 +108,21 @@ class Problem:
         """The widths with the fewest bit operations."""
         return self.smallest("bops")
 
-    def smallest(self, cost: str) -> Choice:
-        """Return the widths that cost least. Raises SearchError for a cost that does not add up."""
-        return self._choice(smallest(self._program, _additive(cost)))
+    def smallest(self, cost: str, limits: Mapping[str, float] | None = None) -> Choice:
+        """Return the widths that cost least, within limits in the costs' units if there are any.
+
+        Raises SearchError for a cost that does not add up, and where nothing is within the limits.
+        """
+        return self._choice(smallest(self._program, _additive(cost), limits))
 
     def solve(self, limits: Mapping[str, Limit]) -> Choice:
         """Return the widths of least loss within all limits, exactly.
 
         limits : by cost ("latency" in µs, "energy" in pJ, "size" in bytes, "bops"), the most that the network may
-            take: a number, or a text like "70%": of what the widest widths take
+            take: a number, or a text like "70%": of what the widest widths take; without any, nothing limits them
 
         Raises SearchError where that cannot be reached, and says what can.
         """
-        if not limits:
-            raise SearchError(f"no limit: without one, the widest widths are best; limit {' or '.join(ADDITIVE)}")
         return self._choice(solve(self._program, {_additive(name): self.limit(name, limits[name]) for name in limits}))
 
     def neighbours(self, choice: Choice) -> Iterator[Choice]:
@@ -159,17 +159,8 @@ class Problem:
 
     def limit(self, cost: str, limit: Limit) -> float:
         """Return a limit as a number in the cost's unit. Raises SearchError for what is neither number nor share."""
-        if isinstance(limit, str):
-            share = re.fullmatch(r"\s*(\d+(?:\.\d*)?)\s*%\s*", limit)
-            if share:
-                return float(share[1]) / 100 * self.widest.costs[_additive(cost)]
-            try:
-                limit = float(limit)
-            except ValueError:
-                limit = float("nan")
-        if not 0 <= limit < float("inf"):
-            raise SearchError(f"{cost}: limit is no number; give {UNITS[_additive(cost)]}, or a share such as 70%")
-        return float(limit)
+        number, is_share = read_limit(cost, limit)
+        return number * self.widest.costs[cost] if is_share else number
 
     def _choice(self, pick: NDArray[np.int64]) -> Choice:
         table = self.table
@@ -191,14 +182,48 @@ class Problem:
             if not allowed.any():
                 raise SearchError(nothing_in_common(table.weight_bits, table.activation_bits))
         for name, (w, a) in fixed.items():
-            if name not in table.layers:
-                raise SearchError(f"fixed: {name!r} is no layer with widths{did_you_mean(name, table.layers)}")
-            if w not in table.weight_bits or a not in table.activation_bits:
-                raise SearchError(f"fixed: {name} has {w}/{a} bits, which the table of costs lacks")
             place = table.layers.index(name)
             allowed[place] = False
             allowed[place, table.weight_bits.index(w), table.activation_bits.index(a)] = True
         return allowed
+
+
+def check_widths(
+    fixed: Mapping[str, tuple[int, int]],
+    ties: Iterable[Tie],
+    layers: Sequence[str],
+    weight_bits: Sequence[int],
+    activation_bits: Sequence[int],
+) -> None:
+    """Raise SearchError where widths that layers are fixed to are not among those to choose, or contradict ties.
+
+    >>> check_widths({"conv1": (8, 8)}, [], ["conv1", "fc1"], [4, 8], [8])
+    """
+    for name, (w, a) in fixed.items():
+        if name not in layers:
+            raise SearchError(f"fixed: {name!r} is no layer with widths{did_you_mean(name, layers)}")
+        if w not in weight_bits or a not in activation_bits:
+            known = (", ".join(map(str, bits)) for bits in (weight_bits, activation_bits))
+            raise SearchError(f"fixed: {name} has {w}/{a} bits; to choose are {' / '.join(known)}")
+    check_fixed(fixed, ties, layers)
+
+
+def read_limit(cost: str, limit: Limit) -> tuple[float, bool]:
+    """Return a limit as a number, and whether it is a share. Raises SearchError for what is neither, and for no cost.
+
+    >>> read_limit("size", "70%"), read_limit("latency", 250)
+    ((0.7, True), (250.0, False))
+    """
+    _additive(cost)
+    text = str(limit).strip()
+    is_share = text.endswith("%")
+    try:
+        number = float(text.removesuffix("%"))
+    except ValueError:
+        number = float("nan")
+    if not 0 <= number < float("inf"):
+        raise SearchError(f"{cost}: limit is no number; give {UNITS[cost]}, or a share such as 70%")
+    return (number / 100 if is_share else number), is_share
 
 
 def _additive(cost: str) -> Cost:

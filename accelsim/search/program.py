@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from accelsim.errors import SearchError
+from accelsim.search.solver_output import without_debug_line
 
 Losses = NDArray[np.float64]
 SLACK = 1e-9
@@ -87,7 +88,7 @@ def solve(program: Program, limits: Mapping[str, float]) -> NDArray[np.int64]:
     >>> solve(program, {"size": 7.0})
     Traceback (most recent call last):
         ...
-    accelsim.errors.SearchError: size of at most 7 cannot be reached; the smallest that these widths reach is 8
+    accelsim.errors.SearchError: size of at most 7 cannot be reached; the smallest that can be chosen is 8
     """
     unknown = [name for name in limits if name not in program.costs]
     if unknown:
@@ -98,25 +99,31 @@ def solve(program: Program, limits: Mapping[str, float]) -> NDArray[np.int64]:
             raise SearchError(unreachable(name, limit, least))
     found = _minimise(program, program.losses, limits)
     if found is None:
-        names = " and ".join(limits)
-        each = ", ".join(f"{name} {program.total(name, smallest(program, name)):.6g}" for name in limits)
-        raise SearchError(
-            f"no choice of widths is within the limits of {names} together; each alone can be as small as {each}"
-        )
+        raise SearchError(_not_together(program, limits))
     return found
 
 
-def smallest(program: Program, cost: str) -> NDArray[np.int64]:
-    """Return the pick that costs least. Raises SearchError where ties and allowed widths leave nothing."""
-    found = _minimise(program, program.costs[cost], {})
+def smallest(program: Program, cost: str, limits: Mapping[str, float] | None = None) -> NDArray[np.int64]:
+    """Return the pick that costs least, within limits if there are any.
+
+    Raises SearchError where ties, allowed widths and limits leave nothing.
+    """
+    found = _minimise(program, program.costs[cost], limits or {})
+    if found is None and limits:
+        raise SearchError(_not_together(program, limits))
     if found is None:
-        raise SearchError("no choice of widths: layers that are tied have no width in common that is allowed")
+        raise SearchError("nothing can be chosen: layers that are tied have nothing in common that is allowed")
     return found
+
+
+def _not_together(program: Program, limits: Mapping[str, float]) -> str:
+    each = ", ".join(f"{name} {program.total(name, smallest(program, name)):.6g}" for name in limits)
+    return f"no choice is within the limits of {' and '.join(limits)} together; each alone can be as small as {each}"
 
 
 def unreachable(name: str, limit: float, least: float, *, exact: bool = True) -> str:
     """Return the message for a limit below the smallest value; exact: False where others may be smaller yet."""
-    what = "smallest that these widths reach" if exact else "smallest that was found with these widths"
+    what = "smallest that can be chosen" if exact else "smallest that was found"
     return f"{name} of at most {limit:.6g} cannot be reached; the {what} is {least:.6g}"
 
 
@@ -186,14 +193,14 @@ def _highs(
         constraints.append(LinearConstraint(cost[None] / unit, -np.inf, free / unit * (1 + SLACK)))
     constraints += [LinearConstraint(cut[None], -np.inf, layers - 1) for cut in cuts]
     upper = np.ones(size) if program.allowed is None else program.allowed.ravel().astype(np.float64)
-    done = milp(
-        scaled,
-        integrality=np.ones(size),
-        bounds=Bounds(0, upper),
-        constraints=constraints,
-        # SciPy 1.17's HiGHS prints a debug line on stdout now and then; seldom without presolve, which saves no time.
-        options={"mip_rel_gap": 0.0, "presolve": False},
-    )
+    with without_debug_line():
+        done = milp(
+            scaled,
+            integrality=np.ones(size),
+            bounds=Bounds(0, upper),
+            constraints=constraints,
+            options={"mip_rel_gap": 0.0, "presolve": False},
+        )
     if done.status == 2:
         return None
     if done.x is None:

@@ -5,22 +5,21 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from accelsim.config.model import HardwareConfig
-from accelsim.errors import SearchError, did_you_mean
+from accelsim.errors import SearchError
 from accelsim.memory.needs import NetworkShapes
 from accelsim.progress import ProgressCallback, layer_progress
 from accelsim.quantize.network import FloatNetwork
 from accelsim.quantize.requantizer import Requantizer
 from accelsim.search.candidate import FIELDS, Verified, Widths, split, true_costs, uniform, verify
 from accelsim.search.costs import CostTable, cost_table
-from accelsim.search.limits import choose_within
+from accelsim.search.limits import choose_within, front_within
 from accelsim.search.pareto import front as pareto_front
-from accelsim.search.problem import Choice, Limit, Problem, names_of
-from accelsim.search.program import Tie
+from accelsim.search.problem import ADDITIVE, Choice, Limit, Problem, check_widths, names_of, read_limit
 from accelsim.search.sensitivity import Measure, Sensitivities, measure_sensitivities
-from accelsim.search.ties import KINDS, OPERANDS
+from accelsim.search.ties import OPERANDS, ties_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -46,6 +45,11 @@ class Found:
     def formats(self) -> str:
         """The widths as ``accelsim import --formats`` takes them."""
         return names_of(self.widths)
+
+    @property
+    def names(self) -> list[str]:
+        """The widths of each layer, as one writes them."""
+        return [str(each) for each in self.widths.values()]
 
     def row(self) -> dict[str, Any]:
         """Return one flat row: what was verified, the predicted loss, and the widths of each layer."""
@@ -107,15 +111,11 @@ class Search:
         self._problem: Problem | None = None
         self.requantizer = Requantizer(others, ranges=ranges, references=False)
         self._one = Requantizer(others.head(1), ranges=ranges, references=False)
-        names = [layer.name for layer in network.array_layers]
-        self._ties: list[Tie] = []
         kinds = self._kinds(ties)
         self._together = OPERANDS in kinds
-        for kind in kinds:
-            if kind not in (known := (*KINDS, OPERANDS)):
-                raise SearchError(f"ties {kind!r} are unknown{did_you_mean(kind, known)}; use {', '.join(known)}")
-            if kind != OPERANDS:
-                self._ties += KINDS[kind](network, names)
+        names = [layer.name for layer in network.array_layers]
+        self._ties = ties_of(kinds, network, names)
+        check_widths(self._fixed, self._ties, names, self.weight_bits, self.activation_bits)
 
     def _kinds(self, ties: Iterable[str] | None) -> list[str]:
         supplied = self._sensitivities
@@ -184,15 +184,27 @@ class Search:
 
         Raises SearchError where they cannot be reached.
         """
-        problem, wanted = self.problem, self._absolute(limits)
-        if not wanted:
-            return problem.solve({})  # which says that there is no limit
-        return choose_within(problem, lambda choice: self.costs(choice.widths), wanted)
+        if not limits:
+            raise SearchError(f"no limit: without one, the widest widths are best; limit {' or '.join(ADDITIVE)}")
+        wanted = self._absolute(limits)
+        return choose_within(self.problem, lambda choice: self.costs(choice.widths), wanted)
 
-    def front(self, cost: str, points: int = 12) -> list[Found]:
-        """Return choices between the cheapest and the widest, each verified; some may turn out worse than others."""
-        choices = self.problem.front(cost, points)
+    def front(self, cost: str, points: int = 12, limits: Mapping[str, Limit] | None = None) -> list[Found]:
+        """Return choices between the cheapest and the widest, each verified; some may turn out worse than others.
+
+        limits : as of :meth:`choose`, kept by all of them; the one of `cost` itself is where the front ends. Without
+            any, the front is that of the table's sums, else that of what whole networks cost
+
+        Raises SearchError where limits cannot be reached.
+        """
         found = []
+        if limits:
+            wanted = self._absolute(limits)
+            choices = front_within(
+                self.problem, lambda each: self.costs(each.widths), cost, points, wanted, progress=self._progress
+            )
+        else:
+            choices = self.problem.front(cost, points)
         with layer_progress(self._progress, "points") as tell:
             for done, choice in enumerate(choices):
                 tell(done, len(choices), "runs that verify")
@@ -244,6 +256,10 @@ class Search:
         widths = uniform(self.network, weight_bits, activation_bits)
         return self._found(str(next(iter(widths.values()))), widths, None)
 
+    def reference(self) -> Found:
+        """Return the network with its widest widths, verified: what shares of limits refer to."""
+        return self.uniform(self.weight_bits[-1], self.activation_bits[-1])
+
     def verify(self, widths: Mapping[str, tuple[int, int]], config: HardwareConfig | None = None) -> Verified:
         """Run widths bit by bit, here or on another machine."""
         return verify(self.requantizer, config or self.config, widths)
@@ -254,34 +270,46 @@ class Search:
 
     def _absolute(self, limits: Mapping[str, Limit]) -> dict[str, float]:
         """Return limits in the costs' units; shares are of the whole network, not of the table's sum."""
-        problem, wanted = self.problem, {}
-        widest = self.costs(problem.widest.widths)
-        for name, limit in limits.items():
-            wanted[name] = problem.limit(name, limit)
-            if isinstance(limit, str) and "%" in limit:
-                wanted[name] *= widest[name] / problem.widest.costs[name]
-        return wanted
+        read = {name: read_limit(name, limit) for name, limit in limits.items()}  # before anything is measured
+        widest = self.costs(self.problem.widest.widths)
+        return {name: number * widest[name] if is_share else number for name, (number, is_share) in read.items()}
 
     def _found(self, label: str, widths: Mapping[str, Widths], choice: Choice | None) -> Found:
         return Found(label=label, widths=widths, choice=choice, verified=self.verify(widths))
 
 
-def on_front(found: Sequence[Found], costs: Sequence[str] = ("energy",)) -> list[bool]:
+class Point(Protocol):
+    """One verified point of a search: of widths (Found), or of formats (accelsim.search.format_search)."""
+
+    @property
+    def label(self) -> str: ...
+
+    @property
+    def formats(self) -> str: ...
+
+    @property
+    def names(self) -> list[str]: ...
+
+    def row(self) -> dict[str, Any]: ...
+
+
+def on_front(found: Sequence[Point], costs: Sequence[str] = ("energy",)) -> list[bool]:
     """Return which verified points nothing else among them beats: in accuracy (agreement with the float network where
     there are no labels) and costs, as verified.
     """
+    rows = [each.row() for each in found]
     values = [
         [
-            -float((each.verified.agreement if each.verified.accuracy is None else each.verified.accuracy) or 0.0),
-            *(float(getattr(each.verified, FIELDS[cost])) for cost in costs),
+            -float((row["agreement"] if row["accuracy"] is None else row["accuracy"]) or 0.0),
+            *(float(row[FIELDS[cost]]) for cost in costs),
         ]
-        for each in found
+        for row in rows
     ]
     kept: list[bool] = pareto_front(values).tolist()
     return kept
 
 
-def frame_of(found: Iterable[Found], costs: Sequence[str] = ("energy",)) -> pd.DataFrame:
+def frame_of(found: Iterable[Point], costs: Sequence[str] = ("energy",)) -> pd.DataFrame:
     """Return verified points as a data frame, a row each; `on_front`: of these points, none is as good in accuracy and
     costs, and better in one of them.
     """

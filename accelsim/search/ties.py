@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
-from accelsim.errors import SearchError
+from accelsim.errors import SearchError, did_you_mean
 from accelsim.quantize.flow import MOVES, operator_of
 from accelsim.quantize.layers import INPUT, Conv2d
 from accelsim.quantize.network import FloatLayer, FloatNetwork
@@ -53,8 +54,27 @@ OPERANDS = "operands"
 """The kind that ties no layers: weights and inputs of a layer have one width."""
 
 
-def check_fixed(fixed: Mapping[str, tuple[int, int]], ties: Iterable[Tie], layers: Sequence[str]) -> None:
-    """Raise SearchError where layers that share a width are fixed to different ones.
+def ties_of(kinds: Iterable[str], network: FloatNetwork, layers: Sequence[str]) -> list[Tie]:
+    """Return the ties of all kinds but `OPERANDS`, which ties no layers. Raises SearchError for an unknown kind.
+
+    layers : names of the layers that choose, to whose places the ties refer
+
+    >>> from accelsim.quantize.network_file import load_network
+    >>> digits = load_network("traces/digits_cnn_float.npz")
+    >>> ties_of(["inputs"], digits, ["conv1", "conv2", "fc1", "fc2"])  # no two layers read one tensor
+    []
+    """
+    found: list[Tie] = []
+    for kind in kinds:
+        if kind not in (known := (*KINDS, OPERANDS)):
+            raise SearchError(f"ties {kind!r} are unknown{did_you_mean(kind, known)}; use {', '.join(known)}")
+        if kind != OPERANDS:
+            found += KINDS[kind](network, layers)
+    return found
+
+
+def check_fixed(fixed: Mapping[str, tuple[Any, Any]], ties: Iterable[Tie], layers: Sequence[str]) -> None:
+    """Raise SearchError where layers that share a width, or a format, are fixed to different ones.
 
     >>> check_fixed({"a": (8, 8), "b": (8, 8)}, [Tie((0, 1), weights=True, activations=True)], ["a", "b"])
     """
@@ -62,10 +82,9 @@ def check_fixed(fixed: Mapping[str, tuple[int, int]], ties: Iterable[Tie], layer
         given = [(layers[place], fixed[layers[place]][operand]) for place, operand in group if layers[place] in fixed]
         if len({bits for _, bits in given}) > 1:
             what = "inputs" if group[0][1] else "weights"
-            bits = ", ".join(f"{name} {width}" for name, width in given)
+            each = ", ".join(f"{name} {f'{has} bits' if isinstance(has, int) else has}" for name, has in given)
             raise SearchError(
-                f"fixed: layers whose {what} share a width have different ones: {bits} bits; fix them alike, or leave "
-                f"out the tie"
+                f"fixed: layers whose {what} are tied have different ones: {each}; fix them alike, or leave out the tie"
             )
 
 

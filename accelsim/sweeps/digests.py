@@ -12,11 +12,8 @@ from typing import Any
 import numpy as np
 
 DIGITS = 16
-# Whatever decides a row; the rest of accelsim (commands, plots, search) may change under a sweep.
-_STAGES = (
-    *("formats", "operators", "config", "trace", "quantize", "importers", "mapping", "memory", "engine", "ppu"),
-    *("energy", "report"),
-)
+# What may change under a sweep; all else decides a row, so a new stage does until it is named here.
+_DECIDES_NO_ROW = ("plots", "html", "sweeps", "search", "cli")
 
 
 @lru_cache(maxsize=1)
@@ -26,7 +23,7 @@ def numerics_version() -> str:
     digest = hashlib.sha256()
     for path in sorted(package.rglob("*")):
         inside = path.relative_to(package)
-        decides = inside.parts[0] in _STAGES or len(inside.parts) == 1 or inside.as_posix() == "sweeps/worker.py"
+        decides = inside.parts[0] not in _DECIDES_NO_ROW or inside.as_posix() == "sweeps/worker.py"
         if path.suffix in (".py", ".yaml") and decides:
             digest.update(str(inside).encode())
             digest.update(path.read_bytes())

@@ -13,6 +13,8 @@ from collections.abc import Iterator, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
+from multiprocessing.context import SpawnContext
+from multiprocessing.process import BaseProcess
 from types import ModuleType
 from typing import Any
 
@@ -57,9 +59,7 @@ def run_local(jobs: Jobs, workers: int) -> Iterator[tuple[str, Result]]:
 
 def _until_a_process_dies(todo: dict[str, Mapping[str, Any]], workers: int) -> Any:
     """Run and remove points of `todo`; return those that were running when a process died, or nothing."""
-    import multiprocessing
-
-    context = multiprocessing.get_context("spawn")
+    context = _Spawned()
     with _one_thread_each(), ProcessPoolExecutor(workers, context, initializer=end_with_parent) as pool:
         waiting = iter(list(todo.items()))
         running: dict[Future[Result], str] = {}
@@ -80,9 +80,23 @@ def _until_a_process_dies(todo: dict[str, Mapping[str, Any]], workers: int) -> A
                     yield key, result
             except BrokenProcessPool:
                 return {key: todo[key] for key in running.values() if key in todo}
-            except GeneratorExit:
+            except BaseException:  # stopped, or closed by the caller: nobody waits for what runs now
                 pool.shutdown(wait=False, cancel_futures=True)
+                for process in context.begun:
+                    process.terminate()
                 raise
+
+
+class _Spawned(SpawnContext):
+    """Begins processes anew, rather than as copies of this one, and knows which it has begun."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.begun: list[BaseProcess] = []
+
+    def Process(self, *words: Any, **options: Any) -> Any:  # type: ignore[override]  # noqa: N802 -- its name
+        self.begun.append(super().Process(*words, **options))
+        return self.begun[-1]
 
 
 def end_with_parent() -> None:

@@ -93,6 +93,14 @@ def test_the_command_prints_the_same_as_text_and_json(project_root):
     parts = CliRunner().invoke(cli.app, ["area", path, "--parts"], catch_exceptions=False).stdout
     circuits = [part for part in found.area.parts if part.component == "scale_unit"]
     assert parts.count("scale_unit") == len(circuits) == 2
+    assert "source of each circuit's area: --json" in parts
+
+
+@pytest.mark.parametrize("config", ["int4_vsq", "bitserial", "kmeans4", "mxfp8", "xnor"])
+def test_no_word_is_cut_on_a_narrow_terminal(config, project_root):
+    path = str(project_root / "configs" / f"{config}.yaml")
+    for options in ([], ["--parts"]):  # 80 columns, as in a pipe
+        assert "…" not in CliRunner().invoke(cli.app, ["area", path, *options], catch_exceptions=False).stdout
 
 
 def test_a_bad_format_is_one_message(project_root):

@@ -55,8 +55,43 @@ def test_the_terminal_shows_law_and_publication_side_by_side():
     assert "0.2 (0.2)" in row  # mult
     assert "1.768 (1.562)" in next(line for line in text.splitlines() if line.strip().startswith("1 MB"))
     assert "prices in pJ" in text
-    for operation in ("array_cycle", "dram_read_hbm2_board", "fp32_mult", "register_toggle"):
+    for operation in OPERATIONS:
         assert operation in text
+    words = " ".join(text.split())
+    assert "leakage_per_pe_cycle at 500 MHz 0.0459 pJ secondary" in words
+    assert "lookup 8 bits of 16 entries 0.04 pJ assumption" in words
+    assert "zero, ppu_leakage_cycle, vector_leakage_cycle: nothing measured stands behind it" in words
+
+
+@pytest.mark.parametrize("name", shipped_tables())
+def test_no_word_is_cut_on_a_narrow_terminal(name):
+    assert "…" not in run("energy", name).stdout  # 80 columns, as in a pipe
+
+
+def test_a_user_s_table_is_told_what_it_lacks_and_begins_with_a_shipped_one(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    shipped = run("energy", "horowitz45", "--yaml").stdout
+    mine = shipped.replace("name: horowitz45", "name: mine").replace(
+        "coefficients: {power_uw: 0.0}", "coefficients: {power_uw: 0.0334}"
+    )
+    (tmp_path / "mine.yaml").write_text(mine)
+    text = " ".join(run("energy", "mine.yaml").stdout.split())
+    assert "not priced" not in text
+    assert "ppu_leakage_cycle 0.1 mm2 at 500 MHz 6.68 pJ" in text  # 0.0334 uW x 100,000 um2 / 500 MHz
+    assert "zero, array_cycle: " in text
+    assert "vector_leakage_cycle: nothing measured" not in text  # it has a reason still, and a price
+    small = (
+        "schema: accelsim-energy-table\nversion: 1\nname: small\nentries:\n  add: {form: linear, "
+        "coefficients: {per_bit: 0.003}, unit: pJ, mark: assumption, source: me}\n"
+    )
+    (tmp_path / "small.yaml").write_text(small)
+    text = " ".join(run("energy", "small.yaml").stdout.split())
+    assert "not priced: mult, fused_mult" in text
+    assert "mult_zero; a run that counts one of them stops and says so" in text
+    assert "in parentheses" not in text  # nothing was published
+    assert "published" not in [
+        t.get_text() for t in plots.prices_figure(load_table("small.yaml")).axes[0].get_legend().get_texts()
+    ]
 
 
 def test_a_relative_table_never_says_picojoules():
@@ -107,6 +142,8 @@ def test_the_picture_shows_the_numbers(tmp_path):
         (["horowitz54"], "energy table 'horowitz54' is not shipped; did you mean 'horowitz45'?"),
         (["horowitz45", "--plot", "prices.bmp"], "pictures are written as .png, .svg, .pdf"),
         (["no-such.yaml"], "no-such.yaml: no such file"),
+        (["no-such.yaml", "--yaml"], "no-such.yaml: no such file"),
+        (["horowitz45", "--yaml", "--json"], "--json and --yaml are two ways to print a table; choose one"),
     ],
 )
 def test_mistakes_are_said(arguments, message, tmp_path, monkeypatch):

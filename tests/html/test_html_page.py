@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 import accelsim
 from accelsim import cli
 from accelsim.html import html_report, save_html
+from accelsim.html.pictures import joined_slices
 from accelsim.html.tables import cards, overflow_story, page_tables
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -131,6 +132,8 @@ def test_cards_are_for_one_inference(report):
     factor = {"pJ": 1.0, "nJ": 1e3, "µJ": 1e6}[unit]
     assert float(amount) * factor == pytest.approx(report.totals.energy_per_inference_pj, rel=0.01)
     assert shown["overflows"] == "0"
+    remark = next(remark for _, what, remark in cards(report) if what == "efficiency")
+    assert remark == f"{report.totals.energy_per_mac_pj:,.3g} pJ a useful MAC, modelled"
 
 
 def test_the_overflow_story_tells_where_it_began(project_root):
@@ -162,8 +165,48 @@ def test_run_writes_the_page_and_the_same_report(project_root, tmp_path, monkeyp
     target = tmp_path / "run.html"
     result = CliRunner().invoke(cli.app, [*args, "--html", str(target)], catch_exceptions=False)
     assert result.exit_code == 0
-    assert target.read_text(encoding="utf-8").startswith("<!DOCTYPE html>")
+    text = target.read_text(encoding="utf-8")
+    assert text.startswith("<!DOCTYPE html>")
     assert [path.name for path in tmp_path.iterdir()] == ["run.html"]
+    # The command has the run in time, and draws it.
+    reader = Reader()
+    reader.feed(text)
+    assert reader.tags.count("svg") == 5
+    assert len(reader.ids) == len(set(reader.ids))
+    assert ">dma 0.1</text>" in text
+    assert "Timeline, int8_ws: digits_cnn_int8" in text
+
+
+def test_slices_are_joined_within_a_layer_a_track_and_a_state_only():
+    def event(start, length, *, layer="conv1", track=0, cat="tile"):
+        place = {"ph": "X", "name": "compute", "pid": 0, "tid": track}
+        return place | {"ts": start, "dur": length, "cat": cat, "args": {"layer": layer}}
+
+    events = [
+        *(event(start, 9.0) for start in (0.0, 9.0, 19.0)),  # side by side, and a gap of 1 of 1200
+        event(28.0, 2.0, cat="wait"),
+        event(30.0, 2.0),
+        event(32.0, 2.0, layer="conv2"),
+        event(34.0, 2.0),
+        event(40.0, 2.0),  # 4 later: seen
+        event(9.0, 5.0, track=1),
+        event(10.0, 2.0, track=1),  # within the one before it
+    ]
+    name = {"ph": "M", "name": "thread_name", "pid": 0, "tid": 0, "args": {"name": "core 0"}}
+    run = {"otherData": {"clock_mhz": 2.0, "makespan_cycles": 2400}, "traceEvents": [name, *reversed(events)]}
+    found = joined_slices(run)["traceEvents"]
+    assert name in found
+    drawn = [(each["tid"], each["ts"], each["dur"], each["cat"]) for each in found if each["ph"] == "X"]
+    assert sorted(drawn) == [
+        (0, 0.0, 28.0, "tile"),
+        (0, 28.0, 2.0, "wait"),
+        (0, 30.0, 2.0, "tile"),
+        (0, 32.0, 2.0, "tile"),
+        (0, 34.0, 2.0, "tile"),
+        (0, 40.0, 2.0, "tile"),
+        (1, 9.0, 5.0, "tile"),
+    ]
+    assert run["traceEvents"][1:] == list(reversed(events))  # and the caller's document is as it was
 
 
 @pytest.mark.parametrize(
@@ -217,6 +260,11 @@ addEventListener("load", () => {
     drawn: smallest("svg text", (e) => e.getBoundingClientRect().height),
     errors: window.problems || 0,
   });
+  const cell = table.tBodies[0].rows[0].cells[0], frame = table.parentElement;
+  cell.textContent = "x".repeat(150);
+  frame.style.width = "20rem"; frame.scrollLeft = 1000;
+  found.name = cell.getBoundingClientRect().width;
+  found.moved = [frame.scrollLeft, cell.getBoundingClientRect().left - frame.getBoundingClientRect().left];
   const out = document.createElement("pre"); out.id = "probe"; out.textContent = JSON.stringify(found);
   document.body.append(out);
 });
@@ -263,6 +311,14 @@ def test_a_click_on_a_title_sorts_and_another_one_turns_round(browse, report):
     assert found["state"] == "ascending"
     assert found["names"] == sorted(layer.name for layer in report.layers)
     assert found["other"] == "none"
+
+
+def test_a_long_name_wraps_and_stays_beside_the_numbers(browse):
+    found = browse()
+    assert found["name"] <= 16 * 16  # 16 rem
+    scrolled, left = found["moved"]
+    assert scrolled > 100
+    assert 0 <= left <= 2  # the border
 
 
 def luminance(color):

@@ -3,6 +3,7 @@
 import json
 import math
 import re
+from dataclasses import replace
 
 import matplotlib as mpl
 import numpy as np
@@ -99,7 +100,22 @@ def test_cycles_are_drawn_by_cause(runs, axes):
 
 def test_runs_that_share_configuration_and_trace_are_still_told_apart(runs, axes):
     plots.cycle_breakdown([runs[0], runs[0]], axes)
-    assert [text.get_text() for text in axes.get_yticklabels()] == ["int8_ws\ndigits_cnn_int8"] * 2
+    same = "int8_ws\ndigits_cnn_int8"
+    assert [text.get_text() for text in axes.get_yticklabels()] == [f"{same}\nrun 1", f"{same}\nrun 2"]
+
+
+def test_runs_that_differ_in_prices_only_are_told_apart_by_them(runs, axes):
+    plots.energy_breakdown([runs[0], replace(runs[0], energy_table="mine")], axes)
+    same = "int8_ws\ndigits_cnn_int8"
+    assert [text.get_text() for text in axes.get_yticklabels()] == [f"{same}\nhorowitz45", f"{same}\nmine"]
+
+
+def test_the_user_may_name_the_runs(runs, axes):
+    plots.energy_by_width(runs, axes, labels=["tall", "wide", "narrow"])
+    assert [text.get_text() for text in axes.get_xticklabels()] == ["4.25\nnarrow", "8\ntall", "8\nwide"]
+    for draw in (plots.energy_breakdown, plots.cycle_breakdown, plots.energy_by_width):
+        with pytest.raises(ReportError, match="1 labels for 3 reports"):
+            draw(runs, axes, labels=["tall"])
 
 
 def test_utilization_of_all_pes_adds_up_to_the_products(runs, axes):
@@ -174,7 +190,8 @@ def test_names_of_many_layers_do_not_lie_on_one_another(project_root, axes):
     config = parse_config({"name": "edge", "clock_mhz": 1000, "array": array, "dram": dram}, source="a test")
     report = estimate(config, network_shapes(project_root / "traces" / "shapes" / "resnet50.csv"))
     plots.roofline(report, axes)
-    names = [text for text in axes.texts if text.get_text() in {layer.name for layer in report.layers}]
+    known = {layer.name for layer in report.layers}
+    names = [text for text in axes.texts if text.get_text().split(", +")[0] in known]
     assert 3 <= len(names) < len(report.layers) == 54
     axes.figure.canvas.draw()
     boxes = [text.get_window_extent() for text in names]
@@ -310,7 +327,9 @@ def test_every_picture_is_written(folders, tmp_path, picture, suffix):
         (["roofline", "0", "1", "-o", "x.png"], "'roofline' is of one report; found 2"),
         (["cycles", "0", "-o", "x.png", "--layer", "fc2"], "--layer is for the picture 'utilization'"),
         (["utilization", "0", "-o", "x.png", "--layer", "fc3"], "no layer 'fc3'"),
-        (["energy", "missing", "-o", "x.png"], "cannot be read"),
+        (["energy", "missing", "-o", "x.png"], "missing: there is no such folder or file; 'accelsim run"),
+        (["energy", ".", "-o", "x.png"], ". has no report.json; 'accelsim run CONFIG TRACE --out DIR' writes"),
+        (["timeline", "0", "-o", "x.png"], "a folder; a timeline is the file of"),
     ],
 )
 def test_mistakes_are_one_message_and_no_file(folders, tmp_path, monkeypatch, args, message):
@@ -320,3 +339,25 @@ def test_mistakes_are_one_message_and_no_file(folders, tmp_path, monkeypatch, ar
     assert message in result.stderr
     assert result.stderr.count("\n") == 1
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_command_names_runs_by_their_folders_where_their_names_are_the_same(folders, tmp_path):
+    for chosen, words in (
+        ([folders[0], folders[0]], ["int8_ws", str(folders[0])]),
+        (folders[:2], ["int8_ws", "int8_os"]),
+    ):
+        target = tmp_path / "picture.svg"
+        assert invoke("cycles", *chosen, "-o", target).exit_code == 0
+        drawn = re.findall(
+            r"<!-- (.*) -->", target.read_text()
+        )  # matplotlib writes texts as outlines, and what they say
+        assert words[1] in drawn or plots.common.shortened(words[1]) in drawn
+        assert ("int8_ws" in drawn) == (len(set(chosen)) > 1)
+
+
+@pytest.mark.parametrize("picture", ["energy", "roofline"])
+def test_the_report_alone_is_enough(runs, folders, tmp_path, picture):
+    """What `run --json` prints, or report.json itself."""
+    (tmp_path / "run.json").write_text(runs[0].to_json())
+    for given in (tmp_path / "run.json", folders[0] / "report.json"):
+        assert invoke(picture, given, "-o", tmp_path / "x.svg").exit_code == 0

@@ -75,6 +75,13 @@ def test_new_files_have_ordinary_permissions(report, tmp_path):
     assert (tmp_path / "report.json").stat().st_mode == (tmp_path / "ordinary").stat().st_mode
 
 
+def words_for_null(folder):
+    """What this Python says of a name with a null character: versions differ."""
+    with pytest.raises(ValueError, match="null") as caught:
+        (folder / "nul\0l").mkdir()
+    return str(caught.value)
+
+
 @pytest.mark.parametrize("use", [prepare_folder, lambda folder: save_report(make_report(), folder)])
 def test_folders_that_cannot_be_written(tmp_path, monkeypatch, use):
     (tmp_path / "file").write_text("mine")
@@ -83,7 +90,7 @@ def test_folders_that_cannot_be_written(tmp_path, monkeypatch, use):
         (tmp_path / "file", f"{tmp_path / 'file'} is a file; name a folder"),
         (tmp_path / "file" / "deep" / "er", f"{tmp_path / 'file'} is a file; name a folder"),
         (tmp_path / "taken", f"{tmp_path / 'taken' / 'outputs.npz'} is a folder; remove it, or name another folder"),
-        (tmp_path / "nul\0l", f"{tmp_path / 'nul'}\0l: cannot be written: embedded null byte"),
+        (tmp_path / "nul\0l", f"{tmp_path / 'nul'}\0l: cannot be written: {words_for_null(tmp_path)}"),
         ("", "'' is not a folder name"),
     ]:
         with pytest.raises(ReportError) as caught:
@@ -106,7 +113,7 @@ def test_a_prepared_folder_is_there_and_empty(tmp_path):
 
 
 def test_a_report_that_is_not_there(tmp_path):
-    with pytest.raises(ReportError, match=r"report\.json: cannot be read: No such file"):
+    with pytest.raises(ReportError, match="nowhere: there is no such folder or file; 'accelsim run"):
         load_report(tmp_path / "nowhere")
 
 

@@ -14,7 +14,7 @@ from accelsim.quantize.network_file import load_network
 from accelsim.quantize.requantizer import Requantizer
 from accelsim.search.candidate import Widths, true_costs
 from accelsim.search.costs import cost_table
-from accelsim.search.limits import choose_within
+from accelsim.search.limits import choose_within, front_within
 from accelsim.search.problem import Problem
 from accelsim.search.run import Search
 from accelsim.search.sensitivity import Sensitivities, Sensitivity
@@ -138,10 +138,10 @@ def test_what_is_over_the_limit_by_next_to_nothing_is_no_reason_to_stop(fine_pro
 
 def test_what_cannot_be_reached_is_told_by_real_costs(problem, choices):
     least = min(choice.costs["energy"] for choice in choices)
-    with pytest.raises(SearchError, match=r"the smallest that was found with these widths is ") as caught:
+    with pytest.raises(SearchError, match=r"the smallest that was found is ") as caught:
         choose_within(problem, lambda choice: {"energy": choice.costs["energy"] / 2}, {"energy": least * 0.49})
     assert float(str(caught.value).rsplit(" ", 1)[1]) == pytest.approx(least / 2, rel=1e-5)
-    with pytest.raises(SearchError, match=r"the smallest that these widths reach is "):
+    with pytest.raises(SearchError, match=r"the smallest that can be chosen is "):
         choose_within(problem, lambda choice: choice.costs, {"energy": least * 0.99})
 
 
@@ -174,3 +174,59 @@ def test_layers_that_stay_on_chip(project_root, cost):
         search.choose({cost: 0.99 * cheapest})
     shapes = NetworkShapes.of(requantizer.trace(dict.fromkeys(names, ("int8", "int8"))))
     assert any("fuse_layers" in note for note in cost_table(config, shapes, [8], [8]).notes)
+
+
+# -- fronts within limits ---------------------------------------------------------------------------------------------
+
+
+def best_of(choices, costs, limits):
+    """Return the least loss within limits by trying everything."""
+    return min(
+        choice.loss
+        for choice in choices
+        if all(costs(choice)[name] <= limit * (1 + 1e-9) for name, limit in limits.items())
+    )
+
+
+@pytest.mark.parametrize("wanted", [{}, {"size": 0.6}, {"size": 0.5, "latency": 0.7}, {"energy": 0.8, "size": 0.7}])
+def test_a_front_within_limits_is_that_of_everything(problem, choices, wanted):
+    """Sums that are the network's costs: each point is the best for its energy, and none is beyond a limit."""
+    widest = {name: max(choice.costs[name] for choice in choices) for name in ("size", "latency", "energy")}
+    limits = {name: share * widest[name] for name, share in wanted.items()}
+    found = front_within(problem, lambda choice: choice.costs, "energy", 9, limits)
+    assert len(found) > 3
+    energies, losses = [each.costs["energy"] for each in found], [each.loss for each in found]
+    assert energies == sorted(set(energies))
+    assert losses == sorted(set(losses), reverse=True)
+    for each in found:
+        assert all(each.costs[name] <= limit * (1 + 1e-9) for name, limit in limits.items())
+        within = {**limits, "energy": each.costs["energy"]}
+        assert each.loss == pytest.approx(best_of(choices, lambda choice: choice.costs, within), abs=1e-12)
+    assert losses[-1] == pytest.approx(best_of(choices, lambda choice: choice.costs, limits), abs=1e-12)
+    cheapest = min(
+        choice.costs["energy"]
+        for choice in choices
+        if all(choice.costs[name] <= limit * (1 + 1e-9) for name, limit in limits.items())
+    )
+    assert energies[0] == pytest.approx(cheapest, rel=1e-9)
+
+
+@pytest.mark.parametrize("saved", [-0.4, 0.6])
+def test_a_front_within_limits_is_of_whole_networks(problem, choices, saved):
+    """Where the sums are off, the limits still hold for the network."""
+    real = network(saved, 4)
+    limit = 0.5 * max(real(choice)["size"] for choice in choices)
+    found = front_within(problem, real, "latency", 6, {"size": limit})
+    costs = [real(each) for each in found]
+    assert len(found) > 2
+    assert all(cost["size"] <= limit * (1 + 1e-9) for cost in costs)
+    latencies = [cost["latency"] for cost in costs]
+    assert latencies == sorted(set(latencies))
+    assert [each.loss for each in found] == sorted({each.loss for each in found}, reverse=True)
+
+
+def test_a_front_within_limits_that_cannot_be(problem):
+    with pytest.raises(SearchError, match=r"size of at most 1 cannot be reached"):
+        front_within(problem, lambda choice: choice.costs, "energy", 4, {"size": 1.0})
+    with pytest.raises(SearchError, match=r"points=1: a front has 2 or more"):
+        front_within(problem, lambda choice: choice.costs, "energy", 1, {})

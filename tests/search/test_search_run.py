@@ -114,7 +114,7 @@ def test_fixed_layers_stay(serial, digits, search):
 @pytest.mark.parametrize(
     ("limits", "message"),
     [
-        ({"energy": 1.0}, "energy of at most 1 cannot be reached; the smallest that was found with these widths is"),
+        ({"energy": 1.0}, "energy of at most 1 cannot be reached; the smallest that was found is"),
         ({"edp": "50%"}, "the product of two sums is no sum: limit both"),
         ({"power": "50%"}, "'power' is no cost that adds up over layers; use latency, energy, size, bops"),
         ({"energy": "half"}, "energy: limit is no number; give pJ, or a share such as 70%"),
@@ -288,7 +288,31 @@ def test_the_command_reports_a_choice(project_root, tmp_path, search):
     ("words", "message"),
     [
         ([], "say what to search for"),
-        (["--energy", "50%", "--front", "energy"], "takes no limit: leave out --energy, or --front"),
+        (["--base", "int8", "--size", "50%"], "--base is the base of --formats LIST; leave it out"),
+        (["--formats", "mx6", "--size", "50%", "--bops", "50%"], "named formats, and --bops is of integers' widths"),
+        (["--formats", "mx6", "--front", "bops"], "named formats, and --front bops is of integers' widths"),
+        (["--formats", "mx6", "--size", "50%", "--trials", "9"], "named formats, and --trials is of integers' widths"),
+        (["--formats", "mx6", "--size", "50%", "--weight-bits", "4"], "and --weight-bits is of integers' widths"),
+        (
+            ["--formats", "mx6", "--size", "50%", "--sensitivities", "s.csv"],
+            "and --sensitivities is of integers' widths",
+        ),
+        (["--formats", "mx6,,int4", "--size", "50%"], "--formats: '' is not FORMAT or W/A, such as mx6 or int4/int8"),
+        (["--formats", "mx6/", "--size", "50%"], "--formats: 'mx6/' is not FORMAT or W/A"),
+        (["--formats", "mx7", "--size", "50%"], "formats: 'mx7' is no format of operands; use int2 to int16"),
+        (["--formats", "int8", "--size", "50%"], "only int8, which is the base; name one more to choose"),
+        (["--formats", "mx6", "--size", "50%", "--fix", "mx6"], "--fix 'mx6' is not LAYER=FORMAT or LAYER=W/A"),
+        (
+            ["--formats", "mx6", "--size", "50%", "--fix", "conv3=mx6"],
+            "'conv3' is no layer with formats; did you mean 'conv",
+        ),
+        (
+            ["--formats", "mx6", "--size", "50%", "--fix", "fc1=mx9"],
+            "fc1 has mx9, which is not among the formats to choose: int8, mx6",
+        ),
+        (["--formats", "mx6", "--size", "50%", "--tie", "input"], "ties 'input' are unknown; did you mean 'inputs'?"),
+        (["--front", "energy", "--size", "half"], "size: limit is no number; give bytes, or a share such as 70%"),
+        (["--front", "energy", "--size", "1"], "size of at most 1 cannot be reached; the smallest that"),
         (["--energy", "50%", "--storage", "t.db"], "--storage keeps the trials"),
         (["--energy", "50%", "--fix", "conv1"], "--fix 'conv1' is not LAYER=BITS"),
         (["--energy", "50%", "--tie", "input"], "ties 'input' are unknown; did you mean 'inputs'?"),
@@ -301,6 +325,23 @@ def test_one_clear_message(project_root, tmp_path, monkeypatch, words, message):
     done = run(project_root, "--calibration", "20", *words)
     assert (done.exit_code, list(tmp_path.iterdir())) == (2, []), done.output
     assert message in " ".join(done.stderr.split())
+
+
+def test_the_command_traces_a_front_within_limits(project_root, tmp_path, search):
+    search.sensitivities.frame().to_csv(tmp_path / "s.csv", index=False)
+    done = run(
+        project_root, "--calibration", "200", "--front", "energy", "--points", "4", "--size", "60%", "--latency", "80%",
+        "--weight-bits", "3,4,8", "--activation-bits", "3,4,8", "--sensitivities", tmp_path / "s.csv",
+        "-o", tmp_path / "points.csv",
+    )  # fmt: skip
+    assert done.exit_code == 0, done.output
+    *found, wide = csv.DictReader((tmp_path / "points.csv").read_text().splitlines())
+    assert len(found) > 2
+    for each in found:
+        assert float(each["size_bytes"]) <= 0.6 * float(wide["size_bytes"])
+        assert float(each["latency_us"]) <= 0.8 * float(wide["latency_us"])
+    losses = [float(each["predicted_loss"]) for each in found]
+    assert losses == sorted(set(losses), reverse=True)
 
 
 def test_all_inputs_for_calibration_leave_none(project_root):

@@ -155,12 +155,12 @@ PAIR, CHAIN = [Tie((0, 1), True, True)], [Tie((0, 1), False, True), Tie((1, 2), 
 @pytest.mark.parametrize(
     ("ties", "fixed", "message"),
     [
-        (PAIR, {"conv1": (4, 8), "conv2": (8, 8)}, r"layers whose weights share a width .*: conv1 4, conv2 8 bits"),
-        (PAIR, {"conv1": (8, 4), "conv2": (8, 8)}, r"layers whose inputs share a width .*: conv1 4, conv2 8 bits"),
+        (PAIR, {"conv1": (4, 8), "conv2": (8, 8)}, r"layers whose weights are tied .*: conv1 4 bits, conv2 8 bits"),
+        (PAIR, {"conv1": (8, 4), "conv2": (8, 8)}, r"layers whose inputs are tied .*: conv1 4 bits, conv2 8 bits"),
         (
             CHAIN,
             {"conv1": (8, 4), "fc1": (8, 8)},
-            r"layers whose inputs share a width .*: conv1 4, fc1 8 bits; fix them",
+            r"layers whose inputs are tied .*: conv1 4 bits, fc1 8 bits; fix them",
         ),
     ],
 )
@@ -180,8 +180,6 @@ def test_alike_is_no_contradiction(table, traces):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--energy", "50%", "--front", "latency"], "--front latency traces the whole front, from the cheapest to the "
-         "widest, and takes no limit: leave out --energy, or --front; --trials N searches a front within limits"),
         (["--trials", "3"], "say what to search for"),
         (["--trials", "3", "--size", "9", "--energy", "1"], "for one cost, and 2 are limited: say for which"),
         (["--energy", "50%", "--points", "3"], "--points are those of --front COST without --trials"),

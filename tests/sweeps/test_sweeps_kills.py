@@ -66,6 +66,104 @@ def test_workers_end_with_the_process_that_began_them(tmp_path, project_root, by
         wait_until(lambda: not any(map(is_alive, workers)), "the end of the workers")
 
 
+def runs_one_point(job):
+    """Stands for a sweep whose second point is long."""
+    from accelsim.sweeps import worker
+
+    return worker.run_job(job) if job["config"]["array"]["rows"] == 8 else says_who_it_is({"told": os.environ["TOLD"]})
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="looks processes up in /proc")
+@pytest.mark.parametrize("jobs", [1, 2])
+@pytest.mark.parametrize(
+    ("by", "code", "word"), [(signal.SIGTERM, 143, "terminated"), (signal.SIGINT, 130, "interrupted")]
+)
+def test_a_sweep_that_is_asked_to_end_says_what_is_kept(tmp_path, project_root, jobs, by, code, word):
+    """As job schedulers ask, and Ctrl-C does: at once, whatever runs, with one line and a code of its own."""
+    told, out = tmp_path / "told", tmp_path / "results.parquet"
+    spec = tmp_path / "sweep.yaml"
+    spec.write_text(
+        f"config: {project_root}/configs/int8_ws.yaml\ntrace: {project_root}/traces/digits_cnn_int8.npz\nbatch: 1\n"
+        "grid: {array.rows: [8, 16]}\n"
+    )
+    script = (
+        "import sys\nfrom accelsim import cli\nfrom accelsim.sweeps import runners\n"
+        "from test_sweeps_kills import runs_one_point\n"
+        f"runners.run_job = runs_one_point\n"
+        f"sys.argv[1:] = ['sweep', {str(spec)!r}, '-o', {str(out)!r}, '--jobs', '{jobs}']\n"
+        "cli.main()\n"
+    )
+    here = str(Path(__file__).parent)
+    path = os.pathsep.join([str(project_root), here])
+    env = {**os.environ, "PYTHONPATH": path, "TOLD": str(told)}
+    journal = out.with_suffix(".journal.jsonl")
+    with subprocess.Popen([sys.executable, "-c", script], env=env, stderr=subprocess.PIPE, text=True) as main:
+        try:
+            wait_until(
+                lambda: (
+                    main.poll() is not None
+                    or (told.exists() and told.read_text().endswith("\n") and journal.read_text().count("\n") == 2)
+                ),
+                "the first point, and the beginning of the second",
+            )
+            (worker,) = map(int, told.read_text().split())
+            main.send_signal(by)
+            said = main.communicate(timeout=PATIENCE_S / 2)[1]
+            assert main.returncode == code
+        finally:
+            main.kill()
+    lines = [line for line in said.splitlines() if "/2 points" not in line]
+    assert lines == [f"{word}; what is done is kept, and the same command goes on from there"]
+    wait_until(lambda: not is_alive(worker), "the end of the worker")
+    frame = accelsim.sweep(spec, out, jobs=1, progress=False)
+    assert frame["error"].isna().all()
+    assert sorted(frame["array.rows"].unique()) == [8, 16]
+
+
+LONG_RUN = """
+import os, sys, time
+from pathlib import Path
+import accelsim.simulation
+from accelsim import cli
+
+def tell(text):
+    with Path(os.environ["TOLD"]).open("a") as file:
+        file.write(text)
+
+def long(*_, **__):
+    try:
+        tell("began\\n")
+        time.sleep(300)
+    finally:
+        tell("ends\\n")
+        time.sleep(float(os.environ["LAST_SECONDS"]))
+
+accelsim.simulation.simulate = long
+cli.main()
+"""
+
+
+@pytest.mark.parametrize("times", [1, 2])
+def test_any_command_ends_in_order(tmp_path, project_root, times):
+    """One SIGTERM is answered; one that comes while the command still ends is final."""
+    told = tmp_path / "told"
+    last = "0" if times == 1 else str(PATIENCE_S)
+    env = {**os.environ, "PYTHONPATH": str(project_root), "TOLD": str(told), "LAST_SECONDS": last}
+    words = ["run", project_root / "configs/int8_ws.yaml", project_root / "traces/digits_cnn_int8.npz"]
+    command = [sys.executable, "-c", LONG_RUN, *map(str, words)]
+    with subprocess.Popen(command, env=env, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True) as main:
+        try:
+            for text in ["began\n", "began\nends\n"][:times]:
+                wait_until(
+                    lambda text=text: main.poll() is not None or (told.exists() and told.read_text() == text), text
+                )
+                main.send_signal(signal.SIGTERM)
+            said = main.communicate(timeout=PATIENCE_S / 2)[1]
+        finally:
+            main.kill()
+    assert (main.returncode, said) == ((143, "terminated\n") if times == 1 else (-signal.SIGTERM, ""))
+
+
 def boom(*_, **__):
     raise ZeroDivisionError("a mistake of ours")
 
