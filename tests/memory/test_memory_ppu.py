@@ -69,8 +69,8 @@ def test_results_that_leave_behind_the_next_tile_are_drawn_within_their_own():
     cycles of the next tile, and 2 cycles show: 7 cycles, within which the 9 of its results are drawn.
     """
     memory = {"tiling": [{"m": 4, "n": 4, "order": "mnk"}]}
-    config = with_ppu(machine("os", 4, 4, memory=memory, skip_unused=True), lanes=1, drain_overlap=True)
-    tiling = tile_layer(gemm(config, m=7, n=7, k=1, batch=2), config)
+    config = with_ppu(machine("os", 4, 4, {"output": 128}, memory, skip_unused=True), lanes=1, drain_overlap=True)
+    tiling = tile_layer(gemm(config, m=7, n=7, k=1, batch=2, bits=32), config)
     own = sum(getattr(tiling, cause) for cause in ("load", "fill", "compute", "drain", "ppu"))
     assert tiling.tiles == 8
     assert (int(own[3]), int(tiling.post[3])) == (7, 7)
