@@ -32,14 +32,17 @@ from typing import Any
 from llvmlite import ir
 
 from accelsim._jit import types
-from accelsim._lanes import INDEX, VECTOR_BITS, Value, _call, _dot, _splat
+from accelsim._lanes import INDEX, VECTOR_BITS, Value, _call, _carry, _dot, _splat
 
 ROWS = 4
 BIT, WORD = ir.IntType(1), ir.IntType(32)
 Values = list[Value]
-Step = Callable[[Value, Values, Values], Values]
+AddBlock = Callable[[Value, Values, Values], Values]
+"""Of (number of a block, its sums of products, psums): writes their addition; returns the new psums."""
 Limit = Callable[[Values], tuple[Values, Values]]
+"""Of exact sums: writes what registers hold of them; returns that, and bits where it is something else."""
 Product = Callable[[Any, Values, Value, Value, Values], Values]
+"""Of (builder, [sum], x, y, []): writes the addition of x * y; returns [new sum]; the steps of `_lanes`."""
 
 
 class Loop:
@@ -110,21 +113,13 @@ class Loop:
 
     def over(self, start: Value, end: Value, initial: Values, body: Callable[[Value, Values], Values]) -> Values:
         """Write a loop over numbers start .. end - 1; return what `body` (number, carried) carries behind the last."""
-        builder, entry = self.builder, self.builder.block
-        head, inside, behind = (builder.append_basic_block(name) for name in ("over", "inside", "behind"))
-        builder.branch(head)
-        builder.position_at_end(head)
-        number, carried = builder.phi(INDEX), [builder.phi(value.type) for value in initial]
-        for phi, value in zip([number, *carried], [start, *initial], strict=True):
-            phi.add_incoming(value, entry)
-        builder.cbranch(builder.icmp_signed("<", number, end), inside, behind)
-        builder.position_at_end(inside)
-        after = body(number, carried)
-        for phi, value in zip([number, *carried], [builder.add(number, _number(1)), *after], strict=True):
-            phi.add_incoming(value, builder.block)
-        builder.branch(head)
-        builder.position_at_end(behind)
-        return carried
+
+        def one(number: Value, carried: Values) -> tuple[Value, Values]:
+            """Write the body, and the next number."""
+            after = body(number, carried)
+            return self.builder.add(number, _number(1)), after
+
+        return _carry(self.builder, start, end, initial, one)
 
     def widened(self, values: Values, extremes: Values) -> Values:
         """Return lows, then highs: of each part of the columns, or, where there is one of each, of all of them."""
@@ -155,15 +150,39 @@ class Loop:
             found[row] = builder.sub(found[row], builder.sext(bits, found[row].type))
         return found
 
-    def write(self, step: Step, limits: tuple[Limit, Limit] | None = None, product: Product = _dot) -> None:
-        """Write the loop.
+    def sums_of_products(self, first: Value, end: Value, rows: Values, weights: Value, product: Product) -> Values:
+        """Write the loop over elements first .. end - 1 of rows of `a`; return the four rows' sums."""
+        builder = self.builder
 
-        step(number of the block, sums of products, psums) : returns the new psums
+        def add_element(k: Value, sums: Values) -> Values:
+            """Write what element k adds to every sum."""
+            start = builder.mul(k, _number(self.columns))
+            factors = [
+                builder.load(
+                    self.at(weights, builder.add(start, _number(p * self.lanes)), self.vector), align=self.align
+                )
+                for p in range(self.parts)
+            ]
+            after = []
+            for r in range(ROWS):
+                x = builder.load(builder.gep(rows[r], [k]))
+                x = self.splat(x if x.type == self.lane else builder.sitofp(x, self.lane))
+                for p in range(self.parts):
+                    after += product(builder, [sums[r * self.parts + p]], x, factors[p], [])
+            return after
+
+        zeros = [ir.Constant(self.vector, [0] * self.lanes)] * (ROWS * self.parts)
+        return self.over(first, end, zeros, add_element)
+
+    def write(self, add_block: AddBlock, limits: tuple[Limit, Limit] | None = None, product: Product = _dot) -> None:
+        """Write the loop over blocks.
+
+        add_block(number of the block, sums of products, psums) : returns the new psums
         product : adds a product to a sum (of `_lanes`)
-        limits : of registers of limited width: what `step` and the accumulators' additions return are exact sums, of
-            which a psum, and an accumulator, holds what these return, besides bits where that is something else
+        limits : of registers of limited width: what `add_block` and the accumulators' additions return are exact sums,
+            of which a psum, and an accumulator, holds what these return, besides bits where that is something else
         """
-        builder, parts, count = self.builder, self.parts, ROWS * self.parts
+        builder, count = self.builder, ROWS * self.parts
         size, per_group, per_fold = self.values[4:7]
         stop = builder.extract_value(self.array(0).shape, 1)
         rows = self.rows(0, self.context.get_data_type(self.kinds[0].dtype))
@@ -179,87 +198,42 @@ class Loop:
             found = [ir.Constant(kind, [0] * self.lanes)] * (2 * ROWS)
             half = ROWS
 
-        entry = builder.block
-        names = ("head", "block", "dots", "dot", "add", "close", "next", "done")
-        head, block, dots, dot, add, close, following, done = (builder.append_basic_block(name) for name in names)
-        builder.branch(head)
-        builder.position_at_end(head)
-        first, number, in_group, in_fold = (builder.phi(INDEX) for _ in range(4))
-        psums, seen = [builder.phi(self.held) for _ in range(count)], [builder.phi(v.type) for v in found]
-        carried = [first, number, in_group, in_fold, *psums, *seen]
-        for phi, value in zip(carried, [_number(0)] * 4 + zeros + found, strict=True):
-            phi.add_incoming(value, entry)
-        builder.cbranch(builder.icmp_signed("<", first, stop), block, done)
+        def one_block(first: Value, carried: Values) -> tuple[Value, Values]:
+            """Write a block that begins at element `first`: its sums, what they do to psums, and, where a fold ends,
+            what psums do to accumulators.
+            """
+            number, in_group, in_fold, *held_and_seen = carried
+            psums, seen = held_and_seen[:count], held_and_seen[count:]
+            end = builder.add(first, size)
+            end = builder.select(builder.icmp_signed("<", end, stop), end, stop)
+            sums = self.sums_of_products(first, end, rows, weights, product)
+            new, seen_psums, seen_accs = add_block(number, sums, psums), seen[:half], seen[half:]
+            of_group, of_fold = builder.add(in_group, _number(1)), builder.add(in_fold, _number(1))
+            folds = builder.or_(builder.icmp_signed("==", of_fold, per_fold), builder.icmp_signed("==", end, stop))
+            groups = builder.or_(builder.icmp_signed("==", of_group, per_group), folds)
+            if limits is None:
+                widen = self.widened_by_words if by_words else self.widened
+                seen_psums = self.either(groups, lambda: widen(new, seen_psums), lambda: seen_psums)
+            else:
+                new, misfits = limits[0](new)
+                seen_psums = self.counted(misfits, seen_psums)
+            added, close, following = builder.block, *(builder.append_basic_block(n) for n in ("close", "following"))
+            builder.cbranch(folds, close, following)
 
-        builder.position_at_end(block)
-        end = builder.add(first, size)
-        end = builder.select(builder.icmp_signed("<", end, stop), end, stop)
-        builder.branch(dots)
-        builder.position_at_end(dots)
-        k = builder.phi(INDEX)
-        k.add_incoming(first, block)
-        sums = [builder.phi(self.vector) for _ in range(count)]
-        for phi in sums:
-            phi.add_incoming(ir.Constant(self.vector, [0] * self.lanes), block)
-        builder.cbranch(builder.icmp_signed("<", k, end), dot, add)
-        builder.position_at_end(dot)
-        element = builder.mul(k, _number(self.columns))
-        factors = [
-            builder.load(self.at(weights, builder.add(element, _number(p * self.lanes)), self.vector), align=self.align)
-            for p in range(parts)
-        ]
-        for r in range(ROWS):
-            x = builder.load(builder.gep(rows[r], [k]))
-            x = self.splat(x if x.type == self.lane else builder.sitofp(x, self.lane))
-            for p in range(parts):
-                mine = sums[r * parts + p]
-                mine.add_incoming(product(builder, [mine], x, factors[p], [])[0], dot)
-        k.add_incoming(builder.add(k, _number(1)), dot)
-        builder.branch(dots)
+            builder.position_at_end(close)
+            closed = self.add_to_accumulators(accs, new, seen_accs, None if limits is None else limits[1])
+            ended = builder.block
+            builder.branch(following)
 
-        builder.position_at_end(add)
-        new, seen_psums, seen_accs = step(number, sums, psums), seen[:half], seen[half:]
-        blocks_of_group, blocks_of_fold = builder.add(in_group, _number(1)), builder.add(in_fold, _number(1))
-        folds = builder.or_(builder.icmp_signed("==", blocks_of_fold, per_fold), builder.icmp_signed("==", end, stop))
-        groups = builder.or_(builder.icmp_signed("==", blocks_of_group, per_group), folds)
-        if limits is None:
-            widen = self.widened_by_words if by_words else self.widened
-            seen_psums = self.either(groups, lambda: widen(new, seen_psums), lambda: seen_psums)
-        else:
-            new, misfits = limits[0](new)
-            seen_psums = self.counted(misfits, seen_psums)
-        added = builder.block
-        builder.cbranch(folds, close, following)
+            builder.position_at_end(following)
+            after = [self.phi([x, zero], [added, ended]) for x, zero in zip(new, zeros, strict=True)]
+            seen_accs = [self.phi([x, y], [added, ended]) for x, y in zip(seen_accs, closed, strict=True)]
+            counters = [
+                builder.select(ends, _number(0), value) for ends, value in ((groups, of_group), (folds, of_fold))
+            ]
+            return end, [builder.add(number, _number(1)), *counters, *after, *seen_psums, *seen_accs]
 
-        builder.position_at_end(close)
-        held = [self.at(accs, i * self.lanes, self.held) for i in range(count)]
-        sums_of = [
-            _add(builder, builder.load(place, align=self.held_align), psum)
-            for place, psum in zip(held, new, strict=True)
-        ]
-        if limits is None:
-            closed = self.widened(sums_of, seen_accs)
-        else:
-            sums_of, misfits = limits[1](sums_of)
-            closed = self.counted(misfits, seen_accs)
-        for place, value in zip(held, sums_of, strict=True):
-            builder.store(value, place, align=self.held_align)
-        ended = builder.block
-        builder.branch(following)
-
-        builder.position_at_end(following)
-        after = [self.phi([x, zero], [added, ended]) for x, zero in zip(new, zeros, strict=True)]
-        seen_accs = [self.phi([x, y], [added, ended]) for x, y in zip(seen_accs, closed, strict=True)]
-        counters = [
-            builder.select(ends, _number(0), value)
-            for ends, value in ((groups, blocks_of_group), (folds, blocks_of_fold))
-        ]
-        updated = [end, builder.add(number, _number(1)), *counters, *after, *seen_psums, *seen_accs]
-        for phi, value in zip(carried, updated, strict=True):
-            phi.add_incoming(value, following)
-        builder.branch(head)
-
-        builder.position_at_end(done)
+        seen = _carry(builder, _number(0), stop, [_number(0)] * 3 + zeros + found, one_block)[3 + count :]
         if limits is None:
             low = builder.select(_compare(builder, "<", seen[0], zeros[0]), seen[0], zeros[0])
             for place, value in zip(places, [low, *seen[1:]], strict=True):
@@ -268,6 +242,23 @@ class Loop:
         for i, value in enumerate(seen):
             place = builder.gep(watched, [_number(i)])
             builder.store(builder.add(builder.load(place), _total(builder, value)), place)
+
+    def add_to_accumulators(self, accs: Value, psums: Values, seen: Values, limit: Limit | None) -> Values:
+        """Write the end of a fold; return what has been seen of the accumulators (extremes, or counts of misfits)."""
+        builder = self.builder
+        places = [self.at(accs, i * self.lanes, self.held) for i in range(len(psums))]
+        sums = [
+            _add(builder, builder.load(place, align=self.held_align), psum)
+            for place, psum in zip(places, psums, strict=True)
+        ]
+        if limit is None:
+            seen = self.widened(sums, seen)
+        else:
+            sums, misfits = limit(sums)
+            seen = self.counted(misfits, seen)
+        for place, value in zip(places, sums, strict=True):
+            builder.store(value, place, align=self.held_align)
+        return seen
 
 
 def _number(value: int) -> Any:

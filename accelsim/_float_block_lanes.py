@@ -70,10 +70,12 @@ def add_fitting(typing, a, row, last, w, size, per_group, blocks_per_fold, acc, 
     """
 
     def write(context, builder, signature, values):
+        """Write the loop over blocks; a psum takes its sum in one addition, which rounds once."""
         loop = Loop(context, builder, signature, values)
         exact = ("contract",)  # with a factor's product
 
-        def step(number: Value, sums: Values, psums: Values) -> Values:
+        def add_block(number: Value, sums: Values, psums: Values) -> Values:
+            """Write psum + factor * sum: in float32, or, where the sums are float64, in that, and then rounded."""
             found = []
             for psum, y in zip(psums, loop.times(9, number, sums), strict=True):
                 if y.type == psum.type:
@@ -83,7 +85,7 @@ def add_fitting(typing, a, row, last, w, size, per_group, blocks_per_fold, acc, 
                     found.append(builder.fptrunc(near, psum.type))
             return found
 
-        loop.write(step)
+        loop.write(add_block)
 
     return _signature(a, row, last, w, size, per_group, blocks_per_fold, acc, watched, a_factors), write
 
@@ -100,6 +102,7 @@ def add_rounded(typing, a, row, last, w, size, per_group, blocks_per_fold, acc, 
     """
 
     def write(context, builder, signature, values):
+        """Write the loop over blocks; sums that rounding twice would spoil are rounded to odd first."""
         loop = Loop(context, builder, signature, values)
         if loop.vector != loop.held:
             loop.write(lambda number, sums, psums: _add_once(loop, values[10], loop.times(9, number, sums), psums))
@@ -125,17 +128,20 @@ def _truncated(loop: Loop, number: Value, a_known: int, w_plain: int, w_known: i
     words = ir.VectorType(WORD, loop.lanes)
 
     def columns(i: int, row: Value, kind: Any, align: int) -> Values:
+        """Write loads of a row of array argument i [., C]."""
         first = builder.mul(row, _number(loop.columns))
         places = [loop.at(loop.array(i).data, builder.add(first, _number(p * loop.lanes)), kind) for p in range(parts)]
         return [builder.load(place, align=align) for place in places]
 
     def widen(k: Value, tops: Values) -> Values:
+        """Write the first pass: the largest exponent of a block's products."""
         known = columns(w_known, k, words, 4)
         mine = [loop.splat(builder.load(builder.gep(row, [k]))) for row in loop.rows(a_known, WORD)]
         sums = [builder.add(mine[i // parts], known[i % parts]) for i in range(count)]
         return [_call(builder, "llvm.smax", x, y) for x, y in zip(tops, sums, strict=True)]
 
     def add(k: Value, totals: Values) -> Values:
+        """Write the second pass: products in units of what is kept, truncated and added."""
         plain = columns(w_plain, k, loop.vector, 8)
         mine = [loop.splat(builder.load(builder.gep(row, [k]))) for row in loop.rows(0, loop.lane)]
         products = [builder.fmul(mine[i // parts], plain[i % parts]) for i in range(count)]
@@ -167,15 +173,17 @@ def add_aligned(
     """
 
     def write(context, builder, signature, values):
+        """Write the loop over blocks; where one is truncated, its products are taken anew."""
         loop = Loop(context, builder, signature, values)
         flags = loop.array(11).data
 
-        def step(number: Value, sums: Values, psums: Values) -> Values:
+        def add_block(number: Value, sums: Values, psums: Values) -> Values:
+            """Write the choice between the sums as they are and the truncated ones, and the addition."""
             whole = builder.icmp_signed("==", builder.load(builder.gep(flags, [number])), _number(0))
             exact = loop.either(whole, lambda: sums, lambda: _truncated(loop, number, 12, 13, 14, 15))
             return _add_once(loop, values[10], loop.times(9, number, exact), psums)
 
-        loop.write(step)
+        loop.write(add_block)
 
     return _signature(
         a, row, last, w, size, per_group, blocks_per_fold, acc, watched, a_factors, fine, truncates, a_known,

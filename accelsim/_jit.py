@@ -8,10 +8,12 @@ this one.
 from __future__ import annotations
 
 import atexit
+import contextlib
 import hashlib
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar, cast
@@ -24,6 +26,7 @@ __all__ = ["intrinsic", "njit", "types"]
 
 intrinsic: Any = numba.extending.intrinsic
 F = TypeVar("F", bound=Callable[..., object])
+KEPT_S = 30 * 24 * 3600
 
 
 def _kernel_digest() -> str:
@@ -35,13 +38,24 @@ def _kernel_digest() -> str:
     return digest.hexdigest()[:16]
 
 
+def _forget_unused(cache: Path) -> None:
+    """Remove the compiled kernels of versions that nobody has used for a while: a new version has come."""
+    for folder in cache.glob("kernels-*"):
+        with contextlib.suppress(OSError):  # another process may be at it, too
+            if time.time() - folder.stat().st_mtime > KEPT_S:
+                shutil.rmtree(folder)
+
+
 def _cache_folder() -> Path:
     """Return a folder that can be written: in the user's cache, or a private temporary one."""
     try:
         own_choice = os.environ.get("NUMBA_CACHE_DIR")
         base = Path(own_choice or os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
         folder = base / "accelsim" / f"kernels-{_kernel_digest()}"
+        if not folder.exists():
+            _forget_unused(folder.parent)
         folder.mkdir(parents=True, exist_ok=True)
+        os.utime(folder)  # used now
         with tempfile.TemporaryFile(dir=folder):
             return folder
     except (OSError, RuntimeError):  # no home, or one that cannot be written

@@ -33,6 +33,7 @@ from typing import Any
 from llvmlite import ir
 
 from accelsim._jit import intrinsic, types
+from accelsim._lanes import _carry
 
 ROWS, COLUMNS, LANES, PARTS = 4, 64, 16, 2
 SHIFT = 18  # a word's low bits are toggles, those above overflows
@@ -105,6 +106,7 @@ class _Wave:
         self.builder.store(value, self.place(name, index, lane), align=4)
 
     def limited(self, exact: Value) -> Value:
+        """Return what a register of limited width holds of an exact sum."""
         builder = self.builder
         if self.saturates:
             return _vectors(builder, "smin", _vectors(builder, "smax", exact, self.low), self.high)
@@ -126,25 +128,12 @@ class _Wave:
         found = [nothing for _ in every] if self.exact else [nothing] * PARTS
         initial = [*before, *[nothing] * ((ROWS - 1) * PARTS), *found]
 
-        entry = builder.block
-        head, body, done = (builder.append_basic_block(name) for name in ("wave.head", "wave.body", "wave.done"))
-        builder.branch(head)
-        builder.position_at_end(head)
-        k = builder.phi(INDEX)
-        k.add_incoming(start, entry)
-        carried = [builder.phi(VECTOR) for _ in initial]
-        for phi, value in zip(carried, initial, strict=True):
-            phi.add_incoming(value, entry)
-        builder.cbranch(builder.icmp_signed("<", k, stop), body, done)
+        def one_element(k: Value, carried: list[Value]) -> tuple[Value, list[Value]]:
+            """Write element k of this half."""
+            after = self.element(k, carried, lanes)
+            return builder.add(k, ir.Constant(INDEX, 1)), after
 
-        builder.position_at_end(body)
-        after = self.element(k, carried, lanes)
-        k.add_incoming(builder.add(k, ir.Constant(INDEX, 1)), builder.block)
-        for phi, value in zip(carried, after, strict=True):
-            phi.add_incoming(value, builder.block)
-        builder.branch(head)
-
-        builder.position_at_end(done)
+        carried = _carry(builder, start, stop, initial, one_element)
         sums, late, found = carried[: len(every)], carried[len(every) : -len(found)], carried[-len(found) :]
         behind = builder.add(self.given["place"], builder.sub(stop, start))
         for i, event in enumerate(late):  # of the rows below, which are as many cycles late
@@ -205,6 +194,7 @@ class _Wave:
         return [*new_sums, *new_late, *new_found]
 
     def block_of_columns(self) -> Value:
+        """Work all 64 columns; return the bits that were set, or how many overflows there were."""
         join = self.builder.add if self.exact else self.builder.or_
         return functools.reduce(join, [self.half(lane) for lane in range(0, COLUMNS, PARTS * LANES)])
 

@@ -12,7 +12,7 @@ from collections.abc import Callable
 
 from llvmlite import ir
 
-from accelsim._block_lanes import WORD, Limit, Loop, Step, Values, _number, _signature
+from accelsim._block_lanes import WORD, AddBlock, Limit, Loop, Values, _number, _signature
 from accelsim._jit import intrinsic
 from accelsim._lanes import Value, _call, _differ
 
@@ -61,6 +61,7 @@ def _limit(loop: Loop, low: Value, high: Value, saturates: Value) -> Limit:
     """Return what limits exact sums to a register's width."""
 
     def limit(exact: Values) -> tuple[Values, Values]:
+        """Write both ways to limit, and the choice between them."""
         held = loop.either(
             loop.builder.icmp_signed("!=", saturates, _number(0)),
             lambda: _clamped(loop, exact, low, high),
@@ -71,15 +72,16 @@ def _limit(loop: Loop, low: Value, high: Value, saturates: Value) -> Limit:
     return limit
 
 
-def _add_whole(loop: Loop) -> Step:
+def _add_whole(loop: Loop) -> AddBlock:
     """Return what adds whole numbers."""
     rounding, limit = loop.values[10:12]
 
-    def step(number: Value, sums: Values, psums: Values) -> Values:
+    def add_block(number: Value, sums: Values, psums: Values) -> Values:
+        """Write psum + round(factor * sum)."""
         whole = _whole(loop, loop.times(9, number, sums), rounding, limit)
         return [loop.builder.fadd(psum, x) for psum, x in zip(psums, whole, strict=True)]
 
-    return step
+    return add_block
 
 
 @intrinsic
@@ -91,6 +93,7 @@ def add_whole(typing, a, row, last, w, size, per_group, blocks_per_fold, acc, wa
     """
 
     def write(context, builder, signature, values):
+        """Write the loop over blocks, of registers in which nothing can overflow."""
         loop = Loop(context, builder, signature, values)
         loop.write(_add_whole(loop))
 
@@ -110,6 +113,7 @@ def add_whole_limited(
     """
 
     def write(context, builder, signature, values):
+        """Write the loop over blocks, each psum and each accumulator limited to its width."""
         loop = Loop(context, builder, signature, values)
         loop.write(_add_whole(loop), (_limit(loop, *values[12:15]), _limit(loop, *values[15:18])))
 
@@ -130,13 +134,15 @@ def add_scaled(typing, a, row, last, w, size, per_group, blocks_per_fold, acc, w
     """
 
     def write(context, builder, signature, values):
+        """Write the loop over blocks; a block's sum is multiplied by the rounded product of its scales."""
         loop = Loop(context, builder, signature, values)
         of_a, of_w = loop.rows(9, WORD), loop.array(10).data
         bits = builder.trunc(values[11], WORD)
         one = ir.Constant(WORD, 1)
         half, shift = loop.splat(builder.lshr(builder.shl(one, bits), one)), loop.splat(bits)
 
-        def step(number: Value, sums: Values, psums: Values) -> Values:
+        def add_block(number: Value, sums: Values, psums: Values) -> Values:
+            """Write psum + sum * ((scale_a * scale_w + half) >> shift)."""
             start, found = builder.mul(number, _number(loop.columns)), []
             factors = [
                 builder.load(loop.at(of_w, builder.add(start, _number(p * loop.lanes)), loop.held), align=4)
@@ -150,7 +156,7 @@ def add_scaled(typing, a, row, last, w, size, per_group, blocks_per_fold, acc, w
                 found.append(builder.add(psum, builder.mul(whole, builder.ashr(product, shift))))
             return found
 
-        loop.write(step)
+        loop.write(add_block)
 
     return _signature(a, row, last, w, size, per_group, blocks_per_fold, acc, watched, a_scales, w_scales, shift), write
 
@@ -163,14 +169,16 @@ def add_signs(typing, a, row, last, w, size, per_group, blocks_per_fold, acc, wa
     """
 
     def write(context, builder, signature, values):
+        """Write the loop over blocks; a sum counts differing bits, each of which takes 2 off the products."""
         loop = Loop(context, builder, signature, values)
         elements = loop.array(9).data
 
-        def step(number: Value, sums: Values, psums: Values) -> Values:
+        def add_block(number: Value, sums: Values, psums: Values) -> Values:
+            """Write psum + valid - 2 * differing."""
             all_of = loop.splat(builder.load(builder.gep(elements, [number])))
             parts = [builder.sub(all_of, builder.add(differ, differ)) for differ in sums]
             return [builder.add(psum, part) for psum, part in zip(psums, parts, strict=True)]
 
-        loop.write(step, product=_differ)
+        loop.write(add_block, product=_differ)
 
     return _signature(a, row, last, w, size, per_group, blocks_per_fold, acc, watched, valid), write

@@ -21,6 +21,7 @@ ORDER = [
     "progress",
     "_jit",
     "_lanes",
+    "_operand_lanes",
     "_block_lanes",
     "_float_block_lanes",
     "_whole_block_lanes",
@@ -49,7 +50,15 @@ ORDER = [
     "__main__",
 ]
 # Load Numba; their sources are part of the digest that compiled kernels are kept under.
-COMPILED = ("_jit", "_lanes", "_block_lanes", "_float_block_lanes", "_whole_block_lanes", "_watched_lanes")
+COMPILED = (
+    "_jit",
+    "_lanes",
+    "_operand_lanes",
+    "_block_lanes",
+    "_float_block_lanes",
+    "_whole_block_lanes",
+    "_watched_lanes",
+)
 NO_SIMPY = {"mapping", "engine"}  # contention is simulated around the array, never inside it
 HEAVY = {
     "numba",

@@ -11,7 +11,6 @@ traces/README.md says what is the same on every machine, and why.
 
 from __future__ import annotations
 
-import argparse
 import hashlib
 import sys
 import tempfile
@@ -20,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from digits import float_networks
+from digits import float_networks, script
 from digits import network as net
 from digits import quantized_training as aware
 from digits import reference as integer
@@ -250,18 +249,5 @@ def npz_digest(path: Path) -> str:
     return hashlib.sha256(repr(entries).encode()).hexdigest()[:16]
 
 
-def main() -> None:
-    """Read the command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--check", action="store_true", help="compare only; exit code 1 where the content differs")
-    parser.add_argument("--train", action="store_true", help="train anew first")
-    options = parser.parse_args()
-    if options.check and options.train:
-        parser.error("--check compares with the stored weights; leave out --train")
-    if options.train:
-        train()
-    (check if options.check else write)(float_network())
-
-
 if __name__ == "__main__":
-    main()
+    script.run(__doc__, train=train, write=lambda: write(float_network()), check=lambda: check(float_network()))

@@ -9,13 +9,12 @@ Needs ``pip install -e .[dev]``.
 
 from __future__ import annotations
 
-import argparse
 import sys
 import tempfile
 from pathlib import Path
 
 import numpy as np
-from digits import encoder, float_networks
+from digits import encoder, float_networks, script
 from digits import network as net
 from threadpoolctl import threadpool_limits
 
@@ -88,18 +87,5 @@ def check() -> None:
     print(f"{FLOAT.name}, {INT8.name}: digest {found}, as made")
 
 
-def main() -> None:
-    """Read the command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--check", action="store_true", help="compare only; exit code 1 where the content differs")
-    parser.add_argument("--train", action="store_true", help="train anew first")
-    options = parser.parse_args()
-    if options.check and options.train:
-        parser.error("--check compares with the stored weights; leave out --train")
-    if options.train:
-        train()
-    (check if options.check else write)()
-
-
 if __name__ == "__main__":
-    main()
+    script.run(__doc__, train=train, write=write, check=check)

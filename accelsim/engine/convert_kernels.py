@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from accelsim._jit import njit
-from accelsim._lanes import float_strips
+from accelsim._operand_lanes import float_strips
 
 F32 = NDArray[np.float32]
 I32 = NDArray[np.int32]

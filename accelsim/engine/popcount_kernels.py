@@ -13,7 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from accelsim._jit import njit
-from accelsim._lanes import differences, sign_bits
+from accelsim._lanes import differences
+from accelsim._operand_lanes import sign_bits
 
 I32 = NDArray[np.int32]
 I64 = NDArray[np.int64]

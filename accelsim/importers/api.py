@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +17,21 @@ from accelsim.quantize.requantizer import Requantizer
 from accelsim.trace.builder import TraceBuilder
 from accelsim.trace.reader import Trace
 
-ENDINGS = (".tflite", ".onnx")
+
+def _read_tflite(path: str) -> Model:
+    from accelsim.importers.tflite import read_tflite
+
+    return read_tflite(path)
+
+
+def _read_onnx(path: str) -> Model:
+    from accelsim.importers.onnx_model import read_onnx
+
+    return read_onnx(path)
+
+
+READERS: dict[str, Callable[[str], Model]] = {".tflite": _read_tflite, ".onnx": _read_onnx}
+"""The kinds of model files, by the ending of the name; each loads its importer when it is used."""
 
 
 def import_model(
@@ -169,17 +183,11 @@ def open_model(path: str | os.PathLike[str]) -> Model:
     """
     name = os.fspath(path)
     ending = Path(name).suffix.lower()
-    if ending == ".tflite":
-        from accelsim.importers.tflite import read_tflite
-
-        return read_tflite(name)
-    if ending == ".onnx":
-        from accelsim.importers.onnx_model import read_onnx
-
-        return read_onnx(name)
+    if ending in READERS:
+        return READERS[ending](name)
     raise ModelError(
         f"{name}: {f'files that end in {ending}' if ending else 'a name without an ending'} cannot be imported; "
-        f"importers read {', '.join(ENDINGS)}"
+        f"importers read {', '.join(READERS)}"
     )
 
 
@@ -187,7 +195,7 @@ def _opened(source: str | os.PathLike[str] | Model) -> Model:
     if isinstance(source, str | os.PathLike):
         return open_model(source)
     if not hasattr(source, "semantics"):
-        raise ModelError(f"path is {type(source).__name__}; pass the name of a {' or '.join(ENDINGS)} file")
+        raise ModelError(f"path is {type(source).__name__}; pass the name of a {' or '.join(READERS)} file")
     return source
 
 

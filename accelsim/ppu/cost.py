@@ -26,20 +26,8 @@ shift_clamp()        one an output and one a vector: the clamps of codes and sca
 ===================  ==========================================================================================
 
 Float outputs, all behind fp32_from_int and fp32_mult as above, with compare(32) for the activation (a comparison of
-floats is one of integers), and one shift_clamp an output: the element's rounding, shift and clamp. Besides:
-
-===================  ==========================================================================================
-OCP MX               compare(8): the largest exponent of a block, its elements - 1; add(9): one a block (emax) and one
-                     an output (the element's exponent less the block's). Scale rules other than "floor" need the
-                     largest number, not only its exponent: compare(31) in place of compare(8), and one compare(24) a
-                     block: its significand decides whether the exponent goes up
-MX9, MX6, MX4        compare(8): the largest exponent of a block, its elements - 1, and one a pair (is it below the
-                     block's); add(9): one an output
-NVFP4                compare(31): the largest number of a block, its elements - 1; divide(24, 3): one a block (by 6),
-                     shift_clamp() one a block (its scale to E4M3), divide(24, 4): one a block (the reciprocal of the
-                     scale); fp32_mult(): one an output (the element times the reciprocal)
-powers of two        compare(24): one an output (the significand with the root of 2)
-===================  ==========================================================================================
+floats is one of integers), and one shift_clamp an output: the element's rounding, shift and clamp. Each kind of format
+adds what accelsim.ppu.float_encoders says.
 
 Comparators need nothing of all this: compare(acc) T times an output for T thresholds (parallel comparators, whose
 results are added up by a population count that is not counted apart), once an output for a sign.
@@ -53,12 +41,9 @@ from collections import Counter
 
 from accelsim.actions import Action, Actions
 from accelsim.config.model import Ppu
-from accelsim.formats.microexponents import MicroexponentFormat
-from accelsim.formats.nvfp4 import Nvfp4Format
-from accelsim.formats.ocp_mx import OcpMxFormat
-from accelsim.formats.power_of_two import PowerOfTwoFormat
 from accelsim.formats.spec import Format
 from accelsim.formats.tensor import block_count
+from accelsim.ppu.float_encoders import float_encoder
 from accelsim.ppu.stage import OutputStage
 from accelsim.rounding import RULES
 
@@ -130,30 +115,17 @@ def integer_actions(
 
 
 def float_actions(rows: int, channels: int, stage: OutputStage, ppu: Ppu, *, float_acc: bool) -> Actions:
-    """Count what encodes rows x channels accumulators as floats (the third table above)."""
+    """Count what encodes rows x channels accumulators as floats (see the text above)."""
     outputs, output_format = rows * channels, stage.format
     tally = _Tally()
     _count_scaling(tally, outputs, float_acc=float_acc)
     tally.count("compare", outputs * COMPARES[stage.activation], 32)
     tally.count("shift_clamp", outputs)
     blocks = 0 if output_format.blocks is None else rows * block_count(channels, output_format.blocks.size)
-    if isinstance(output_format, OcpMxFormat):
-        floor = ppu.mx_scale_rule == "floor"
-        tally.count("compare", outputs - blocks, 8 if floor else 31)
-        tally.count("compare", 0 if floor else blocks, 24)
-        tally.count("add", outputs + blocks, 9)
-    elif isinstance(output_format, MicroexponentFormat):
-        pairs = rows * block_count(channels, 2)
-        tally.count("compare", outputs - blocks + pairs, 8)
-        tally.count("add", outputs, 9)
-    elif isinstance(output_format, Nvfp4Format):
-        tally.count("compare", outputs - blocks, 31)
-        tally.count("divide", blocks, 24, 3)
-        tally.count("shift_clamp", blocks)
-        tally.count("divide", blocks, 24, 4)
-        tally.count("fp32_mult", outputs)
-    elif isinstance(output_format, PowerOfTwoFormat):
-        tally.count("compare", outputs, 24)
+    encoder = float_encoder(output_format)
+    assert encoder is not None  # check_stage saw to it
+    for operation, times, *params in encoder.work(rows, channels, blocks, ppu):
+        tally.count(operation, times, *params)
     return tally.actions()
 
 

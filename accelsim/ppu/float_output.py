@@ -14,11 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from accelsim.config.model import Ppu
-from accelsim.formats.microexponents import MicroexponentFormat
-from accelsim.formats.minifloat import ElementRounding, MinifloatFormat
-from accelsim.formats.ocp_mx import OcpMxFormat
+from accelsim.formats.minifloat import ElementRounding
 from accelsim.formats.spec import Codes, Format, QTensor
 from accelsim.formats.tensor import block_count, make_qtensor
+from accelsim.ppu.float_encoders import float_encoder
 from accelsim.ppu.stage import OutputStage
 
 LARGEST = np.finfo(np.float32).max
@@ -55,10 +54,10 @@ def encode_floats(
         shape = (values.shape[0], 0 if blocks is None else block_count(values.shape[1], blocks.size))
         scales = None if blocks is None else np.empty(shape, np.int32)
         return EncodedFloats(np.empty(values.shape, np.int32), scales, 0)
-    tensor = output_format.quantize(
-        values, None if output_format.blocks is None else -1, **_options(output_format, ppu)
-    )
-    limited = _limited(np.abs(values.astype(np.float64)), tensor, element_rounding(output_format, ppu))
+    encoder = float_encoder(output_format)
+    assert encoder is not None  # check_stage saw to it
+    tensor = output_format.quantize(values, None if output_format.blocks is None else -1, **encoder.options(ppu))
+    limited = _limited(np.abs(values.astype(np.float64)), tensor, encoder.rounding(ppu))
     return EncodedFloats(tensor.codes, tensor.block_scales, int(np.count_nonzero(limited | overflowed)))
 
 
@@ -77,22 +76,6 @@ def scaled_and_activated(
             six = np.float32(6) / stage.output_scale.astype(np.float32)
         values = np.minimum(values, six)
     return values, np.isinf(products) & (np.abs(values) == LARGEST)
-
-
-def element_rounding(output_format: Format, ppu: Ppu) -> ElementRounding:
-    """Return how elements are rounded: as the silicon does, but by definition in NVFP4; powers of two have no ties."""
-    takes_any = isinstance(output_format, MinifloatFormat | OcpMxFormat | MicroexponentFormat)
-    return ppu.element_rounding if takes_any else "half_even"
-
-
-def _options(output_format: Format, ppu: Ppu) -> dict[str, Any]:
-    """Return what the format's quantizer is told: scale 1, since the numbers are in units of the output's scale."""
-    options: dict[str, Any] = {"scale": 1.0}
-    if isinstance(output_format, MinifloatFormat | OcpMxFormat | MicroexponentFormat):
-        options["rounding"] = ppu.element_rounding
-    if isinstance(output_format, OcpMxFormat):
-        options["scale_rule"] = ppu.mx_scale_rule
-    return options
 
 
 def _limited(magnitudes: NDArray[np.float64], tensor: QTensor, rounding: ElementRounding) -> NDArray[np.bool_]:

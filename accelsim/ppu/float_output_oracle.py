@@ -57,7 +57,7 @@ def encode_block(values: Sequence[float], output_format: Format, ppu: Ppu) -> En
     for kind, encode in _ENCODERS.items():
         if isinstance(output_format, kind):
             return encode(values, output_format, ppu)
-    raise NotImplementedError(output_format.name)
+    raise NotImplementedError(f"{output_format.name} has no oracle: add its kind to _ENCODERS of this module")
 
 
 def _round(value: Fraction, rounding: str) -> int:

@@ -15,13 +15,9 @@ from numpy.typing import NDArray
 
 from accelsim.config.model import Ppu
 from accelsim.errors import FormatError, did_you_mean
-from accelsim.formats.microexponents import MicroexponentFormat
-from accelsim.formats.minifloat import MinifloatFormat
 from accelsim.formats.mixins import CodesAreLanes
-from accelsim.formats.nvfp4 import Nvfp4Format
-from accelsim.formats.ocp_mx import OcpMxFormat
-from accelsim.formats.power_of_two import PowerOfTwoFormat
 from accelsim.formats.spec import Format
+from accelsim.ppu.float_encoders import FLOAT_ENCODERS
 from accelsim.ppu.thresholds import check_thresholds
 
 Int64Array = NDArray[np.int64]
@@ -30,7 +26,7 @@ OutputPath = Literal["integers", "floats", "comparators"]
 ACTIVATIONS = ("none", "relu", "relu6", "clamp", "threshold")
 FLOAT_RULE = "float32_half_even"
 """The one rule that scales in float32, which is what floats need."""
-FLOAT_FORMATS = (MinifloatFormat, OcpMxFormat, MicroexponentFormat, Nvfp4Format, PowerOfTwoFormat)
+FLOAT_FORMATS = tuple(FLOAT_ENCODERS)
 """Formats that the PPU encodes from float32 numbers."""
 _MAX_VSQ_ELEMENT_BITS = 16
 

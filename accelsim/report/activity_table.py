@@ -7,6 +7,7 @@ from collections.abc import Callable
 from accelsim.report.page import Column
 from accelsim.report.values import LayerReport, RunReport, Totals
 
+FLOAT_BITS = 32
 _SHOWN = ("mac", "register")  # the components that the data-aware account prices otherwise
 
 
@@ -50,6 +51,7 @@ def activity_columns(report: RunReport, size: float, amount: Callable[[float], s
         Column("toggles %:\nstream", _stream, _blank),
         Column("other", _other, _blank),
         Column("psum", _psum, _blank),
+        Column("accum.", _accumulator, _blank),
     ]
 
 
@@ -76,3 +78,16 @@ def _psum(layer: LayerReport) -> str:
     if found is None or found.psum_toggles is None or not found.psum_bits:
         return "-"
     return f"{100 * found.psum_toggles / found.psum_bits:.1f}"
+
+
+def _accumulator(layer: LayerReport) -> str:
+    """Return accumulator bits that toggle, of those of all additions below the array; "-": not measured."""
+    found = layer.activity
+    bits = sum(
+        count * (action.params[0] if action.params else FLOAT_BITS)
+        for action, count in layer.actions.items()
+        if action.component == "accumulator"
+    )
+    if found is None or found.accumulator_toggles is None or not bits:
+        return "-"
+    return f"{100 * found.accumulator_toggles / bits:.1f}"

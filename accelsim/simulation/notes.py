@@ -42,6 +42,6 @@ def unmeasured_note(layers: list[str]) -> tuple[str, ...]:
     if not layers:
         return ()
     return (
-        f"energy: psum toggles of {', '.join(layers)} are not measured (the stepped engine does); by data, every other "
-        f"bit of these psums is taken to change",
+        f"energy: psum and accumulator toggles of {', '.join(layers)} are not measured (the stepped engine does); by "
+        f"data, every other bit of these psums is taken to change",
     )

@@ -123,15 +123,13 @@ def _cut_attributes(layer: VectorMeta, old: Shape, new: Shape) -> dict[str, Any]
         if (values["begin"][0], values["size"][0], stride[0]) != (0, old[0], 1):
             raise TraceError("a slice takes some of the inputs only")
         return {"size": (new[0], *values["size"][1:])}
-    axes = {
-        "argmax": (values.get("axis", -1),),
-        "concat": (values.get("axis", -1),),
-        "softmax": (values.get("axis", -1),),
-        "log_softmax": (values.get("axis", -1),),
-        "mean": values.get("axes", ()),
-        "transpose": () if values.get("axes", (0,))[0] == 0 else (0,),
-        "pad": () if tuple(values.get("padding", ((0, 0),))[0]) == (0, 0) else (0,),
-    }.get(layer.operator, ())
+    if layer.operator == "transpose":
+        axes = () if values["axes"][0] == 0 else (0,)
+    elif layer.operator == "pad":
+        axes = () if tuple(values["padding"][0]) == (0, 0) else (0,)
+    else:  # what has axes works along them
+        attributes = operators.attributes_of(layer.operator, dict(values))
+        axes = getattr(attributes, "axes", None) or ((attributes.axis,) if hasattr(attributes, "axis") else ())
     if any(axis % rank == 0 for axis in axes):
         raise TraceError(f"{layer.operator} works along the batch")
     return {}

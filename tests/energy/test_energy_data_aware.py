@@ -174,8 +174,20 @@ def test_a_report_has_both_side_by_side(report):
     assert row["data_aware_pj"] == report.layers[1].data_aware_energy_pj.total_pj
     text = render_text(report, width=160)
     assert "Energy by data, in " in text
-    shown = next(line for line in text.splitlines() if line.strip().startswith("conv2") and "%" not in line)
-    assert shown
+    table = text.split("Energy by data, in ")[1].split("Numbers")[0]
+    shown = next(line.split() for line in table.splitlines() if line.strip().startswith("conv2"))
+    conv2 = report.layers[1]
+    additions = conv2.actions[Action("accumulator", "add", (32,))]
+    assert shown[5:] == [
+        f"{100 * share:.1f}"
+        for share in (
+            conv2.activity.zero_products / conv2.activity.products,
+            conv2.activity.stream.toggles / (8 * conv2.activity.stream.changes),
+            conv2.activity.other.toggles / (8 * conv2.activity.other.changes),
+            conv2.activity.psum_toggles / conv2.activity.psum_bits,
+            conv2.activity.accumulator_toggles / (32 * additions),
+        )
+    ]
 
 
 def test_a_plain_report_has_none_of_it():
@@ -191,7 +203,9 @@ def test_psums_that_nobody_measured_are_named():
     config, trace = load_config("configs/int8_os.yaml"), load_trace("traces/digits_cnn_int8.npz")
     report = simulate(config, trace.head(2), activity=True)
     assert report.layers[0].activity.psum_toggles is None
-    assert any("psum toggles of conv1, conv2, fc1, fc2 are not measured" in line for line in report.assumptions)
+    assert any(
+        "psum and accumulator toggles of conv1, conv2, fc1, fc2 are not measured" in line for line in report.assumptions
+    )
 
 
 def test_both_engines_agree_on_a_network():

@@ -4,6 +4,7 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -88,6 +89,25 @@ def test_the_folder_is_of_one_version_of_the_kernels_wherever_a_user_wants_it(tm
     command = [sys.executable, "-c", program]
     digest, folder = subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout.split()
     assert Path(folder) == tmp_path / "accelsim" / f"kernels-{digest}"
+
+
+def test_versions_that_nobody_uses_are_forgotten_when_a_new_one_comes(tmp_path):
+    now, days = time.time(), 24 * 3600
+    for name, age in (("kernels-long-ago", 31 * days), ("kernels-lately", 29 * days), ("other", 99 * days)):
+        (tmp_path / "accelsim" / name).mkdir(parents=True)
+        (tmp_path / "accelsim" / name / "kernel.nbc").write_text("compiled")
+        os.utime(tmp_path / "accelsim" / name, (now - age, now - age))
+    environment = os.environ | {"NUMBA_CACHE_DIR": str(tmp_path)}
+
+    def folder_after_a_start():
+        command = [sys.executable, "-c", "from accelsim import _jit; print(_jit._FOLDER)"]
+        return Path(subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout.strip())
+
+    ours = folder_after_a_start()
+    assert {path.name for path in ours.parent.iterdir()} == {"kernels-lately", "other", ours.name}
+    os.utime(ours, (now - 99 * days, now - 99 * days))
+    assert folder_after_a_start() == ours
+    assert ours.stat().st_mtime > now - days  # it is used
 
 
 USER = """

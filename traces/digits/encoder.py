@@ -10,10 +10,9 @@ import math
 
 import numpy as np
 from digits import network as net
+from digits.training import Adam, Array, Params, batches, cross_entropy_slope
 from numpy.typing import NDArray
 
-Array = NDArray[np.float32]
-Params = dict[str, Array]
 Cache = dict[str, Array]
 
 SEED = 20240530
@@ -108,10 +107,7 @@ def gradients(params: Params, logits: Array, cache: Cache, labels: NDArray[np.in
         mean, slope = inner.mean(-1, keepdims=True), (inner * normal).mean(-1, keepdims=True)
         return (inner - mean - normal * slope) * cache[f"{name}.inverse"]
 
-    exponentials = np.exp(logits - logits.max(1, keepdims=True))
-    delta = exponentials / exponentials.sum(1, keepdims=True)
-    delta[np.arange(len(labels)), labels] -= 1
-    delta = linear(delta / np.float32(len(labels)), "classifier")
+    delta = linear(cross_entropy_slope(logits, labels) / np.float32(len(labels)), "classifier")
     delta = np.repeat(delta[:, None] / np.float32(TOKENS), TOKENS, 1)
     for i in reversed(range(BLOCKS)):
         b = f"blocks.{i}"
@@ -136,26 +132,13 @@ def train(digits: net.Digits) -> Params:
     """Adam with decoupled weight decay and a cosine schedule, on shifted images; parameters end on their grid."""
     rng = np.random.default_rng(SEED)
     params = initial_params(rng)
-    mean = {name: np.zeros_like(array) for name, array in params.items()}
-    square = {name: np.zeros_like(array) for name, array in params.items()}
-    count = len(digits.train_labels)
-    total, step = EPOCHS * (count // BATCH), 0
-    for _ in range(EPOCHS):
-        order = rng.permutation(count)
-        for start in range(0, count - BATCH + 1, BATCH):
-            batch = order[start : start + BATCH]
-            images = net.shifted(digits.train_images[batch], rng)
-            logits, cache = forward(params, rows(images))
-            slopes = gradients(params, logits, cache, digits.train_labels[batch])
-            warm = min(1.0, (step + 1) / 100)
-            rate = LEARNING_RATE * warm * 0.5 * (1 + math.cos(math.pi * step / total))
-            step += 1
-            for name, slope in slopes.items():
-                mean[name] += 0.1 * (slope - mean[name])
-                square[name] += 0.001 * (slope * slope - square[name])
-                update = mean[name] / (1 - 0.9**step) / (np.sqrt(square[name] / (1 - 0.999**step)) + 1e-8)
-                decay = WEIGHT_DECAY if name.endswith("weight") else 0.0
-                params[name] -= np.float32(rate) * (update + np.float32(decay) * params[name])
+    adam, total = Adam(params, WEIGHT_DECAY), EPOCHS * (len(digits.train_labels) // BATCH)
+    for batch in batches(rng, len(digits.train_labels), EPOCHS, BATCH):
+        images = net.shifted(digits.train_images[batch], rng)
+        logits, cache = forward(params, rows(images))
+        slopes = gradients(params, logits, cache, digits.train_labels[batch])
+        warm = min(1.0, (adam.steps + 1) / 100)
+        adam.step(slopes, LEARNING_RATE * warm * 0.5 * (1 + math.cos(math.pi * adam.steps / total)))
     return {name: net.on_grid(array, net.PARAMETER_BITS).astype(np.float32) for name, array in params.items()}
 
 

@@ -1,6 +1,7 @@
 """The float network of the bundled digits traces: data, forward and backward pass, training; plain NumPy.
 
-Activations are NHWC, convolution weights OHWI, linear weights [out, in].
+Activations are NHWC, convolution weights OHWI, linear weights [out, in]; parameters are called "<layer>/weight" and
+"<layer>/bias".
 """
 
 from __future__ import annotations
@@ -8,11 +9,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from digits.training import Adam, Array, Params, batches, cross_entropy_slope
 from numpy.typing import NDArray
 from sklearn.datasets import load_digits
-
-Array = NDArray[np.float32]
-Params = dict[str, Array]  # "<layer>/weight", "<layer>/bias"
 
 SEED = 20240529
 TEST_IMAGES = 240
@@ -136,10 +135,7 @@ def on_grid(array: NDArray[np.floating], bits: int) -> NDArray[np.floating]:
 
 def gradients(params: Params, outputs: dict[str, Array], inputs: dict[str, Array], labels: NDArray[np.int64]) -> Params:
     """Gradients of the mean cross entropy; `outputs` and `inputs` are what `forward` returned."""
-    logits = outputs["fc2"]
-    exponentials = np.exp(logits - logits.max(1, keepdims=True))
-    delta = exponentials / exponentials.sum(1, keepdims=True)
-    delta[np.arange(len(labels)), labels] -= 1
+    delta = cross_entropy_slope(outputs["fc2"], labels)
     delta /= len(labels)
     result: Params = {}
     for linear in reversed(LINEARS):
@@ -157,15 +153,19 @@ def gradients(params: Params, outputs: dict[str, Array], inputs: dict[str, Array
         if conv is CONVS[0]:
             break
         kernel = params[f"{conv.name}/weight"]
-        size = out.shape[1]
-        padded = np.zeros((len(labels), size * conv.stride + 2, size * conv.stride + 2, conv.inputs), delta.dtype)
-        for i in range(3):
-            for j in range(3):
-                rows = slice(i, i + size * conv.stride, conv.stride)
-                cols = slice(j, j + size * conv.stride, conv.stride)
-                padded[:, rows, cols] += delta @ kernel[:, i, j]
-        delta = padded[:, 1:-1, 1:-1]
+        delta = slope_of_input(conv, kernel, delta)
     return result
+
+
+def slope_of_input(conv: Conv, kernel: Array, delta: Array) -> Array:
+    """The slope along a convolution's input; `delta` is that along its output, [N, height, width, outputs]."""
+    images, size = delta.shape[:2]
+    reach = size * conv.stride
+    padded = np.zeros((images, reach + 2, reach + 2, conv.inputs), delta.dtype)
+    for i in range(3):
+        for j in range(3):
+            padded[:, i : i + reach : conv.stride, j : j + reach : conv.stride] += delta @ kernel[:, i, j]
+    return padded[:, 1:-1, 1:-1]
 
 
 def initial_params(rng: np.random.Generator) -> Params:
@@ -191,25 +191,12 @@ def train(digits: Digits) -> Params:
     """Adam with decoupled weight decay and a cosine schedule, on shifted images; parameters end on their grid."""
     rng = np.random.default_rng(SEED)
     params = initial_params(rng)
-    mean = {name: np.zeros_like(array) for name, array in params.items()}
-    square = {name: np.zeros_like(array) for name, array in params.items()}
-    count = len(digits.train_labels)
-    total, step = EPOCHS * (count // BATCH), 0
-    for _ in range(EPOCHS):
-        order = rng.permutation(count)
-        for start in range(0, count - BATCH + 1, BATCH):
-            batch = order[start : start + BATCH]
-            images = shifted(digits.train_images[batch], rng)
-            outputs, inputs = forward(params, images)
-            slopes = gradients(params, outputs, inputs, digits.train_labels[batch])
-            rate = LEARNING_RATE * 0.5 * (1 + np.cos(np.pi * step / total))
-            step += 1
-            for name, slope in slopes.items():
-                mean[name] += 0.1 * (slope - mean[name])
-                square[name] += 0.001 * (slope * slope - square[name])
-                update = mean[name] / (1 - 0.9**step) / (np.sqrt(square[name] / (1 - 0.999**step)) + 1e-8)
-                decay = WEIGHT_DECAY if name.endswith("weight") else 0.0
-                params[name] -= np.float32(rate) * (update + np.float32(decay) * params[name])
+    adam, total = Adam(params, WEIGHT_DECAY), EPOCHS * (len(digits.train_labels) // BATCH)
+    for batch in batches(rng, len(digits.train_labels), EPOCHS, BATCH):
+        images = shifted(digits.train_images[batch], rng)
+        outputs, inputs = forward(params, images)
+        slopes = gradients(params, outputs, inputs, digits.train_labels[batch])
+        adam.step(slopes, LEARNING_RATE * 0.5 * (1 + np.cos(np.pi * adam.steps / total)))
     return {name: on_grid(array, PARAMETER_BITS).astype(np.float32) for name, array in params.items()}
 
 

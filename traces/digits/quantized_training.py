@@ -19,7 +19,8 @@ from dataclasses import dataclass
 
 import numpy as np
 from digits import network as net
-from digits.network import Array, Conv, Linear, Params
+from digits.network import Conv, Linear
+from digits.training import Adam, Array, Params, batches, cross_entropy_slope
 from numpy.typing import NDArray
 
 ByLayer = dict[str, Array]
@@ -111,10 +112,7 @@ def gradients(
     labels: NDArray[np.int64],
 ) -> Params:
     """Gradients of the mean cross entropy. A sign passes the gradient on where its argument lies in [-1, 1]."""
-    logits = outputs["fc2"]
-    exponentials = np.exp(logits - logits.max(1, keepdims=True))
-    delta = exponentials / exponentials.sum(1, keepdims=True)
-    delta[np.arange(len(labels)), labels] -= 1
+    delta = cross_entropy_slope(outputs["fc2"], labels)
     delta /= len(labels)
     result: Params = {}
     for layer in reversed(net.LAYERS):
@@ -133,17 +131,7 @@ def gradients(
         if isinstance(layer, Linear):
             delta = delta @ weight
         else:
-            size = flat.shape[1]
-            each = delta.reshape(flat.shape)
-            padded = np.zeros(
-                (len(labels), size * layer.stride + 2, size * layer.stride + 2, layer.inputs), delta.dtype
-            )
-            for i in range(3):
-                for j in range(3):
-                    rows = slice(i, i + size * layer.stride, layer.stride)
-                    cols = slice(j, j + size * layer.stride, layer.stride)
-                    padded[:, rows, cols] += each @ weight[:, i, j]
-            delta = padded[:, 1:-1, 1:-1]
+            delta = net.slope_of_input(layer, weight, delta.reshape(flat.shape))
     return result
 
 
@@ -151,25 +139,13 @@ def train(variant: Variant, digits: net.Digits, start: Params) -> Params:
     """Adam with a cosine schedule on shifted images, from the float network's parameters; returns what is stored."""
     rng = np.random.default_rng(SEED)
     params = {name: array.copy() for name, array in start.items()}
-    mean = {name: np.zeros_like(array) for name, array in params.items()}
-    square = {name: np.zeros_like(array) for name, array in params.items()}
-    count = len(digits.train_labels)
-    total, step = EPOCHS * (count // net.BATCH), 0
-    for _ in range(EPOCHS):
-        order = rng.permutation(count)
-        for begin in range(0, count - net.BATCH + 1, net.BATCH):
-            batch = order[begin : begin + net.BATCH]
-            images = net.shifted(digits.train_images[batch], rng)
-            used = effective(variant, params)
-            outputs, sums, inputs = forward(variant, used, images)
-            slopes = gradients(variant, used, outputs, sums, inputs, digits.train_labels[batch])
-            rate = LEARNING_RATE * 0.5 * (1 + np.cos(np.pi * step / total))
-            step += 1
-            for name, slope in slopes.items():
-                mean[name] += 0.1 * (slope - mean[name])
-                square[name] += 0.001 * (slope * slope - square[name])
-                update = mean[name] / (1 - 0.9**step) / (np.sqrt(square[name] / (1 - 0.999**step)) + 1e-8)
-                decay = WEIGHT_DECAY[variant.name] if name.endswith("weight") else 0.0
-                params[name] -= np.float32(rate) * (update + np.float32(decay) * params[name])
+    decay, total = WEIGHT_DECAY[variant.name], EPOCHS * (len(digits.train_labels) // net.BATCH)
+    adam = Adam(params, decay)
+    for batch in batches(rng, len(digits.train_labels), EPOCHS, net.BATCH):
+        images = net.shifted(digits.train_images[batch], rng)
+        used = effective(variant, params)
+        outputs, sums, inputs = forward(variant, used, images)
+        slopes = gradients(variant, used, outputs, sums, inputs, digits.train_labels[batch])
+        adam.step(slopes, LEARNING_RATE * 0.5 * (1 + np.cos(np.pi * adam.steps / total)))
     on_grid = {name: net.on_grid(array, net.PARAMETER_BITS).astype(np.float32) for name, array in params.items()}
     return effective(variant, on_grid)
