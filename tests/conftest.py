@@ -21,3 +21,26 @@ ROOT = Path(__file__).resolve().parent.parent
 def project_root():
     """The checkout: configs/ and traces/ lie in it."""
     return ROOT
+
+
+@pytest.fixture
+def in_the_checkout(project_root, monkeypatch):
+    """The test runs in the checkout, so that configs/ and traces/ have short paths."""
+    monkeypatch.chdir(project_root)
+
+
+@pytest.fixture
+def counted(monkeypatch):
+    """The keys of the points of sweeps that are computed in this process."""
+    from accelsim.sweeps import run as sweep_run
+    from accelsim.sweeps.worker import run_job
+
+    calls = []
+
+    def count(jobs):
+        for key, job in jobs.items():
+            calls.append(key)
+            yield key, run_job(job)
+
+    monkeypatch.setattr(sweep_run, "run_here", count)
+    return calls

@@ -21,9 +21,7 @@ from accelsim.config.loader import parse_config
 runner = CliRunner()
 
 
-@pytest.fixture(autouse=True)
-def in_the_checkout(project_root, monkeypatch):
-    monkeypatch.chdir(project_root)
+pytestmark = pytest.mark.usefixtures("in_the_checkout")
 
 
 def invoke(*args):

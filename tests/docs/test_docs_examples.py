@@ -13,9 +13,7 @@ from accelsim import cli
 PAGES = ["README.md", "CHANGELOG.md", *(f"docs/{name}.md" for name in ("api", "architecture", "numerics", "quantize"))]
 
 
-@pytest.fixture(autouse=True)
-def in_the_checkout(project_root, monkeypatch):
-    monkeypatch.chdir(project_root)
+pytestmark = pytest.mark.usefixtures("in_the_checkout")
 
 
 def blocks(text, language):

@@ -214,11 +214,6 @@ def run(*arguments):
     return CliRunner().invoke(cli.app, ["run", *FILES, *map(str, arguments)])
 
 
-@pytest.fixture
-def in_the_checkout(project_root, monkeypatch):
-    monkeypatch.chdir(project_root)
-
-
 def test_the_timeline_file_is_a_valid_trace(in_the_checkout, tmp_path):
     target = tmp_path / "run.json"
     result = run("--timeline", target, "--json")

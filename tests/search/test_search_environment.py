@@ -23,10 +23,7 @@ from accelsim.quantize.requantizer import requantized
 from accelsim.search.environment import FEATURES, QuantizationEnv
 from accelsim.search.haq import LAYER_FEATURES, layer_features, width_of, within_budget
 
-
-@pytest.fixture(autouse=True)
-def in_the_checkout(project_root, monkeypatch):
-    monkeypatch.chdir(project_root)
+pytestmark = pytest.mark.usefixtures("in_the_checkout")
 
 
 def surrogate(layers=5, **options):

@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from shared_data import shared
+from sweeping import sweep
 from typer.testing import CliRunner
 
 import accelsim
@@ -21,18 +22,12 @@ BASE = {"config": CONFIG, "trace": TRACE, "batch": 1}
 NETWORK = {"config": CONFIG, "network": FLOAT, "batch": 2, "formats": "*:int8"}
 
 
-@pytest.fixture(autouse=True)
-def in_the_checkout(project_root, monkeypatch):
-    monkeypatch.chdir(project_root)
+pytestmark = pytest.mark.usefixtures("in_the_checkout")
 
 
 @pytest.fixture
 def nothing_runs(monkeypatch):
     monkeypatch.setattr("accelsim.simulation.simulate", lambda *_, **__: pytest.fail("a point ran"))
-
-
-def sweep(spec, out=None, **options):
-    return accelsim.sweep(spec, out, **{"jobs": 1, "progress": False, **options})
 
 
 # -- networks ---------------------------------------------------------------------------------------------------------

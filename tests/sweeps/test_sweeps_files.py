@@ -10,13 +10,13 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 import pytest
+from sweeping import sweep
 
 import accelsim
 from accelsim.errors import SweepError
 from accelsim.sweeps import run as sweep_run
 from accelsim.sweeps import table as sweep_table
 from accelsim.sweeps.journal import Journal
-from accelsim.sweeps.worker import run_job
 
 CONFIG, TRACE, NETWORK = "configs/int8_ws.yaml", "traces/digits_cnn_int8.npz", "traces/digits_cnn_float.npz"
 TERNARY = "traces/digits_cnn_float_ternary.npz"
@@ -24,27 +24,7 @@ GRID = {"config": CONFIG, "trace": TRACE, "batch": 1, "grid": {"array.rows": [8,
 HEAD = {"schema": "accelsim-sweep-journal", "version": 1, "spec": "x", "numerics": "y"}
 
 
-@pytest.fixture(autouse=True)
-def in_the_checkout(project_root, monkeypatch):
-    monkeypatch.chdir(project_root)
-
-
-@pytest.fixture
-def counted(monkeypatch):
-    """Count the points that are computed in this process."""
-    calls = []
-
-    def count(jobs):
-        for key, job in jobs.items():
-            calls.append(key)
-            yield key, run_job(job)
-
-    monkeypatch.setattr(sweep_run, "run_here", count)
-    return calls
-
-
-def sweep(spec, out=None, **options):
-    return accelsim.sweep(spec, out, **{"jobs": 1, "progress": False, **options})
+pytestmark = pytest.mark.usefixtures("in_the_checkout")
 
 
 def contents(folder):

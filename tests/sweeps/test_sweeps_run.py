@@ -11,6 +11,7 @@ import time
 import numpy as np
 import pandas as pd
 import pytest
+from sweeping import sweep
 from typer.testing import CliRunner
 
 import accelsim
@@ -26,29 +27,7 @@ MANY = list(range(1, 1001))
 GRID = {**BASE, "grid": {"array.rows": [8, 16], "accumulator.bits": [14, 32]}}
 
 
-@pytest.fixture(autouse=True)
-def in_the_checkout(project_root, monkeypatch):
-    monkeypatch.chdir(project_root)
-
-
-@pytest.fixture
-def counted(monkeypatch):
-    """Count the points that are computed in this process."""
-    calls = []
-
-    def count(jobs):
-        from accelsim.sweeps.worker import run_job
-
-        for key, job in jobs.items():
-            calls.append(key)
-            yield key, run_job(job)
-
-    monkeypatch.setattr(sweep_run, "run_here", count)
-    return calls
-
-
-def sweep(spec, out=None, **options):
-    return accelsim.sweep(spec, out, **{"jobs": 1, "progress": False, **options})
+pytestmark = pytest.mark.usefixtures("in_the_checkout")
 
 
 # -- rows -------------------------------------------------------------------------------------------------------------
@@ -352,6 +331,22 @@ def test_the_command_writes_and_says_what_failed(tmp_path):
     assert "point 1: layer 'conv1' needs weights in int8" in result.stdout
     assert "2/2 points, 1 failed" in result.stderr
     assert np.isin(["point", "layer", "cycles_total"], pd.read_parquet(out).columns).all()
+
+
+def test_the_command_says_once_why_points_failed_alike(tmp_path):
+    spec = tmp_path / "sweep.yaml"
+    root = os.getcwd()  # noqa: PTH109
+    spec.write_text(
+        f"config: {root}/configs/int8_ws.yaml\nnetwork: {root}/traces/digits_cnn_float.npz\nbatch: 1\n"
+        "grid: {formats: ['*:int8', '*:int99', '*:int98'], clock_mhz: [1, 2, 3, 4, 5, 6]}\n"
+    )
+    args = ["sweep", str(spec), "-o", str(tmp_path / "r.csv"), "--jobs", "1"]
+    result = CliRunner().invoke(cli.app, args, catch_exceptions=False)
+    first, *others = result.stdout.splitlines()
+    assert "18 points, 12 failed" in first
+    assert len(others) == 2
+    assert others[0].startswith("  points 6, 7, 8, 9, 10 and 1 more: formats '*:int99': int99: operands have")
+    assert others[1].startswith("  points 12, 13, 14, 15, 16 and 1 more: formats '*:int98'")
 
 
 @pytest.mark.usefixtures("nothing_runs")
