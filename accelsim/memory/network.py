@@ -247,6 +247,10 @@ class _Deal:
         pieces = min(self.images, MAX_PIECES)
         if pieces < self.images:
             self.notes.append(f"cores: the batch of {self.images} goes from core to core in {pieces} pieces")
+        self.notes.append(
+            "cores: layers overlap; a layer's cycles are those from the end of the layer before it to its own end, "
+            "whatever its core did in them"
+        )
         owner = balanced([_own_cycles(needs) for needs in self.layers], count)
         weight_bits = 8 * self.config.buffers.weight.size_bytes
         for piece in range(pieces):
