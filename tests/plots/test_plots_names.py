@@ -217,3 +217,24 @@ def test_names_are_printed_as_they_are_whatever_is_in_them(project_root, tmp_pat
     done = CliRunner().invoke(cli.app, [command, *map(str, args[command])], catch_exceptions=False)
     assert done.exit_code == 0
     assert ODD in done.stdout
+
+
+@pytest.mark.parametrize("network", ["sum", "move"])
+def test_networks_without_products_or_without_any_work_have_pictures_too(project_root, tmp_path, monkeypatch, network):
+    """Warnings are errors here: a legend of nothing, an axis from 0 to 0."""
+    monkeypatch.chdir(tmp_path)
+    int8, builder = accelsim.formats.get("int8"), accelsim.TraceBuilder(network)
+    x = builder.input("x", int8.quantize([[1.0, -2.0]], scale=0.5))
+    if network == "sum":
+        builder.vector("y", "add", [x, x], output="int8", scale=0.5, attributes={"rule": "tflite"})
+    else:
+        builder.vector("y", "reshape", [x], output="int8", scale=0.5, attributes={"shape": [1, 2, 1]})
+    builder.save("net.npz")
+    machine = str(project_root / "configs" / "int8_ws.yaml")
+    options = ["--out", "run", "--html", "run.html", "--timeline", "run.json"]
+    assert CliRunner().invoke(cli.app, ["run", machine, "net.npz", *options], catch_exceptions=False).exit_code == 0
+    assert "TOPS/W" not in (tmp_path / "run.html").read_text()
+    for picture in ("energy", "cycles", "roofline", "utilization", "widths", "timeline"):
+        args = ["plot", picture, "run.json" if picture == "timeline" else "run", "-o", f"{picture}.png"]
+        assert CliRunner().invoke(cli.app, args, catch_exceptions=False).exit_code == 0
+        assert (tmp_path / f"{picture}.png").stat().st_size > 0
