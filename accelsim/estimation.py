@@ -39,6 +39,7 @@ from accelsim.trace.shapes import macs, weight_name
 
 if TYPE_CHECKING:
     from accelsim.importers.graph import Model
+    from accelsim.quantize.network import FloatNetwork
 
 ANY_FACTOR = 0.37
 """Stands for a requantization factor of which only the shape is known: no power of two."""
@@ -219,20 +220,31 @@ def float_trace(
     """
     from accelsim.quantize.requantizer import Requantizer
 
+    network = float_network(source, data)
+    return Requantizer(network).trace({layer.name: (weights, activations) for layer in network.array_layers})
+
+
+def float_network(source: Path | Model, data: Mapping[str, ArrayLike] | None = None) -> FloatNetwork:
+    """Return the float network of a file with its own inputs, or of an opened model.
+
+    data : the model's, by input; None: ones with both signs, for shapes alone
+
+    Raises NetworkError, ModelError.
+
+    >>> float_network(Path("traces/digits_cnn_float.npz")).inputs.shape
+    (240, 8, 8, 1)
+    """
     if isinstance(source, Path):
         from accelsim.quantize.network_file import load_network
 
-        network = load_network(source)
-    else:
-        from accelsim.importers.api import float_model
+        return load_network(source)
+    from accelsim.importers.api import float_model
 
-        signs = {each.name: np.ones((2, *each.shape[1:]), np.float32) for each in source.inputs}
-        for each in signs.values():
-            each[1] = -1
-        network = float_model(source, signs if data is None else data, batch=None)
-        if data is None:
-            network = network.head(1)
-    return Requantizer(network).trace({layer.name: (weights, activations) for layer in network.array_layers})
+    signs = {each.name: np.ones((2, *each.shape[1:]), np.float32) for each in source.inputs}
+    for each in signs.values():
+        each[1] = -1
+    network = float_model(source, signs if data is None else data, batch=None)
+    return network.head(1) if data is None else network
 
 
 def _layer(

@@ -88,6 +88,7 @@ def costs(
                 outputs=wanted,
                 values=subject.values,
                 activations=subject.activations,
+                floats=subject.floats,
                 progress=progress,
             )
         if haq is not None:  # what cannot be laid out is said before anything is written

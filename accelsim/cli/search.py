@@ -159,6 +159,7 @@ def search(
         chosen = [_pair(each, "--formats") for each in (formats or "").split(",")] if formats is not None else []
         fixed_widths, fixed_formats = ({}, _fixed_formats(fix or [])) if chosen else (_fixed_widths(fix or []), {})
         from accelsim.report.files import check_file_path, save_text
+        from accelsim.search.format_problem import pair_name
         from accelsim.search.format_search import FormatSearch
         from accelsim.search.run import Search, frame_of, on_front
         from accelsim.search.sensitivity import read_sensitivities
@@ -212,6 +213,9 @@ def search(
         if out is not None:
             save_text(frame_of(found, [cost]).to_csv(index=False), out)
         _print(found, flags)
+        if isinstance(whole, FormatSearch):
+            for pair, why in whole.nowhere.items():
+                typer.echo(f"{pair_name(pair)} is for no layer: {why}")
 
 
 def _cost(limits: dict[str, str], front: str | None, trials: int | None) -> str:
@@ -278,7 +282,7 @@ def _print(found: list[Point], flags: list[bool]) -> None:
             *([f"{row['bops'] / 1e9:,.4g}"] if integers else []),
             "yes" if flag else "no",
         )
-    Console().print(table)
+    Console(markup=False, emoji=False).print(table)
     chosen = [each for each in found if each.label == "found"]
     if len(chosen) == 1:
         typer.echo(f"formats: {chosen[0].formats}")

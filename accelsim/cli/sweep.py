@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from accelsim.cli.app import INTERRUPTED, TERMINATED, app, path, user_errors
 from accelsim.cli.startup import Terminated
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+SHOWN = 5
+"""Messages of points that failed, and points of each."""
 
 
 @app.command()
@@ -52,9 +58,19 @@ def sweep(
             f"{out.with_suffix('.parquet')}, {out.with_suffix('.csv')}: {len(frame)} rows of "
             f"{frame['point'].nunique()} points, {len(failed)} failed"
         )
-        for _, row in failed.head(5).iterrows():
-            typer.echo(f"  point {row['point']}: {row['error']}")
+        _say_why(failed)
         if out.with_suffix(".journal.jsonl").exists():
             typer.echo("some failed for want of memory or by a process that died; the same command tries them again")
         if failed["error"].str.startswith(INTERNAL).any():  # a mistake of ours
             raise typer.Exit(1)
+
+
+def _say_why(failed: pd.DataFrame) -> None:
+    """Print the messages of points that failed, equal ones once."""
+    alike = list(failed.groupby("error", sort=False)["point"])
+    for error, points in alike[:SHOWN]:
+        named = ", ".join(map(str, points[:SHOWN]))
+        more = f" and {len(points) - SHOWN} more" if len(points) > SHOWN else ""
+        typer.echo(f"  point{'s' if len(points) > 1 else ''} {named}{more}: {error}")
+    if len(alike) > SHOWN:
+        typer.echo(f"  and {len(alike) - SHOWN} other messages, in the column error")

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from accelsim.errors import ReportError
-from accelsim.plots.common import shortened
+from accelsim.plots.common import plain, shortened
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -120,7 +120,7 @@ def timeline(document: Mapping[str, Any], axes: Axes) -> Axes:
     meta = document["otherData"]
     axes.set_xlim(0, meta["makespan_cycles"] / meta["clock_mhz"] or 1.0)
     axes.set_xlabel(f"time, µs ({meta['makespan_cycles']:,} cycles at {meta['clock_mhz']:g} MHz)")
-    axes.set_title(f"Timeline, {meta.get('title', 'accelsim')}")
+    axes.set_title(f"Timeline, {plain(str(meta.get('title', 'accelsim')))}")
     for row, track in enumerate(order):
         if tracks[track].startswith("core"):
             _name_spans(axes, row, [event for event in in_time if (event["pid"], event["tid"]) == track])

@@ -12,6 +12,7 @@ from accelsim.formats.catalog import get
 from accelsim.mapping.contract import GemmShape, Product
 from accelsim.mapping.passes import layer_passes, streamed_rows
 from accelsim.mapping.step import lane_step
+from accelsim.plots.common import shortened
 from accelsim.report.values import LayerReport, RunReport
 
 if TYPE_CHECKING:
@@ -66,8 +67,8 @@ def utilization_map(report: RunReport, axes: Axes, layer: str | None = None) -> 
     figure.colorbar(image, ax=axes, label="cycles with work, % of all")
     axes.set_xlabel("PE column")
     axes.set_ylabel("PE row")
-    whole = "all layers" if layer is None else f"layer {layer}"
-    axes.set_title(f"PE utilization, {report.config_name}, {whole}: mean {100 * share.mean():.1f} %")
+    whole = "all layers" if layer is None else f"layer {shortened(layer)}"
+    axes.set_title(f"PE utilization, {shortened(report.config_name)}, {whole}: mean {100 * share.mean():.1f} %")
     return axes
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +24,7 @@ from accelsim.search.ties import check_fixed, nothing_in_common
 if TYPE_CHECKING:
     import pandas as pd
 
+Starts = Sequence[Mapping[str, tuple[int, int]]]
 IDENTITY = "accelsim"
 STUDY = "accelsim"
 
@@ -39,7 +40,7 @@ def search_blackbox(
     activation_bits: Sequence[int] = tuple(range(2, 9)),
     ties: Sequence[Tie] = (),
     fixed: Mapping[str, tuple[int, int]] | None = None,
-    start: Sequence[Mapping[str, tuple[int, int]]] = (),
+    start: Starts | Callable[[], Starts] = (),
     storage: str | Path | None = None,
     seed: int = 0,
     population: int = 20,
@@ -55,7 +56,8 @@ def search_blackbox(
     limits : the most that a network may take, by cost, in its unit; others are kept only to learn from
     ties : layers that share widths, by their places among the layers that multiply
     fixed : layers whose widths are given
-    start : assignments to try first, e.g. those of the integer program; the widest widths are always tried
+    start : assignments to try first, e.g. those of the integer program, or what returns them, which is asked only where
+        a search begins; the widest widths are always tried
     storage : an SQLite file; None: memory. A search that was killed, at any moment, goes on with the same call
     seed : the same call finds the same, if it is not interrupted
     together : weights and inputs of a layer have one width; not of those that are fixed
@@ -92,7 +94,8 @@ def search_blackbox(
     known = {_key(trial.params): trial for trial in _complete(optuna, study)}
     if not study.trials:
         widest = {owner: max(choices) for owner, choices in space.choices.items()}
-        for parameters in (widest, *map(space.parameters, start)):
+        first = start() if callable(start) else start
+        for parameters in (widest, *map(space.parameters, first)):
             study.enqueue_trial(parameters)
 
     def objective(trial: Any) -> tuple[float, ...]:

@@ -99,6 +99,7 @@ def cost_table(
     outputs: int | Literal["same"] = "same",
     values: Trace | None = None,
     activations: Mapping[str, NDArray[np.floating]] | None = None,
+    floats: Mapping[str, NDArray[np.floating]] | None = None,
     progress: ProgressCallback | bool | None = None,
 ) -> CostTable:
     """Return what every layer costs at every pair of widths, plain integers.
@@ -109,6 +110,7 @@ def cost_table(
         is read and, about, where it is written
     values : the trace whose weights and float references give the SQNR; by default `network`, if it is one
     activations : by tensor, the values that its SQNR is measured on; None: the trace's references
+    floats : by tensor of `values`, weights and inputs before they were encoded; None: what the codes mean
     progress : True: a bar on a terminal or in a notebook, elsewhere a line every ten seconds; or called with (pairs of
         widths done, of all layers, layer)
 
@@ -126,7 +128,7 @@ def cost_table(
     if outputs != "same":
         _widths("outputs", [outputs])
     shapes = network if isinstance(network, NetworkShapes) else NetworkShapes.of(network.head(1))
-    noise = ValueNoise(network if values is None and isinstance(network, Trace) else values, activations)
+    noise = ValueNoise(network if values is None and isinstance(network, Trace) else values, activations, floats)
     made = Cells(config, shapes)
     steps = shapes.meta.layers
     chosen = [layer for layer in steps if not isinstance(layer, VectorMeta)]

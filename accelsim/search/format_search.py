@@ -156,6 +156,15 @@ class FormatSearch:
             )
         return self._problem
 
+    @property
+    def nowhere(self) -> dict[Pair, str]:
+        """Formats that no layer can have, and why the first one cannot."""
+        lacking: dict[Pair, list[str]] = {}
+        for trial in self.trials:
+            if trial.lacking is not None:
+                lacking.setdefault((trial.weights, trial.activations), []).append(trial.lacking)
+        return {pair: why[0] for pair, why in lacking.items() if len(why) == len(self.layers)}
+
     def frame(self) -> pd.DataFrame:
         """Return :attr:`trials` as a data frame, a row each."""
         import pandas as pd
@@ -234,9 +243,15 @@ class FormatSearch:
     def _trace(self, requantizer: Requantizer, formats: Mapping[str, Pair]) -> Trace:
         return requantizer.trace(formats, rounding=self.config.ppu.rounding)
 
+    def _base_costs(self) -> dict[str, float]:
+        try:
+            return self.costs(self.everywhere)
+        except AccelsimError as error:
+            raise SearchError(f"the base, {pair_name(self._base)}: {error}; or name another base") from None
+
     def _tried(self) -> Iterator[FormatTrial]:
         count = len(self.layers) * len(self.pairs)
-        floor, base = self._loss(self._trace(self._first, self.everywhere), self.config), self.costs(self.everywhere)
+        base, floor = self._base_costs(), self._loss(self._trace(self._first, self.everywhere), self.config)
         with layer_progress(self._progress, "runs") as tell:
             for done, name in enumerate(self.layers):
                 for place, pair in enumerate(self.pairs):
@@ -259,7 +274,7 @@ class FormatSearch:
         unknown = [name for name in limits if name not in COSTS]
         if unknown:
             raise SearchError(f"limit: found {unknown[0]!r}; formats are chosen within limits of {', '.join(COSTS)}")
-        base, wanted = self.costs(self.everywhere), {}
+        base, wanted = self._base_costs(), {}
         for name, limit in limits.items():
             number, is_share = read_limit(name, limit)
             wanted[name] = number * base[name] if is_share else number

@@ -32,10 +32,16 @@ class ValueNoise:
     a sign; scales are those of least squared error (docs/quantize.md, Ranges).
 
     activations : by tensor, instead of the trace's own values; those that are not there are not known
+    floats : by tensor, weights and inputs that the trace has codes of
     """
 
-    def __init__(self, trace: Trace | None, activations: Mapping[str, NDArray[np.floating]] | None = None) -> None:
-        self._trace, self._activations = trace, activations
+    def __init__(
+        self,
+        trace: Trace | None,
+        activations: Mapping[str, NDArray[np.floating]] | None = None,
+        floats: Mapping[str, NDArray[np.floating]] | None = None,
+    ) -> None:
+        self._trace, self._activations, self._floats = trace, activations, floats or {}
         self._computed = set() if trace is None else {layer.output for layer in trace.layers}
         layers = [] if trace is None else [each for each in trace.layers if not isinstance(each, VectorMeta)]
         self._stored = {weight_name(each) for each in layers if not isinstance(each, MatmulMeta)}
@@ -85,7 +91,9 @@ class ValueNoise:
         if name not in self._values:
             trace = self._trace
             values: NDArray[np.floating] | None
-            if self._activations is not None and name not in self._stored:
+            if name in self._floats:
+                values = self._floats[name]
+            elif self._activations is not None and name not in self._stored:
                 values = self._activations.get(name)
             else:
                 values = trace.reference(name) if name in self._computed else trace.tensor(name).dequantize()

@@ -222,7 +222,7 @@ def read_limit(cost: str, limit: Limit) -> tuple[float, bool]:
     except ValueError:
         number = float("nan")
     if not 0 <= number < float("inf"):
-        raise SearchError(f"{cost}: limit is no number; give {UNITS[cost]}, or a share such as 70%")
+        raise SearchError(f"{cost}: limit {limit!r} is no number; give {UNITS[cost]}, or a share such as 70%")
     return (number / 100 if is_share else number), is_share
 
 

@@ -224,7 +224,6 @@ class Search:
         from accelsim.search.blackbox import search_blackbox
 
         first = Requantizer(self._first, ranges=self._ranges, references=False)
-        start = [choice.widths for choice in self.problem.front(cost, 8)]
         frame = search_blackbox(
             first,
             self.config,
@@ -235,7 +234,7 @@ class Search:
             activation_bits=self.activation_bits,
             ties=self._ties,
             fixed=self._fixed,
-            start=start,
+            start=lambda: [choice.widths for choice in self.problem.front(cost, 8)],
             storage=storage,
             seed=seed,
             together=self._together,
@@ -271,7 +270,7 @@ class Search:
     def _absolute(self, limits: Mapping[str, Limit]) -> dict[str, float]:
         """Return limits in the costs' units; shares are of the whole network, not of the table's sum."""
         read = {name: read_limit(name, limit) for name, limit in limits.items()}  # before anything is measured
-        widest = self.costs(self.problem.widest.widths)
+        widest = self.costs(uniform(self.network, self.weight_bits[-1], self.activation_bits[-1]))
         return {name: number * widest[name] if is_share else number for name, (number, is_share) in read.items()}
 
     def _found(self, label: str, widths: Mapping[str, Widths], choice: Choice | None) -> Found:

@@ -12,17 +12,21 @@ from numpy.typing import NDArray
 
 from accelsim.config.model import HardwareConfig
 from accelsim.errors import SearchError
-from accelsim.estimation import float_trace, is_float_network, network_shapes
+from accelsim.estimation import float_network, is_float_network, network_shapes
 from accelsim.memory.needs import NetworkShapes
+from accelsim.quantize.network import FloatNetwork
+from accelsim.quantize.requantizer import Requantizer
 from accelsim.simulation import simulate
 from accelsim.trace.reader import Trace
 from accelsim.trace.schema import VectorMeta
+from accelsim.trace.shapes import weight_name
 
 if TYPE_CHECKING:
     from accelsim.importers.graph import Model
 
-EVERY_WEIGHT = "int8"
+EVERY_WIDTH = "int8"
 Activations = Mapping[str, NDArray[np.floating]]
+Floats = Mapping[str, NDArray[np.floating]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,11 +36,13 @@ class Subject:
     shapes : of one inference, if the file says what an inference is (a table of shapes does not)
     values : the trace that holds weights, and perhaps activations; None where there are shapes alone
     activations : by tensor, real values that were measured; None: those that `values` has
+    floats : by tensor, a float network's own weights and inputs, of which `values` has codes alone
     """
 
     shapes: NetworkShapes
     values: Trace | None = None
     activations: Activations | None = None
+    floats: Floats | None = None
 
 
 def open_subject(
@@ -60,20 +66,36 @@ def open_subject(
     if suffix == ".csv":
         return Subject(network_shapes(file))
     if suffix == ".npz":
-        trace = float_trace(file, EVERY_WEIGHT, EVERY_WEIGHT) if is_float_network(file) else _load(file)
+        if is_float_network(file):
+            return _of_floats(float_network(file))
+        trace = _load(file)
         return Subject(NetworkShapes.of(trace.head(1)), trace)
     from accelsim.importers.api import model_builder, open_model
 
     model = open_model(file)
     if model.other_formats:
-        trace = float_trace(model, EVERY_WEIGHT, EVERY_WEIGHT, None if inputs is None else _data(model, inputs, batch))
-        return Subject(NetworkShapes.of(trace.head(1)), trace, {} if inputs is None else None)
+        data = None if inputs is None else _data(model, inputs, batch)
+        return _of_floats(float_network(model, data), has_data=inputs is not None)
     zeros = {each.name: np.zeros((1, *each.shape[1:]), np.float32) for each in model.inputs}
     once = model_builder(model, zeros).build()
     if inputs is None or config is None:
         return Subject(NetworkShapes.of(once), once)
     trace = model_builder(model, _data(model, inputs, batch)).build()
     return Subject(NetworkShapes.of(once), once, _measured(trace, config))
+
+
+def _of_floats(network: FloatNetwork, *, has_data: bool = True) -> Subject:
+    """Return a float network as its trace in one width, and beside it the real values that the trace encodes."""
+    trace = Requantizer(network).trace({layer.name: (EVERY_WIDTH, EVERY_WIDTH) for layer in network.array_layers})
+    weights = {layer.name: layer.weight for layer in network.array_layers}
+    floats = {
+        weight_name(layer): weight
+        for layer in trace.layers
+        if not isinstance(layer, VectorMeta) and (weight := weights.get(layer.name)) is not None
+    }
+    if has_data:
+        floats |= dict.fromkeys(trace.inputs, network.inputs)
+    return Subject(NetworkShapes.of(trace.head(1)), trace, None if has_data else {}, floats)
 
 
 def _data(model: Model, inputs: str, batch: int) -> dict[str, NDArray[np.generic]]:

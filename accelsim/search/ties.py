@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from accelsim.errors import SearchError, did_you_mean
+from accelsim.errors import SearchError
 from accelsim.quantize.flow import MOVES, operator_of
 from accelsim.quantize.layers import INPUT, Conv2d
 from accelsim.quantize.network import FloatLayer, FloatNetwork
+from accelsim.quantize.presets import use_one_of
 from accelsim.search.program import Tie, operand_groups
 
 SUMS = ("add", "sub")
@@ -67,7 +68,7 @@ def ties_of(kinds: Iterable[str], network: FloatNetwork, layers: Sequence[str]) 
     found: list[Tie] = []
     for kind in kinds:
         if kind not in (known := (*KINDS, OPERANDS)):
-            raise SearchError(f"ties {kind!r} are unknown{did_you_mean(kind, known)}; use {', '.join(known)}")
+            raise SearchError(f"ties {kind!r} are unknown{use_one_of(kind, known)}")
         if kind != OPERANDS:
             found += KINDS[kind](network, layers)
     return found

@@ -106,9 +106,9 @@ def _check_axes(spec: SweepSpec, names: Mapping[str, None]) -> None:
                     f"axis {name!r} is a section; vary its fields: {inside}; or give whole sections, {{key: value}}"
                 )
         elif field_at(path) is None:
-            own = (*OWN_AXES, "formats.LAYER")
+            own, near = (*OWN_AXES, "formats.LAYER"), did_you_mean(name, fields)
             problems.append(
-                f"axis {name!r} is no field of a configuration{did_you_mean(name, fields)}; use a dotted field such as "
+                f"axis {name!r} is no field of a configuration{near}{' U' if near else '; u'}se a dotted field such as "
                 f"array.rows ('accelsim show CONFIG' lists them), or one of {', '.join(own)}"
             )
     if problems:

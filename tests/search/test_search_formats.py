@@ -117,7 +117,7 @@ def test_what_a_machine_lacks_is_not_chosen(project_root, digits):
             "limit: found 'bops'; formats are chosen within limits of latency, energy, size",
         ),
         ({"formats": ["mx6"]}, {}, "limit: found none"),
-        ({"formats": ["mx6"]}, {"size": "half"}, "size: limit is no number; give bytes, or a share such as 70%"),
+        ({"formats": ["mx6"]}, {"size": "half"}, "size: limit 'half' is no number; give bytes, or a share such as 70%"),
     ],
 )
 def test_one_clear_message(mixed, digits, options, limits, message):
@@ -256,6 +256,19 @@ def test_the_command_chooses_among_formats(project_root, tmp_path, mixed):
     assert float(found["accuracy"]) == report.accuracy.simulated_accuracy
     once = accelsim.estimate(mixed, Requantizer(others).trace(pairs, rounding="float32_half_even").head(1))
     assert float(found["energy_pj"]) == pytest.approx(once.total_energy_pj, rel=1e-12)
+
+
+def test_the_command_says_what_no_layer_can_have(project_root):
+    """bitfusion.yaml computes no microexponents; and what all layers begin with has to run."""
+    places = [project_root / "configs/bitfusion.yaml", project_root / "traces/digits_cnn_float.npz"]
+    words = ["search", *map(str, places), "--calibration", "236", "--formats", "mx6,int4", "--size", "60%"]
+    done = CliRunner().invoke(app, words)
+    assert done.exit_code == 0, done.output
+    assert done.stdout.splitlines()[-1].startswith("mx6 is for no layer: layer 'conv1'")
+    done = CliRunner().invoke(app, [*words, "--base", "mx9"])
+    assert done.exit_code == 2
+    assert done.stderr.startswith("error: the base, mx9: layer 'conv1'")
+    assert done.stderr.endswith("; or name another base\n")
 
 
 def test_the_command_traces_a_front_of_formats_within_a_limit(project_root, tmp_path):

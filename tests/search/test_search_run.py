@@ -117,7 +117,7 @@ def test_fixed_layers_stay(serial, digits, search):
         ({"energy": 1.0}, "energy of at most 1 cannot be reached; the smallest that was found is"),
         ({"edp": "50%"}, "the product of two sums is no sum: limit both"),
         ({"power": "50%"}, "'power' is no cost that adds up over layers; use latency, energy, size, bops"),
-        ({"energy": "half"}, "energy: limit is no number; give pJ, or a share such as 70%"),
+        ({"energy": "half"}, "energy: limit 'half' is no number; give pJ, or a share such as 70%"),
         ({}, "no limit"),
     ],
 )
@@ -254,6 +254,24 @@ def test_a_killed_search_goes_on(serial, digits, tmp_path, project_root):
         search_blackbox(small(digits), serial, weight_bits=(4, 8), **options)
 
 
+def test_a_search_that_goes_on_measures_no_sensitivities(serial, digits, tmp_path, monkeypatch):
+    """They are for what a search begins with: of a large network, they take longer than a trial by far."""
+    options = {"calibration": 8, "weight_bits": [4, 8], "activation_bits": [8]}
+    storage = tmp_path / "trials.db"
+    begun = Search(serial, digits, **options).blackbox(2, "energy", {"energy": "95%"}, storage)
+
+    def measured(*_, **__):
+        pytest.fail("measures")
+
+    monkeypatch.setattr("accelsim.search.run.measure_sensitivities", measured)
+    gone_on = Search(serial, digits, **options).blackbox(3, "energy", {"energy": "95%"}, storage)
+    assert len(begun) >= 1
+    assert len(gone_on) >= 1
+    blind = FloatNetwork("blind", digits.inputs, digits.layers)
+    with pytest.raises(SearchError, match="has no labels, so there is no accuracy to search by"):
+        Search(serial, blind, **options).blackbox(2, "energy", {})
+
+
 def test_a_file_that_is_no_storage(serial, digits, tmp_path):
     (tmp_path / "text.db").write_text("no database\n" * 100)
     with pytest.raises(SearchError, match="cannot be used as a file of trials"):
@@ -311,7 +329,10 @@ def test_the_command_reports_a_choice(project_root, tmp_path, search):
             "fc1 has mx9, which is not among the formats to choose: int8, mx6",
         ),
         (["--formats", "mx6", "--size", "50%", "--tie", "input"], "ties 'input' are unknown; did you mean 'inputs'?"),
-        (["--front", "energy", "--size", "half"], "size: limit is no number; give bytes, or a share such as 70%"),
+        (
+            ["--front", "energy", "--size", "half"],
+            "size: limit 'half' is no number; give bytes, or a share such as 70%",
+        ),
         (["--front", "energy", "--size", "1"], "size of at most 1 cannot be reached; the smallest that"),
         (["--energy", "50%", "--storage", "t.db"], "--storage keeps the trials"),
         (["--energy", "50%", "--fix", "conv1"], "--fix 'conv1' is not LAYER=BITS"),

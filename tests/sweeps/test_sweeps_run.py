@@ -333,6 +333,22 @@ def test_the_command_writes_and_says_what_failed(tmp_path):
     assert np.isin(["point", "layer", "cycles_total"], pd.read_parquet(out).columns).all()
 
 
+def test_the_command_says_once_why_points_failed_alike(tmp_path):
+    spec = tmp_path / "sweep.yaml"
+    root = os.getcwd()  # noqa: PTH109
+    spec.write_text(
+        f"config: {root}/configs/int8_ws.yaml\nnetwork: {root}/traces/digits_cnn_float.npz\nbatch: 1\n"
+        "grid: {formats: ['*:int8', '*:int99', '*:int98'], clock_mhz: [1, 2, 3, 4, 5, 6]}\n"
+    )
+    args = ["sweep", str(spec), "-o", str(tmp_path / "r.csv"), "--jobs", "1"]
+    result = CliRunner().invoke(cli.app, args, catch_exceptions=False)
+    first, *others = result.stdout.splitlines()
+    assert "18 points, 12 failed" in first
+    assert len(others) == 2
+    assert others[0].startswith("  points 6, 7, 8, 9, 10 and 1 more: formats '*:int99': int99: operands have")
+    assert others[1].startswith("  points 12, 13, 14, 15, 16 and 1 more: formats '*:int98'")
+
+
 @pytest.mark.usefixtures("nothing_runs")
 def test_a_dry_run_lists_the_points(tmp_path):
     spec = tmp_path / "sweep.yaml"
