@@ -240,3 +240,13 @@ def test_networks_without_products_or_without_any_work_have_pictures_too(project
         args = ["plot", picture, "run.json" if picture == "timeline" else "run", "-o", f"{picture}.png"]
         assert CliRunner().invoke(cli.app, args, catch_exceptions=False).exit_code == 0
         assert (tmp_path / f"{picture}.png").stat().st_size > 0
+
+
+@pytest.mark.parametrize("shape", [(2, 16), (16, 16), (16, 2)])
+def test_the_scale_of_a_wide_array_lies_below_it(report, monkeypatch, shape):
+    monkeypatch.setattr(sys.modules["accelsim.plots.utilization"], "pe_utilization", lambda *_: np.ones(shape))
+    figure, axes = plots.new_figure((7, 5))
+    plots.utilization_map(report, axes)
+    array, scale = (each.get_position() for each in figure.axes)
+    assert (scale.y1 < array.y0) == (shape == (2, 16))
+    assert (scale.x0 > array.x1) == (shape != (2, 16))
