@@ -110,6 +110,7 @@ def _stack(axes: Axes, names: Sequence[str], bars: Sequence[Mapping[str, float]]
     axes.set_yticks(places, names)
     axes.set_ylim(len(names) - 0.5, -0.5)
     axes.set_xlim(0, max(left) * 1.02 or 1.0)
-    axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False)
+    if any(left):
+        axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False)
     axes.grid(axis="x", linewidth=0.4, alpha=0.6)
     axes.set_axisbelow(True)

@@ -64,7 +64,8 @@ def utilization_map(report: RunReport, axes: Axes, layer: str | None = None) -> 
     image = axes.imshow(100 * share, vmin=0, vmax=100, cmap="viridis", interpolation="nearest", aspect="equal")
     figure = axes.get_figure()
     assert figure is not None
-    figure.colorbar(image, ax=axes, label="cycles with work, % of all")
+    wide = share.shape[1] > 1.5 * share.shape[0]  # the scale lies along the longer edge
+    figure.colorbar(image, ax=axes, location="bottom" if wide else "right", label="cycles with work, % of all")
     axes.set_xlabel("PE column")
     axes.set_ylabel("PE row")
     whole = "all layers" if layer is None else f"layer {shortened(layer)}"

@@ -70,7 +70,7 @@ def energy_by_width(
     axes.set_xlabel("bits of a weight, block scales included; run")
     axes.set_ylabel(f"energy of an inference, {unit} (modelled)")
     axes.set_title(f"Energy against bit-width, {tables_of(listed)}")
-    axes.set_ylim(0, max(bottom) * 1.25)
+    axes.set_ylim(0, max(bottom) * 1.25 or 1.0)
     known = [
         (place, report.accuracy.simulated_accuracy)
         for place, report in zip(places, listed, strict=True)
@@ -84,5 +84,6 @@ def energy_by_width(
         second.set_ylabel("accuracy, % (simulated)")
         second.set_ylim(0, 105)
     beside = 1.12 if known else 1.01  # of the second axis and its label
-    axes.legend(handles=shown, loc="upper left", bbox_to_anchor=(beside, 1.0), frameon=False, fontsize=8)
+    if shown:
+        axes.legend(handles=shown, loc="upper left", bbox_to_anchor=(beside, 1.0), frameon=False, fontsize=8)
     return axes

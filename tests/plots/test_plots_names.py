@@ -217,3 +217,36 @@ def test_names_are_printed_as_they_are_whatever_is_in_them(project_root, tmp_pat
     done = CliRunner().invoke(cli.app, [command, *map(str, args[command])], catch_exceptions=False)
     assert done.exit_code == 0
     assert ODD in done.stdout
+
+
+@pytest.mark.parametrize("network", ["sum", "move"])
+def test_networks_without_products_or_without_any_work_have_pictures_too(project_root, tmp_path, monkeypatch, network):
+    """Warnings are errors here: a legend of nothing, an axis from 0 to 0."""
+    monkeypatch.chdir(tmp_path)
+    int8, builder = accelsim.formats.get("int8"), accelsim.TraceBuilder(network)
+    x = builder.input("x", int8.quantize([[1.0, -2.0]], scale=0.5))
+    if network == "sum":
+        builder.vector("y", "add", [x, x], output="int8", scale=0.5, attributes={"rule": "tflite"})
+    else:
+        builder.vector("y", "reshape", [x], output="int8", scale=0.5, attributes={"shape": [1, 2, 1]})
+    builder.save("net.npz")
+    machine = str(project_root / "configs" / "int8_ws.yaml")
+    options = ["--out", "run", "--html", "run.html", "--timeline", "run.json"]
+    assert CliRunner().invoke(cli.app, ["run", machine, "net.npz", *options], catch_exceptions=False).exit_code == 0
+    page = (tmp_path / "run.html").read_text()
+    assert "TOPS/W" not in page
+    assert "no layer has both products and DRAM traffic" in page
+    for picture in ("energy", "cycles", "roofline", "utilization", "widths", "timeline"):
+        args = ["plot", picture, "run.json" if picture == "timeline" else "run", "-o", f"{picture}.png"]
+        assert CliRunner().invoke(cli.app, args, catch_exceptions=False).exit_code == 0
+        assert (tmp_path / f"{picture}.png").stat().st_size > 0
+
+
+@pytest.mark.parametrize("shape", [(2, 16), (16, 16), (16, 2)])
+def test_the_scale_of_a_wide_array_lies_below_it(report, monkeypatch, shape):
+    monkeypatch.setattr(sys.modules["accelsim.plots.utilization"], "pe_utilization", lambda *_: np.ones(shape))
+    figure, axes = plots.new_figure((7, 5))
+    plots.utilization_map(report, axes)
+    array, scale = (each.get_position() for each in figure.axes)
+    assert (scale.y1 < array.y0) == (shape == (2, 16))
+    assert (scale.x0 > array.x1) == (shape != (2, 16))
