@@ -282,7 +282,7 @@ def _print(found: list[Point], flags: list[bool]) -> None:
             *([f"{row['bops'] / 1e9:,.4g}"] if integers else []),
             "yes" if flag else "no",
         )
-    Console().print(table)
+    Console(markup=False, emoji=False).print(table)
     chosen = [each for each in found if each.label == "found"]
     if len(chosen) == 1:
         typer.echo(f"formats: {chosen[0].formats}")

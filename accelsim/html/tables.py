@@ -51,7 +51,7 @@ def cards(report: RunReport) -> list[tuple[str, str, str]]:
     ]
     if totals.average_power_mw is not None:
         found.insert(2, (_si(totals.average_power_mw * 1e-3, "W"), "average power", "modelled"))
-    if totals.tops_per_watt is not None:
+    if totals.tops_per_watt is not None and totals.energy_per_mac_pj is not None:  # a network may have no MAC
         remark = f"{totals.energy_per_mac_pj:,.3g} pJ a useful MAC, modelled"
         found.insert(3, (f"{totals.tops_per_watt:,.3g} TOPS/W", "efficiency", remark))
     accuracy = report.accuracy

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from accelsim.config.model import HardwareConfig
 from accelsim.mapping.contract import CycleCounts, GemmShape, Int64, Passes
@@ -15,13 +16,17 @@ PASS_CAUSES = ("load", "fill", "compute", "drain", "ppu")
 
 @dataclass(frozen=True)
 class PassCycles:
-    """Array cycles of every pass, by cause: int64, one entry a pass. What hides behind another pass is not in them."""
+    """Array cycles of every pass, by cause: int64, one entry a pass. What hides behind another pass is not in them.
+
+    post : no cause: cycles in which the PPU takes the pass's results, whether the array waits for it or not
+    """
 
     load: Int64
     fill: Int64
     compute: Int64
     drain: Int64
     ppu: Int64
+    post: Int64
 
     @property
     def total(self) -> int:
@@ -41,7 +46,8 @@ def pass_cycles(shape: GemmShape, passes: Passes, steps: int, step_cycles: int, 
         each = _output_stationary(passes, r, c, steps * step_cycles, config)
     else:
         each = _operand_stationary(passes, r, c, steps, streamed_rows(shape, config), step_cycles, config)
-    each.ppu[-1] += config.ppu.latency_cycles
+    for cycles in (each.ppu, each.post):
+        cycles[-1] += config.ppu.latency_cycles
     return each
 
 
@@ -63,13 +69,15 @@ def total_by_stream(passes: Passes, steps: int, streamed: Int64, step_cycles: in
 
 def _output_stationary(passes: Passes, r: Int64, c: Int64, working: int, config: HardwareConfig) -> PassCycles:
     fill = r + c - 2
-    drain, stall = r, passes.rows * _extra_ppu_cycles(passes, config)
+    extra = _extra_ppu_cycles(passes, config)
+    drain, stall, post = r, passes.rows * extra, passes.rows * (1 + extra)
     if config.array.drain_overlap:  # what does not hide behind the next pass; nothing hides the last drain
         hidden = np.append(working + fill[1:], 0)
         exposed = np.maximum(0, r + stall - hidden)
         drain = np.maximum(0, r - hidden)
         stall = exposed - drain
-    return PassCycles(load=np.zeros_like(r), fill=fill, compute=np.full_like(r, working), drain=drain, ppu=stall)
+    computing = np.full_like(r, working)
+    return PassCycles(load=np.zeros_like(r), fill=fill, compute=computing, drain=drain, ppu=stall, post=post)
 
 
 def _operand_stationary(
@@ -81,15 +89,24 @@ def _operand_stationary(
     if config.array.double_buffered:  # what does not hide behind the pass before; nothing hides the first load
         load = np.maximum(0, r - np.append(0, working + fill[:-1]))
     stall = streamed * _stalls(passes, steps, step_cycles, config)
-    return PassCycles(load=load, fill=fill, compute=np.full_like(r, working), drain=np.zeros_like(r), ppu=stall)
+    post = streamed * (1 + _extra_ppu_cycles(passes, config)) * _last_folds(passes, steps)
+    return PassCycles(
+        load=load, fill=fill, compute=np.full_like(r, working), drain=np.zeros_like(r), ppu=stall, post=post
+    )
 
 
 def _stalls(passes: Passes, steps: int, step_cycles: int, config: HardwareConfig) -> Int64:
     """Return the cycles for which each row of a pass waits for the PPU (ws, is)."""
-    is_last_fold = passes.row0 + passes.rows == steps  # its results are final and leave for the PPU
     # A row of results leaves every `step_cycles`: that long the PPU may take over it.
-    stalls: Int64 = np.maximum(0, _extra_ppu_cycles(passes, config) - (step_cycles - 1)) * is_last_fold
+    extra = np.maximum(0, _extra_ppu_cycles(passes, config) - (step_cycles - 1))
+    stalls: Int64 = extra * _last_folds(passes, steps)
     return stalls
+
+
+def _last_folds(passes: Passes, steps: int) -> NDArray[np.bool_]:
+    """Return which passes' results are final and leave for the PPU (ws, is)."""
+    last: NDArray[np.bool_] = passes.row0 + passes.rows == steps
+    return last
 
 
 def _extra_ppu_cycles(passes: Passes, config: HardwareConfig) -> Int64:

@@ -9,7 +9,7 @@ import numpy as np
 
 from accelsim.memory.contract import LayerTiling
 
-SUMMED = ("load", "fill", "compute", "drain", "ppu", "vector", "weight_bits", "activation_bits", "store_bits",
+SUMMED = ("load", "fill", "compute", "drain", "ppu", "post", "vector", "weight_bits", "activation_bits", "store_bits",
           "spill_bits", "refill_bits")  # fmt: skip
 
 

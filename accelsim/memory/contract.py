@@ -97,6 +97,7 @@ class LayerTiling:
     store_bits : output codes that leave for DRAM after the tile (0 where the output stays on chip)
     spill_bits, refill_bits : accumulators that leave for DRAM unfinished, and come back
     load, fill, compute, drain, ppu : array cycles by cause; they add up, over the tiles, to the plan's exactly
+    post : cycles in which the PPU takes the tile's results: `ppu` of them the array waits, the others run behind it
     weight_depth, activation_depth, output_depth : tiles that a buffer holds at once: 2 with ping-pong, else 1
     weight_resident_bits, activation_resident_bits, output_resident_bits, accumulator_resident_bits : what each tile
         occupies in the buffers
@@ -127,6 +128,7 @@ class LayerTiling:
     compute: Int64
     drain: Int64
     ppu: Int64
+    post: Int64
     vector: Int64
     weight_depth: int
     activation_depth: int

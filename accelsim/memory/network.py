@@ -23,7 +23,7 @@ from accelsim.memory.network_tiling import tile_network
 from accelsim.memory.program import Stage
 from accelsim.memory.shares import balanced
 from accelsim.memory.tile_build import spread
-from accelsim.memory.tile_rank import rankings
+from accelsim.memory.tile_rank import SUPPOSED_PPU_CYCLES, rankings
 from accelsim.memory.timeline import shortest, timeline_of
 
 OPERANDS: tuple[Operand, ...] = ("weight", "activation", "output", "accumulator")
@@ -247,6 +247,10 @@ class _Deal:
         pieces = min(self.images, MAX_PIECES)
         if pieces < self.images:
             self.notes.append(f"cores: the batch of {self.images} goes from core to core in {pieces} pieces")
+        self.notes.append(
+            "cores: layers overlap; a layer's cycles are those from the end of the layer before it to its own end, "
+            "whatever its core did in them"
+        )
         owner = balanced([_own_cycles(needs) for needs in self.layers], count)
         weight_bits = 8 * self.config.buffers.weight.size_bytes
         for piece in range(pieces):
@@ -278,6 +282,7 @@ class _Deal:
                 core=core,
                 layer=index,
                 tiling=simulated,
+                supposed_ppu_cycles=0 if needs.plan is None else SUPPOSED_PPU_CYCLES,
                 weight_after=tuple(stage for tensor in by_weight_port for stage in made.get(tensor.name, [])),
                 activation_after=tuple(
                     stage
@@ -291,7 +296,10 @@ class _Deal:
 
 
 def _own_cycles(needs: LayerNeeds) -> int:
-    return needs.vector_cycles if needs.plan is None else needs.plan.cycles.total
+    """Return a layer's cycles with the PPU that is supposed, so that a faster one deals out nothing otherwise."""
+    if needs.plan is None:
+        return needs.vector_cycles
+    return needs.plan.cycles.total - needs.plan.cycles.ppu + SUPPOSED_PPU_CYCLES
 
 
 def array_bits(needs: LayerNeeds, tiling: LayerTiling) -> dict[Operand, Int64]:

@@ -1,10 +1,11 @@
 """The machine as SimPy processes: loads, arrays, PPUs and stores that wait for each other, DMA engines and DRAM.
 
-Each core has one process that computes its tiles and post-processes them; each transfer of a tile is a process of its
-own: weights, activations, unfinished sums that come back, stores, unfinished sums that leave. It waits until its data
-or its room is there, and then asks one of the core's DMA engines; the engine sets it up, waits for DRAM's latency and
-then for the channels, which serve all cores in the program's fixed order. Nothing here computes a time: the clock is
-SimPy's.
+Each core has one process that computes its tiles. Post-processing a tile is a process of its own, which holds the
+core's PPU while results leave the array; the array has nowhere else to put them, and goes on when the last one is
+taken. Each transfer of a tile is a process too: weights, activations, unfinished sums that come back, stores,
+unfinished sums that leave. It waits until its data or its room is there, and then asks one of the core's DMA engines;
+the engine sets it up, waits for DRAM's latency and then for the channels, which serve all cores in the program's fixed
+order. Nothing here computes a time: the clock is SimPy's.
 """
 
 from __future__ import annotations
@@ -56,7 +57,7 @@ class _Machine:
         return self.env.all_of([self.done[other] for other in self.program.waits[number]])
 
     def _tiles(self, core: int) -> Generator[Any, Any, None]:
-        """Compute one tile after another; the results pass the PPU, for which the array waits."""
+        """Compute one tile after another, each until the PPU has taken its last result."""
         program, env = self.program, self.env
         for number in range(len(program)):
             if program.kinds[number] != "tile" or program.cores[number] != core:
@@ -64,12 +65,16 @@ class _Machine:
             yield self._needs(number)
             self.begins[number] = self.moves[number] = int(env.now)
             tiling = program.stage_list[program.stages[number]].tiling
-            ppu = int(tiling.ppu[program.tiles[number]])
-            yield env.timeout(program.spans[number] - ppu + program.buffer_stalls[number])
-            with self.ppus[core].request() as turn:
-                yield turn
-                yield env.timeout(ppu)
+            post = int(tiling.post[program.tiles[number]])
+            yield env.timeout(program.spans[number] + program.buffer_stalls[number] - post)
+            yield env.process(self._post_process(core, post))
             self._end(number)
+
+    def _post_process(self, core: int, cycles: int) -> Generator[Any, Any, None]:
+        """Take a tile's results, from the first to the last one."""
+        with self.ppus[core].request() as turn:
+            yield turn
+            yield self.env.timeout(cycles)
 
     def _transfer(self, number: int) -> Generator[Any, Any, None]:
         """Ask for a transfer as soon as its data or its room is there."""

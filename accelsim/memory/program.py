@@ -46,6 +46,7 @@ class Stage:
     weight_after, activation_after : stages (indices in the list, earlier ones) that make what is loaded as weights, and
         as activations: through DRAM, after their last store; what stays on chip, after their last tile
     compute_after : stages that must have computed before this one does, though nothing is loaded
+    supposed_ppu_cycles : in place of its own waits for the PPU, where the order of transfers is found
     array_bits : what the array itself reads and writes in each buffer, one entry a tile; absent: it needs no port
     """
 
@@ -55,6 +56,7 @@ class Stage:
     weight_after: tuple[int, ...] = ()
     activation_after: tuple[int, ...] = ()
     compute_after: tuple[int, ...] = ()
+    supposed_ppu_cycles: int = 0
     array_bits: Mapping[Operand, Int64] = field(default_factory=dict)
 
 
@@ -166,7 +168,8 @@ class _Builder:
         self.tiles: list[int] = []
         self.bits: list[int] = []
         self.waits: list[tuple[int, ...]] = []
-        self.own: list[int] = []  # cycles of tiles on the array
+        self.own: list[int] = []
+        self.waits_ppu: dict[int, int] = {}  # of tiles: what they take longer than with the PPU that is supposed
         self.ends_use: dict[int, int] = {}
         self.written: list[list[tuple[int, ...]]] = [[] for _ in range(core_count)]  # stores of tiles that have any
         self.last_tile: list[int | None] = [None] * core_count
@@ -188,7 +191,8 @@ class _Builder:
             return
         moved = {"weight": tiling.weight_bits.tolist(), "activation": tiling.activation_bits.tolist()}
         refills, stores, spills = (x.tolist() for x in (tiling.refill_bits, tiling.store_bits, tiling.spill_bits))
-        own = sum(getattr(tiling, part) for part in PARTS).tolist()
+        own, waits_ppu = sum(getattr(tiling, part) for part in PARTS).tolist(), tiling.ppu.tolist()
+        waits_ppu[-1] -= stage.supposed_ppu_cycles
         loads, written = self.loads[core], self.written[core]
         loads["weight"].begin_stage(moved["weight"], tiling.weight_resident_bits.tolist(), tiling.weight_depth)
         loads["activation"].begin_stage(
@@ -218,7 +222,7 @@ class _Builder:
                 refilled += 1
                 needs.append(self._operation("refill", stage, index, tile, refills[tile], (*source, *room)))
             number = self._operation("tile", stage, index, tile, 0, tuple(needs), own[tile])
-            self.last_tile[core] = number
+            self.last_tile[core], self.waits_ppu[number] = number, waits_ppu[tile]
             out: tuple[int, ...] = ()
             if stores[tile]:
                 last_store = (self._operation("store", stage, index, tile, stores[tile], (number,)),)
@@ -242,7 +246,7 @@ class _Builder:
         return tuple(sorted({operation for stage in stages for operation in operations[stage]}))
 
     def _operation(
-        self, kind: Kind, stage: Stage, index: int, tile: int, bits: int, waits: tuple[int, ...], cycles: int = 0
+        self, kind: Kind, stage: Stage, index: int, tile: int, bits: int, waits: tuple[int, ...], own: int = 0
     ) -> int:
         self.kinds.append(kind)
         self.cores.append(stage.core)
@@ -250,7 +254,7 @@ class _Builder:
         self.tiles.append(tile)
         self.bits.append(bits)
         self.waits.append(waits)
-        self.own.append(cycles)
+        self.own.append(own)
         return len(self.kinds) - 1
 
     def program(self, stages: tuple[Stage, ...]) -> Program:
@@ -278,10 +282,10 @@ class _Builder:
         """Return when each operation could begin if transfers took no time, and the orders that follow."""
         ready: list[int] = []
         ends: list[int] = []
-        for waits, cycles in zip(self.waits, self.own, strict=True):
-            begins = max([ends[number] for number in waits], default=0)
+        for number, (waits, cycles) in enumerate(zip(self.waits, self.own, strict=True)):
+            begins = max([ends[other] for other in waits], default=0)
             ready.append(begins)
-            ends.append(begins + cycles)
+            ends.append(begins + cycles - self.waits_ppu.get(number, 0))
         late = list(ready)
         running = [0] * self.core_count  # since when each core's newest tile
         for number, (kind, core) in enumerate(zip(self.kinds, self.cores, strict=True)):

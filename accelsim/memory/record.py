@@ -18,7 +18,7 @@ _MOVES: dict[Kind, str] = {
     "store": "outputs",
     "spill": "sums away",
 }
-_ARRAY = ("load", "fill", "compute", "buffer", "drain")
+_ARRAY = ("load", "fill", "compute", "buffer", "drain", "ppu")
 Counts = tuple[tuple[str, tuple[tuple[int, float], ...]], ...]
 
 
@@ -52,18 +52,16 @@ def _slices(schedule: Schedule, spells: tuple[tuple[Spell, ...], ...], names: tu
                 tiles.setdefault(spell.tile, []).append(spell)
         for number, parts in tiles.items():
             layer, tile = layer_of(number), program.tiles[number]
-            for track, causes in (("core", _ARRAY), ("ppu", ("ppu",)), ("vector", ("vector",))):
+            name, which = f"{layer} tile {tile}", ("tile", tile)
+            for track, causes in (("core", _ARRAY), ("vector", ("vector",))):
                 own = [spell for spell in parts if spell.cause in causes]
                 if own:
+                    end = own[-1].end
                     args = tuple((f"{spell.cause}_cycles", spell.end - spell.start) for spell in own)
-                    yield Slice(
-                        f"{track} {core}",
-                        f"{layer} tile {tile}",
-                        layer,
-                        own[0].start,
-                        own[-1].end,
-                        (("tile", tile), *args),
-                    )
+                    yield Slice(f"{track} {core}", name, layer, own[0].start, end, (which, *args))
+                    post = int(program.stage_list[program.stages[number]].tiling.post[tile])
+                    if post and track == "core":  # its last results are the tile's last cycles
+                        yield Slice(f"ppu {core}", name, layer, end - post, end, (which,))
     for number in schedule.served:
         kind, core, tile = program.kinds[number], program.cores[number], program.tiles[number]
         name = f"{layer_of(number)} {_MOVES[kind]} {tile}"

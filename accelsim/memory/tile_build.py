@@ -146,7 +146,9 @@ class Tiles:
         return live * bits
 
     def cycles(self) -> dict[str, Int64]:
-        """Return each tile's array cycles by cause; together the plan's, and what entering again costs."""
+        """Return each tile's array cycles by cause, together the plan's and what entering again costs; and `post`, in
+        which the PPU takes its results.
+        """
         layer, choice, plan = self.layer, self.choice, self.layer.plan
         whole, cut = self._pass_place(), self.trips[layer.stream]
         position = np.empty(self.count, np.int64)  # of tiles by b, the folded two and the stream
@@ -154,28 +156,34 @@ class Tiles:
         place = position.reshape(-1, cut)
         starts, ends = edges(layer.sizes[layer.stream], choice.sizes[layer.stream])
         latency = layer.config.ppu.latency_cycles
-        totals = {cause: np.zeros(self.count, np.int64) for cause in PASS_CAUSES}
+        totals = {name: np.zeros(self.count, np.int64) for name in (*PASS_CAUSES, "post")}
         if cut == 1 or choice.entered > 1:
             pieces = ends - starts
             for size in sorted(set(pieces.tolist())):
                 each, at = layer.pieces_cycles(size), place[:, pieces == size]
-                for cause in PASS_CAUSES:
-                    totals[cause][at] = _sums(getattr(each, cause), whole, len(place))[:, None]
-                totals["ppu"][at[whole[-1]]] -= latency
+                for name in totals:
+                    totals[name][at] = _sums(getattr(each, name), whole, len(place))[:, None]
+                for name in ("ppu", "post"):
+                    totals[name][at[whole[-1]]] -= latency
         else:  # each pass is one tile, cut along its stream without interruption
             each = pass_cycles(plan.shape, plan.passes, plan.steps, plan.step_cycles, layer.config)
             total = plan.steps if layer.stream == "k" else layer.sizes[layer.stream]
             assert np.all(each.compute == total * plan.step_cycles)
-            each.ppu[-1] -= latency
             of_pass, steps = place[whole], _steps(layer, starts, ends)
             totals["compute"][of_pass] = steps * plan.step_cycles
-            if layer.stream == "k":
-                totals["ppu"][of_pass[:, -1]] = each.ppu
-            else:
-                totals["ppu"][of_pass] = (each.ppu // total)[:, None] * steps
+            for name in ("ppu", "post"):
+                cycles = getattr(each, name)
+                cycles[-1] -= latency
+                if layer.stream == "k":
+                    totals[name][of_pass[:, -1]] = cycles
+                else:
+                    totals[name][of_pass] = (cycles // total)[:, None] * steps
             totals["load"][of_pass[:, 0]], totals["fill"][of_pass[:, 0]] = each.load, each.fill
             totals["drain"][of_pass[:, -1]] = each.drain
-        totals["ppu"][-1] += latency
+        for name in ("ppu", "post"):
+            totals[name][-1] += latency
+        # With `drain_overlap` the PPU may still be at a tile's results while the next tile runs: drawn as its own time.
+        totals["post"] = np.minimum(totals["post"], sum(totals[cause] for cause in PASS_CAUSES))
         return totals
 
     def _linear(self) -> Int64:

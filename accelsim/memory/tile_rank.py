@@ -23,6 +23,8 @@ Objective = Literal["traffic", "latency"]
 
 LATENCY_STEP = 1.01
 """Estimated latencies within this factor count as equal, so that a per cent does not pay for many small tiles."""
+SUPPOSED_PPU_CYCLES = 4
+"""Of every layer: a PPU that keeps pace with the array is supposed, as deep as configurations have it by default."""
 BURST_BYTES = 64
 """Of the supposed memories: a DDR burst."""
 

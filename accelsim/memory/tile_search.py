@@ -12,7 +12,7 @@ from accelsim.config.model import HardwareConfig, TilePin
 from accelsim.errors import UnsupportedLayerError
 from accelsim.mapping.contract import Int64
 from accelsim.memory.tile_cost import Cost, Floats, Grid, cost_of
-from accelsim.memory.tile_rank import Ranking, latency_steps, rankings
+from accelsim.memory.tile_rank import SUPPOSED_PPU_CYCLES, Ranking, latency_steps, rankings
 from accelsim.memory.tile_space import DIMS, MOST_TILES, ORDERS, Capacity, Layer, candidate_sizes
 
 
@@ -105,7 +105,8 @@ class _Fitting:
 
     def first(self, ranking: Ranking, layer: Layer, *, hidden: bool) -> int:
         """Return the number of the tiling that a ranking puts first."""
-        computing = layer.plan.cycles.total + self.extra_cycles
+        cycles = layer.plan.cycles
+        computing = cycles.total - cycles.ppu + SUPPOSED_PPU_CYCLES + self.extra_cycles
         steps = latency_steps(ranking.memory, computing, self.traffic_bits, self.transfers, self.tiles, hidden=hidden)
         best = np.arange(self.places.size)
         for key in ranking.keys(self.traffic_bits, steps, self.tiles):

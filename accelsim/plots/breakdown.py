@@ -13,6 +13,7 @@ from accelsim.plots.common import (
     energy_unit,
     labels_of,
     shortened,
+    tables_of,
 )
 from accelsim.report.values import RunReport
 
@@ -53,7 +54,7 @@ def energy_breakdown(
         what, per = "Energy of one inference by component", "an inference"
     scale, unit = energy_unit(max(sum(bar.values()) for bar in bars), listed)
     _stack(axes, names, [{key: value / scale for key, value in bar.items()} for bar in bars], COMPONENT_COLORS)
-    axes.set_xlabel(f"energy, {unit} {per} (modelled, {', '.join(dict.fromkeys(r.energy_table for r in listed))})")
+    axes.set_xlabel(f"energy, {unit} {per} (modelled, {tables_of(listed)})")
     axes.set_title(what)
     return axes
 
@@ -109,6 +110,7 @@ def _stack(axes: Axes, names: Sequence[str], bars: Sequence[Mapping[str, float]]
     axes.set_yticks(places, names)
     axes.set_ylim(len(names) - 0.5, -0.5)
     axes.set_xlim(0, max(left) * 1.02 or 1.0)
-    axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False)
+    if any(left):
+        axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False)
     axes.grid(axis="x", linewidth=0.4, alpha=0.6)
     axes.set_axisbelow(True)

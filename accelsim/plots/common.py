@@ -76,9 +76,23 @@ def shortened(name: str) -> str:
     >>> shortened("model.block_12.expanded_conv.depthwise.BatchNorm.FusedBatchNormV3")
     'model.block_12.expan…rm.FusedBatchNormV3'
     """
-    if len(name) <= LONGEST_NAME:
-        return name
-    return f"{name[: LONGEST_NAME // 2]}…{name[len(name) - LONGEST_NAME // 2 + 1 :]}"
+    if len(name) > LONGEST_NAME:
+        name = f"{name[: LONGEST_NAME // 2]}…{name[len(name) - LONGEST_NAME // 2 + 1 :]}"
+    return plain(name)
+
+
+def plain(text: str) -> str:
+    r"""Return a text that matplotlib writes as it is: in it a dollar begins no formula.
+
+    >>> plain("$5 a chip, $6 a board")
+    '\\$5 a chip, \\$6 a board'
+    """
+    return text.replace("$", r"\$")
+
+
+def tables_of(reports: Sequence[RunReport]) -> str:
+    """Return the names of the energy tables of these reports, each once, for a label."""
+    return plain(", ".join(dict.fromkeys(report.energy_table for report in reports)))
 
 
 def ink_of(axes: Axes) -> Any:
@@ -98,7 +112,7 @@ def labels_of(reports: Sequence[RunReport], labels: Sequence[str] | None = None)
         return [shortened(label) for label in labels]
     configs, traces = ([shortened(name) for name in names] for names in _names_of(reports))
     both = [f"{config}\n{trace}" for config, trace in zip(configs, traces, strict=True)]
-    priced = [f"{name}\n{report.energy_table}" for name, report in zip(both, reports, strict=True)]
+    priced = [f"{name}\n{plain(report.energy_table)}" for name, report in zip(both, reports, strict=True)]
     for names in (configs, traces, both, priced):
         if len(set(names)) == len(reports):
             return names

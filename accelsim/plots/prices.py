@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from accelsim.energy.curves import Curve, price_curves
 from accelsim.energy.table import EnergyTable
-from accelsim.plots.common import ink_of, new_figure
+from accelsim.plots.common import ink_of, new_figure, plain
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -38,7 +38,7 @@ def price_by_width(table: EnergyTable, axes: Axes) -> Axes:
     _draw([curve for curve in price_curves(table) if curve.axis == "bits"], axes)
     axes.set_xlabel("operand width n, bits")
     axes.set_ylabel(_price_of(table, "operation"))
-    axes.set_title(f"{table.name}: price over bit-width")
+    axes.set_title(f"{plain(table.name)}: price over bit-width")
     axes.set_xticks([1, 2, 4, 8, 16, 32], ["1", "2", "4", "8", "16", "32"])
     return axes
 
@@ -56,7 +56,7 @@ def price_by_capacity(table: EnergyTable, axes: Axes) -> Axes:
     _draw([curve for curve in price_curves(table) if curve.axis == "bytes"], axes)
     axes.set_xlabel("capacity of the SRAM")
     axes.set_ylabel(_price_of(table, "bit"))
-    axes.set_title(f"{table.name}: price of an SRAM bit")
+    axes.set_title(f"{plain(table.name)}: price of an SRAM bit")
     places = [1 << 7, 1 << 10, 1 << 13, 1 << 16, 1 << 20, 1 << 24]
     axes.set_xticks(places, ["128 B", "1 KB", "8 KB", "64 KB", "1 MB", "16 MB"])
     return axes

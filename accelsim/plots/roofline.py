@@ -158,6 +158,9 @@ def roofline(report: RunReport | EstimateReport, axes: Axes) -> Axes:
     axes.grid(which="both", linewidth=0.3, alpha=0.5)
     if drawn:
         axes.legend(frameon=False, loc="lower right")
+    else:
+        nothing = "no layer has both products and DRAM traffic"
+        axes.annotate(nothing, (0.5, 0.5), xycoords="axes fraction", ha="center")
     _name_layers(report, drawn, axes)
     return axes
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from accelsim.errors import ReportError
-from accelsim.plots.common import shortened
+from accelsim.plots.common import plain, shortened
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -116,11 +116,11 @@ def timeline(document: Mapping[str, Any], axes: Axes) -> Axes:
         # An edge of a third of a point: a slice of a few cycles is still seen.
         axes.broken_barh(bars, (row - 0.4, 0.8), facecolors=inks, edgecolors=inks, linewidth=0.3)
     axes.set_yticks(range(len(order)), [tracks[track] for track in order])
-    axes.set_ylim(len(order) - 0.5, -0.5)
+    axes.set_ylim(max(1, len(order)) - 0.5, -0.5)
     meta = document["otherData"]
     axes.set_xlim(0, meta["makespan_cycles"] / meta["clock_mhz"] or 1.0)
     axes.set_xlabel(f"time, µs ({meta['makespan_cycles']:,} cycles at {meta['clock_mhz']:g} MHz)")
-    axes.set_title(f"Timeline, {meta.get('title', 'accelsim')}")
+    axes.set_title(f"Timeline, {plain(str(meta.get('title', 'accelsim')))}")
     for row, track in enumerate(order):
         if tracks[track].startswith("core"):
             _name_spans(axes, row, [event for event in in_time if (event["pid"], event["tid"]) == track])

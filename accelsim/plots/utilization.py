@@ -12,6 +12,7 @@ from accelsim.formats.catalog import get
 from accelsim.mapping.contract import GemmShape, Product
 from accelsim.mapping.passes import layer_passes, streamed_rows
 from accelsim.mapping.step import lane_step
+from accelsim.plots.common import shortened
 from accelsim.report.values import LayerReport, RunReport
 
 if TYPE_CHECKING:
@@ -63,11 +64,12 @@ def utilization_map(report: RunReport, axes: Axes, layer: str | None = None) -> 
     image = axes.imshow(100 * share, vmin=0, vmax=100, cmap="viridis", interpolation="nearest", aspect="equal")
     figure = axes.get_figure()
     assert figure is not None
-    figure.colorbar(image, ax=axes, label="cycles with work, % of all")
+    wide = share.shape[1] > 1.5 * share.shape[0]  # the scale lies along the longer edge
+    figure.colorbar(image, ax=axes, location="bottom" if wide else "right", label="cycles with work, % of all")
     axes.set_xlabel("PE column")
     axes.set_ylabel("PE row")
-    whole = "all layers" if layer is None else f"layer {layer}"
-    axes.set_title(f"PE utilization, {report.config_name}, {whole}: mean {100 * share.mean():.1f} %")
+    whole = "all layers" if layer is None else f"layer {shortened(layer)}"
+    axes.set_title(f"PE utilization, {shortened(report.config_name)}, {whole}: mean {100 * share.mean():.1f} %")
     return axes
 
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from accelsim.formats.catalog import get
-from accelsim.plots.common import COMPONENT_COLORS, as_reports, energy_unit, ink_of, labels_of
+from accelsim.plots.common import COMPONENT_COLORS, as_reports, energy_unit, ink_of, labels_of, tables_of
 from accelsim.report.values import RunReport
 
 if TYPE_CHECKING:
@@ -68,10 +68,9 @@ def energy_by_width(
     axes.set_xticks(places, [tick.replace(LINE, " ") if many else tick for tick in ticks], fontsize=8)
     axes.tick_params(axis="x", labelrotation=90 if many else 0)
     axes.set_xlabel("bits of a weight, block scales included; run")
-    tables = ", ".join(dict.fromkeys(report.energy_table for report in listed))
     axes.set_ylabel(f"energy of an inference, {unit} (modelled)")
-    axes.set_title(f"Energy against bit-width, {tables}")
-    axes.set_ylim(0, max(bottom) * 1.25)
+    axes.set_title(f"Energy against bit-width, {tables_of(listed)}")
+    axes.set_ylim(0, max(bottom) * 1.25 or 1.0)
     known = [
         (place, report.accuracy.simulated_accuracy)
         for place, report in zip(places, listed, strict=True)
@@ -85,5 +84,6 @@ def energy_by_width(
         second.set_ylabel("accuracy, % (simulated)")
         second.set_ylim(0, 105)
     beside = 1.12 if known else 1.01  # of the second axis and its label
-    axes.legend(handles=shown, loc="upper left", bbox_to_anchor=(beside, 1.0), frameon=False, fontsize=8)
+    if shown:
+        axes.legend(handles=shown, loc="upper left", bbox_to_anchor=(beside, 1.0), frameon=False, fontsize=8)
     return axes

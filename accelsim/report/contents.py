@@ -14,7 +14,7 @@ from accelsim.trace.reader import Trace
 
 def print_trace(trace: Trace, file: IO[str] | None = None) -> None:
     """Print a trace's layers, shapes, formats and sizes to `file` (default: standard output)."""
-    console = Console(file=file or sys.stdout, highlight=False)
+    console = Console(file=file or sys.stdout, highlight=False, markup=False, emoji=False)
     rows = trace.describe()
     table = Table(box=SIMPLE_HEAD, pad_edge=False)
     for heading in ("layer", "op", "input", "weight", "output"):

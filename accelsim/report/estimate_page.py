@@ -19,9 +19,9 @@ MAX_ROWS = 100
 
 def print_estimate(report: EstimateReport, file: IO[str] | None = None) -> None:
     """Print an estimate; consecutive layers that are equal but for their names share a row."""
-    console = Console(file=file or sys.stdout, highlight=False)
+    console = Console(file=file or sys.stdout, highlight=False, markup=False, emoji=False)
     if not console.is_terminal:
-        console = Console(file=file or sys.stdout, highlight=False, width=140)
+        console = Console(file=file or sys.stdout, highlight=False, markup=False, emoji=False, width=140)
     table = Table(box=SIMPLE_HEAD, pad_edge=False)
     for title in ("layer", "B x M x K x N"):
         table.add_column(title, no_wrap=True)

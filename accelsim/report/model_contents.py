@@ -22,7 +22,7 @@ PLACES = {
 
 def print_model(model: Model, file: IO[str] | None = None) -> None:
     """Print a model's inputs and operators to `file` (default: standard output)."""
-    console = Console(file=file or sys.stdout, highlight=False)
+    console = Console(file=file or sys.stdout, highlight=False, markup=False, emoji=False)
     if not console.is_terminal and not os.environ.get("COLUMNS", "").isdecimal():
         console.width = 100
     rows = model.rows

@@ -105,7 +105,7 @@ def _share(share: Share) -> dict[str, Any]:
 
 def print_plan(document: dict[str, Any], file: IO[str] | None = None) -> None:
     """Print a plan (:func:`plan_document`) to `file` (default: standard output)."""
-    console = Console(file=file or sys.stdout, highlight=False)
+    console = Console(file=file or sys.stdout, highlight=False, markup=False, emoji=False)
     if not console.is_terminal and not os.environ.get("COLUMNS", "").isdecimal():
         console.width = 100
     fused = ", outputs stay on chip where that helps" if document["fuse_layers"] else ""

@@ -21,7 +21,7 @@ SHOWN_BYTES = (128, 1024, 8192, 32768, 131072, 1048576, 16777216)
 
 def print_prices(table: EnergyTable, file: IO[str] | None = None) -> None:
     """Print a table's prices; published points stand in parentheses behind the law's value."""
-    console = Console(file=file or sys.stdout, highlight=False)
+    console = Console(file=file or sys.stdout, highlight=False, markup=False, emoji=False)
     curves = price_curves(table)
     console.print(f"{table.name}: {table.technology or 'no technology named'}; prices in {table.unit}")
     if table.description:

@@ -159,6 +159,16 @@ def test_a_core_without_a_share_is_named(machine, trace):
     assert found.timeline.cores.count(CycleCounts(sync=found.timeline.makespan_cycles)) == 2
 
 
+def test_that_layers_overlap_is_said(machine, trace):
+    config = machine(cores={"count": 2, "split": "layers"})
+    found = network_time(network_needs(trace, config), config, images=BATCH)
+    assert any(
+        note.startswith("cores: layers overlap; a layer's cycles are those from the end") for note in found.notes
+    )
+    one = machine(cores={"count": 2, "split": "rows"})
+    assert not any("overlap" in note for note in network_time(network_needs(trace, one), one, images=BATCH).notes)
+
+
 def test_fused_layers_wait_less_and_say_what_they_save(machine, trace):
     apart, fused = (
         simulate(machine(dram=SLOW, memory={"passes": "split", "fuse_layers": fuse}), trace) for fuse in (False, True)

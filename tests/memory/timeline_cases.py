@@ -17,6 +17,7 @@ def tiling(name="layer", tiles=1, *, depth=2, **columns):
     """A tiling; what is not given is zero. Resident bits are those that are moved."""
     zeros = [0] * tiles
     arrays = {key: np.array(columns.pop(key, zeros), np.int64) for key in (*PARTS, *MOVES)}
+    arrays["post"] = np.array(columns.pop("post", arrays["ppu"]), np.int64)
     resident = {
         "weight_resident_bits": arrays["weight_bits"],
         "activation_resident_bits": arrays["activation_bits"],
@@ -38,6 +39,8 @@ def tilings(draw, most_tiles=5):
     """Any tiling: refills never outnumber the spills before them."""
     tiles = draw(st.integers(0, most_tiles))
     parts = {name: draw(column(tiles, 9)) for name in PARTS}
+    behind = [draw(st.integers(0, sum(parts[name][tile] for name in PARTS[:4]))) for tile in range(tiles)]
+    parts["post"] = [waits + other for waits, other in zip(parts["ppu"], behind, strict=True)]
     moves = {name: draw(column(tiles, 200)) for name in MOVES}
     spilled = 0
     for tile in range(tiles):

@@ -2,6 +2,7 @@
 
 import sys
 from dataclasses import replace
+from xml.sax.saxutils import escape
 
 import matplotlib as mpl
 import matplotlib.style
@@ -9,9 +10,12 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from typer.testing import CliRunner
 
 import accelsim
-from accelsim import plots
+from accelsim import cli, plots
+from accelsim.energy.table import load_table, table_yaml
+from accelsim.html import html_report
 from accelsim.plots.common import LONGEST_NAME, shortened
 from accelsim.plots.point_names import name_points
 
@@ -166,3 +170,83 @@ def test_layers_by_turns_on_one_core_are_not_named_across_each_other(axes):
     document = timeline_of(["a", "b", "a", "b"], short=100.0)
     plots.timeline(document, axes)
     assert [text.get_text() for text in axes.texts] == []
+
+
+ODD = r"a $\frac$ [/b] :cat: <b>"
+
+
+def test_names_are_drawn_as_they_are_whatever_is_in_them(report, tmp_path):
+    """No formula of a dollar, on paper and on the page."""
+    odd = replace(report, config_name=ODD, energy_table=ODD)
+    document = timeline_of(["conv1"])
+    document["otherData"]["title"] = ODD
+    for place, draw in enumerate(
+        (
+            lambda axes: plots.energy_breakdown(odd, axes),
+            lambda axes: plots.energy_breakdown([odd, replace(odd, energy_table="other")], axes),
+            lambda axes: plots.cycle_breakdown(odd, axes),
+            lambda axes: plots.energy_by_width(odd, axes),
+            lambda axes: plots.energy_by_width([odd, odd], axes, labels=[ODD, "$5"]),
+            lambda axes: plots.roofline(odd, axes),
+            lambda axes: plots.utilization_map(odd, axes),
+            lambda axes: plots.timeline(document, axes),
+            lambda axes: plots.price_by_width(replace(load_table("horowitz45"), name=ODD), axes),
+        )
+    ):
+        figure, axes = plots.new_figure((6, 3))
+        draw(axes)
+        with mpl.rc_context({"svg.fonttype": "none"}):
+            text = plots.save_figure(figure, tmp_path / f"{place}.svg").read_text()
+        assert escape(ODD) in text
+    assert escape(ODD) in html_report(odd).split("<svg")[1]
+
+
+@pytest.mark.parametrize("command", ["area", "energy", "estimate", "plan"])
+def test_names_are_printed_as_they_are_whatever_is_in_them(project_root, tmp_path, command):
+    """No style of a bracket, no picture of a word between colons."""
+    text = (project_root / "configs" / "int8_ws.yaml").read_text()
+    (tmp_path / "odd.yaml").write_text(text.replace("name: int8_ws", f"name: '{ODD}'"))
+    (tmp_path / "table.yaml").write_text(table_yaml("horowitz45").replace("name: horowitz45", f"name: '{ODD}'"))
+    machine, trace = tmp_path / "odd.yaml", project_root / "traces" / "digits_cnn_int8.npz"
+    args = {
+        "area": [machine],
+        "energy": [tmp_path / "table.yaml"],
+        "estimate": [machine, trace],
+        "plan": [machine, trace],
+    }
+    done = CliRunner().invoke(cli.app, [command, *map(str, args[command])], catch_exceptions=False)
+    assert done.exit_code == 0
+    assert ODD in done.stdout
+
+
+@pytest.mark.parametrize("network", ["sum", "move"])
+def test_networks_without_products_or_without_any_work_have_pictures_too(project_root, tmp_path, monkeypatch, network):
+    """Warnings are errors here: a legend of nothing, an axis from 0 to 0."""
+    monkeypatch.chdir(tmp_path)
+    int8, builder = accelsim.formats.get("int8"), accelsim.TraceBuilder(network)
+    x = builder.input("x", int8.quantize([[1.0, -2.0]], scale=0.5))
+    if network == "sum":
+        builder.vector("y", "add", [x, x], output="int8", scale=0.5, attributes={"rule": "tflite"})
+    else:
+        builder.vector("y", "reshape", [x], output="int8", scale=0.5, attributes={"shape": [1, 2, 1]})
+    builder.save("net.npz")
+    machine = str(project_root / "configs" / "int8_ws.yaml")
+    options = ["--out", "run", "--html", "run.html", "--timeline", "run.json"]
+    assert CliRunner().invoke(cli.app, ["run", machine, "net.npz", *options], catch_exceptions=False).exit_code == 0
+    page = (tmp_path / "run.html").read_text()
+    assert "TOPS/W" not in page
+    assert "no layer has both products and DRAM traffic" in page
+    for picture in ("energy", "cycles", "roofline", "utilization", "widths", "timeline"):
+        args = ["plot", picture, "run.json" if picture == "timeline" else "run", "-o", f"{picture}.png"]
+        assert CliRunner().invoke(cli.app, args, catch_exceptions=False).exit_code == 0
+        assert (tmp_path / f"{picture}.png").stat().st_size > 0
+
+
+@pytest.mark.parametrize("shape", [(2, 16), (16, 16), (16, 2)])
+def test_the_scale_of_a_wide_array_lies_below_it(report, monkeypatch, shape):
+    monkeypatch.setattr(sys.modules["accelsim.plots.utilization"], "pe_utilization", lambda *_: np.ones(shape))
+    figure, axes = plots.new_figure((7, 5))
+    plots.utilization_map(report, axes)
+    array, scale = (each.get_position() for each in figure.axes)
+    assert (scale.y1 < array.y0) == (shape == (2, 16))
+    assert (scale.x0 > array.x1) == (shape != (2, 16))
