@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 Starts = Sequence[Mapping[str, tuple[int, int]]]
 IDENTITY = "accelsim"
 STUDY = "accelsim"
+SQLITE = b"SQLite format 3\0"  # how such a file begins
 
 
 def search_blackbox(
@@ -196,6 +197,8 @@ def _study(
         path = Path(storage)
         if path.is_dir() or not path.parent.is_dir():
             raise SearchError(f"{path}: is no place for a file of trials; name a file in a folder that exists")
+        if path.exists() and not _may_be_sqlite(path):  # Optuna would find out, too, and leave the file open
+            raise SearchError(f"{storage}: cannot be used as a file of trials: it is no SQLite database")
         url = f"sqlite:///{path}"
     try:
         study = optuna.create_study(
@@ -218,6 +221,15 @@ def _study(
         **{"constraints_func": _over} if limited and not hasattr(optuna.Trial, "set_constraint") else {},
     )
     return study
+
+
+def _may_be_sqlite(path: Path) -> bool:
+    """Return whether a file begins as an SQLite database does, or is empty, or cannot be read, which Optuna tells."""
+    try:
+        with path.open("rb") as file:
+            return file.read(len(SQLITE)) in (SQLITE, b"")
+    except OSError:
+        return True
 
 
 def _over(trial: Any) -> list[float]:

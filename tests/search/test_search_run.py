@@ -274,8 +274,9 @@ def test_a_search_that_goes_on_measures_no_sensitivities(serial, digits, tmp_pat
 
 def test_a_file_that_is_no_storage(serial, digits, tmp_path):
     (tmp_path / "text.db").write_text("no database\n" * 100)
-    with pytest.raises(SearchError, match="cannot be used as a file of trials"):
+    with pytest.raises(SearchError, match=r"text\.db: cannot be used as a file of trials: it is no SQLite database"):
         search_blackbox(small(digits), serial, trials=1, storage=tmp_path / "text.db")
+    assert (tmp_path / "text.db").read_text() == "no database\n" * 100
     with pytest.raises(SearchError, match="in a folder that exists"):
         search_blackbox(small(digits), serial, trials=1, storage=tmp_path / "none" / "trials.db")
 
