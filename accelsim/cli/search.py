@@ -82,7 +82,9 @@ def search(
     energy: Annotated[str | None, typer.Option(metavar="LIMIT", help="Of one inference: pJ, or a share.")] = None,
     size: Annotated[str | None, typer.Option(metavar="LIMIT", help="Of all weights: bytes, or a share.")] = None,
     bops: Annotated[str | None, typer.Option(metavar="LIMIT", help="HAWQ-V3's bit operations, or a share.")] = None,
-    front: Annotated[FrontCost | None, typer.Option(help="Trace the front of accuracy and this cost instead.")] = None,
+    front: Annotated[
+        FrontCost | None, typer.Option(help="Trace the front of accuracy and this cost, within limits if any.")
+    ] = None,
     points: Annotated[
         int | None, typer.Option(min=2, max=1000, help="With --front: so many points.", show_default=str(POINTS))
     ] = None,
@@ -99,7 +101,9 @@ def search(
     base: Annotated[
         str | None,
         typer.Option(
-            metavar="FORMAT", help="With --formats: what layers have while others are tried.", show_default=BASE
+            metavar="FORMAT",
+            help="With --formats: what layers have while others are tried; shares are of it.",
+            show_default=BASE,
         ),
     ] = None,
     measure: Annotated[
