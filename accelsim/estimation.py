@@ -173,19 +173,18 @@ def check_operand_format(name: str, what: str) -> None:
     >>> check_operand_format("int99", "--weights")  # doctest: +ELLIPSIS
     Traceback (most recent call last):
         ...
-    accelsim.errors.FormatError: --weights 'int99' is no format of operands; use int2 to int16, uint2 to uint16, ...
+    accelsim.errors.FormatError: --weights 'int99' is no format of operands: int99: operands have 2 to 16 bits, ...
     """
     try:
         form = formats.get(name)
         if not isinstance(form, IntegerFormat) or form.is_operand:
             return
-        why = ""
     except FormatError as error:
-        why = f" ({error})"
+        raise FormatError(f"{what} {name!r} is no format of operands: {error}") from None
     others = [known for known in CATALOG if re.fullmatch(r"u?int\d+n?", known) is None]
     raise FormatError(
         f"{what} {name!r} is no format of operands; use int2 to int16, uint2 to uint16, int2n to int16n, "
-        f"{', '.join(others)}{why}"
+        f"{', '.join(others)}"
     )
 
 

@@ -267,8 +267,9 @@ def _check_formats(formats: str | None, integers: Mapping[str, object]) -> None:
 
 
 def _print(found: list[Point], flags: list[bool]) -> None:
-    from rich.console import Console
     from rich.table import Table
+
+    from accelsim.report.page import page_console, print_table
 
     table = Table(box=None, header_style="bold", pad_edge=False)
     rows = [each.row() for each in found]
@@ -286,7 +287,7 @@ def _print(found: list[Point], flags: list[bool]) -> None:
             *([f"{row['bops'] / 1e9:,.4g}"] if integers else []),
             "yes" if flag else "no",
         )
-    Console(markup=False, emoji=False).print(table)
+    print_table(page_console(), table)
     chosen = [each for each in found if each.label == "found"]
     if len(chosen) == 1:
         typer.echo(f"formats: {chosen[0].formats}")

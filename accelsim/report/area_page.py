@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import sys
 from typing import IO, Any
 
 from rich.box import SIMPLE_HEAD
-from rich.console import Console
 from rich.table import Table
 
 from accelsim.energy.area import AREA_COMPONENTS, AREA_LAW, AreaReport
 from accelsim.energy.density import Density
+from accelsim.report.page import page_console
 
 UM2_PER_MM2 = 1e6
 
@@ -18,7 +17,7 @@ UM2_PER_MM2 = 1e6
 def print_area(density: Density, *, parts: bool = False, file: IO[str] | None = None) -> None:
     """Print a machine's area by component (or circuit by circuit), and its peak rate for each mm2."""
     area = density.area
-    console = Console(file=file or sys.stdout, highlight=False, markup=False, emoji=False)
+    console = page_console(file)
     table = Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
     table.add_column("component", no_wrap=True)
     longest = max((len(word) for part in area.parts for word in part.what.split()), default=0) if parts else 0

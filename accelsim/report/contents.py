@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import sys
 from typing import IO
 
 from rich.box import SIMPLE_HEAD
-from rich.console import Console
 from rich.table import Table
 
+from accelsim.report.page import page_console, print_table
 from accelsim.trace.reader import Trace
 
 
 def print_trace(trace: Trace, file: IO[str] | None = None) -> None:
     """Print a trace's layers, shapes, formats and sizes to `file` (default: standard output)."""
-    console = Console(file=file or sys.stdout, highlight=False, markup=False, emoji=False)
+    console = page_console(file)
     rows = trace.describe()
     table = Table(box=SIMPLE_HEAD, pad_edge=False)
     for heading in ("layer", "op", "input", "weight", "output"):
@@ -38,7 +37,7 @@ def print_trace(trace: Trace, file: IO[str] | None = None) -> None:
     console.print(f"{len(rows)} layers, {trace.weight_bytes:,} bytes of weights")
     if trace.description:
         console.print(trace.description)
-    console.print(table)
+    print_table(console, table)
     console.print(f"rounding: {', '.join(roundings)}")
     console.print("labels: none" if labels is None else f"labels: of {labels.size} inputs")
     console.print("every array was read and is sound")

@@ -2,26 +2,23 @@
 
 from __future__ import annotations
 
-import sys
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from itertools import groupby
 from typing import IO
 
 from rich.box import SIMPLE_HEAD
-from rich.console import Console
 from rich.table import Table
 
 from accelsim.report.estimates import EstimateReport, LayerEstimate
+from accelsim.report.page import page_console, print_table
 
 MAX_ROWS = 100
 
 
 def print_estimate(report: EstimateReport, file: IO[str] | None = None) -> None:
     """Print an estimate; consecutive layers that are equal but for their names share a row."""
-    console = Console(file=file or sys.stdout, highlight=False, markup=False, emoji=False)
-    if not console.is_terminal:
-        console = Console(file=file or sys.stdout, highlight=False, markup=False, emoji=False, width=140)
+    console = page_console(file)
     table = Table(box=SIMPLE_HEAD, pad_edge=False)
     for title in ("layer", "B x M x K x N"):
         table.add_column(title, no_wrap=True)
@@ -34,7 +31,7 @@ def print_estimate(report: EstimateReport, file: IO[str] | None = None) -> None:
     table.add_section()
     _add(table, "total", list(report.layers), size, total=True)
     console.print(f"{report.config_name}: {report.network_name}, estimated; batch {report.batch}")
-    console.print(table)
+    print_table(console, table)
     if len(groups) > MAX_ROWS:
         console.print(f"{len(groups) - MAX_ROWS} more rows are in --json")
     for line in _sentences(report, unit, size):

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import os
-import sys
 from typing import IO
 
 from rich.box import SIMPLE_HEAD
-from rich.console import Console
 from rich.table import Table
 
 from accelsim.importers.graph import Model, Row, Shape, ways_out
+from accelsim.report.page import page_console, print_table
 
 PLACES = {
     "array": "on the PE array",
@@ -22,9 +20,7 @@ PLACES = {
 
 def print_model(model: Model, file: IO[str] | None = None) -> None:
     """Print a model's inputs and operators to `file` (default: standard output)."""
-    console = Console(file=file or sys.stdout, highlight=False, markup=False, emoji=False)
-    if not console.is_terminal and not os.environ.get("COLUMNS", "").isdecimal():
-        console.width = 100
+    console = page_console(file)
     rows = model.rows
     console.print(f"{model.subject}: {model.kind}, {len(rows)} operators", markup=False)
     for each in model.inputs:
@@ -45,7 +41,7 @@ def print_model(model: Model, file: IO[str] | None = None) -> None:
         )
     table.add_section()
     table.add_row("total", "", "", f"{sum(row.macs for row in rows):,}\n{sum(row.weights for row in rows):,}", "")
-    console.print(table)
+    print_table(console, table)
     for count, words in _counts(rows):
         console.print(f"{count} {words}")
     console.print(f"semantics: {', '.join(model.semantics)} (the first is the default)", markup=False)

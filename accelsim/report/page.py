@@ -2,17 +2,79 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, replace
+from typing import IO, Literal
 
 from rich import box
 from rich.console import Console
 from rich.measure import Measurement
+from rich.table import Column as RichColumn
 from rich.table import Table
 from rich.text import Text
 
 from accelsim.report.values import LayerReport, Totals
+
+PIPED_COLUMNS = 100  # of sentences where there is no terminal, and COLUMNS does not say
+
+
+def page_console(file: IO[str] | None = None) -> Console:
+    """Return a console that prints names as they are on `file` (default: stdout), as wide as a terminal or COLUMNS.
+
+    >>> page_console().print("conv[1]")
+    conv[1]
+    """
+    console = Console(file=file or sys.stdout, highlight=False, markup=False, emoji=False)
+    if not _width_is_given(console):
+        console.width = PIPED_COLUMNS
+    return console
+
+
+def print_table(console: Console, table: Table) -> None:
+    """Print a table; where the width is given, as several, each with the first column, if it is too wide: no number is
+    ever cut. Elsewhere it is as wide as it needs.
+
+    >>> table = Table("layer", "MACs", box=None, pad_edge=False)
+    >>> table.add_row("conv1", "552,960")
+    >>> print_table(page_console(), table)  # doctest: +NORMALIZE_WHITESPACE
+    layer MACs
+    conv1 552,960
+    """
+    if not _width_is_given(console):
+        width, console.width = console.width, max(console.width, _whole_width(console, table))
+        console.print(table)
+        console.width = width
+        return
+    first, *rest = table.columns
+    first = replace(first, no_wrap=False, overflow="fold", max_width=max(5, console.width // 3))
+    while rest:
+        fitting = len(rest)
+        while fitting > 1 and _whole_width(console, _with_columns(table, [first, *rest[:fitting]])) > console.width:
+            fitting -= 1
+        page = _with_columns(table, [first, *rest[:fitting]])
+        for column in page.columns:  # where the terminal is too narrow even for one and the first
+            column.no_wrap, column.overflow = False, "fold"
+        console.print(page)
+        rest = rest[fitting:]
+
+
+def _with_columns(table: Table, columns: Sequence[RichColumn]) -> Table:
+    """Return the table with some of its columns only."""
+    page = Table(box=table.box, pad_edge=table.pad_edge, padding=table.padding)
+    page.columns = [replace(column, _index=place) for place, column in enumerate(columns)]
+    page.rows = table.rows
+    return page
+
+
+def _whole_width(console: Console, table: Table) -> int:
+    """Return the columns that `table` takes with every cell whole."""
+    return Measurement.get(console, console.options.update_width(10_000), table).maximum
+
+
+def _width_is_given(console: Console) -> bool:
+    return console.is_terminal or os.environ.get("COLUMNS", "").isdecimal()
 
 
 def _plain(_: LayerReport) -> str:
@@ -55,17 +117,13 @@ class Page:
         while rest:
             fitting = len(rest)
             table = self._table(rest, layers, totals)
-            while fitting > 1 and self._width(table) > self._console.width:
+            while fitting > 1 and _whole_width(self._console, table) > self._console.width:
                 fitting -= 1
                 table = self._table(rest[:fitting], layers, totals)
             self._console.print(table)
             if self._console.options.ascii_only:  # the other box ends with an empty line
                 self.line()
             rest = rest[fitting:]
-
-    def _width(self, table: Table) -> int:
-        """Return the columns that `table` takes with every cell whole."""
-        return Measurement.get(self._console, self._console.options.update_width(10_000), table).maximum
 
     def _table(self, columns: Sequence[Column], layers: Sequence[LayerReport], totals: Totals) -> Table:
         table = Table(box=box.SIMPLE_HEAD, show_footer=True, pad_edge=False, padding=(0, 1, 0, 0))

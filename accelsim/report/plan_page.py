@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import sys
 from collections.abc import Iterator, Sequence
 from typing import IO, Any
 
@@ -15,6 +13,7 @@ from accelsim.config.model import HardwareConfig
 from accelsim.memory.contract import LayerNeeds
 from accelsim.memory.network import Share
 from accelsim.memory.tiling import lower_bound_bits
+from accelsim.report.page import page_console, print_table
 
 PLAN_SCHEMA = "accelsim-plan"
 BUFFERS = ("weight", "activation", "output", "accumulator")
@@ -105,9 +104,7 @@ def _share(share: Share) -> dict[str, Any]:
 
 def print_plan(document: dict[str, Any], file: IO[str] | None = None) -> None:
     """Print a plan (:func:`plan_document`) to `file` (default: standard output)."""
-    console = Console(file=file or sys.stdout, highlight=False, markup=False, emoji=False)
-    if not console.is_terminal and not os.environ.get("COLUMNS", "").isdecimal():
-        console.width = 100
+    console = page_console(file)
     fused = ", outputs stay on chip where that helps" if document["fuse_layers"] else ""
     cores = document["cores"]
     split = f", {cores['count']} cores, split by {cores['split']}" if cores["count"] > 1 else ""
@@ -167,7 +164,7 @@ def _tiles(console: Console, document: dict[str, Any]) -> None:
     table.add_section()
     counts = (total["dram_read_bits"], total["dram_write_bits"], total["lower_bound_bits"])
     table.add_row("total", "", "", "", f"{total['tiles']:,}", *map(_bytes, counts))
-    console.print(table)
+    print_table(console, table)
 
 
 def _cells(row: dict[str, Any], several: bool) -> tuple[str, ...]:
@@ -194,7 +191,7 @@ def _buffers(console: Console, document: dict[str, Any]) -> None:
         most = {name: max(share["buffer_bits"][name] for share in row["shares"]) for name in BUFFERS}
         shares = (most[name] / document["buffer_bits"][name] for name in BUFFERS)
         table.add_row(row["name"], *(f"{share:.0%}" if share == 0 or share >= 0.01 else "<1%" for share in shares))
-    console.print(table)
+    print_table(console, table)
 
 
 def _sizes(gemm: dict[str, int] | None) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from typing import IO, Any
 
@@ -14,6 +13,7 @@ from rich.table import Table
 from accelsim.energy.curves import Curve, price_curves
 from accelsim.energy.operations import OPERATIONS
 from accelsim.energy.table import EnergyTable
+from accelsim.report.page import page_console
 
 SHOWN_BITS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32)
 SHOWN_BYTES = (128, 1024, 8192, 32768, 131072, 1048576, 16777216)
@@ -21,7 +21,7 @@ SHOWN_BYTES = (128, 1024, 8192, 32768, 131072, 1048576, 16777216)
 
 def print_prices(table: EnergyTable, file: IO[str] | None = None) -> None:
     """Print a table's prices; published points stand in parentheses behind the law's value."""
-    console = Console(file=file or sys.stdout, highlight=False, markup=False, emoji=False)
+    console = page_console(file)
     curves = price_curves(table)
     console.print(f"{table.name}: {table.technology or 'no technology named'}; prices in {table.unit}")
     if table.description:

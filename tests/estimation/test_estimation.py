@@ -374,7 +374,7 @@ def test_a_float_model_in_formats_that_are_given(project_root):
         (
             "shapes/resnet50.csv",
             ["--weights", "int99"],
-            "--weights 'int99' is no format of operands; use int2 to int16",
+            "--weights 'int99' is no format of operands: int99: operands have 2 to 16 bits",
         ),
         ("shapes/resnet50.csv", ["--activations", "int32"], "--activations 'int32' is no format of operands; use int2"),
         ("digits_cnn_int8.npz", ["--weights", "mx7"], "fp16, bf16, fp8_e4m3, fp8_e5m2, fp6_e3m2"),
