@@ -266,7 +266,7 @@ def test_bad_cfg_files_are_one_message(tmp_path, old, new, message):
 
 
 def invoke(*args):
-    return CliRunner().invoke(cli.app, ["estimate", *map(str, args)], catch_exceptions=False)
+    return CliRunner().invoke(cli.app, ["estimate", *map(str, args)], catch_exceptions=False, env={"COLUMNS": "160"})
 
 
 def test_the_command_estimates_traces_and_tables(project_root):
