@@ -25,6 +25,7 @@ from numba import types
 __all__ = ["intrinsic", "njit", "types"]
 
 intrinsic: Any = numba.extending.intrinsic
+_config: Any = numba.config
 F = TypeVar("F", bound=Callable[..., object])
 KEPT_S = 30 * 24 * 3600
 
@@ -74,10 +75,10 @@ def njit(function: F) -> F:
     Kernels trust their arguments: no bounds checks, NumPy's rules for division, no fast-math (float rounding is part
     of the result). They release the interpreter lock, so that threads can share a layer.
     """
-    before = numba.config.CACHE_DIR  # type: ignore[attr-defined]
-    numba.config.CACHE_DIR = _FOLDER  # type: ignore[attr-defined]
+    before = _config.CACHE_DIR
+    _config.CACHE_DIR = _FOLDER
     try:  # the folder is read here; a user's own compiled functions keep theirs
         compiled = numba.njit(cache=True, nogil=True, boundscheck=False, error_model="numpy", fastmath=False)(function)
     finally:
-        numba.config.CACHE_DIR = before  # type: ignore[attr-defined]
+        _config.CACHE_DIR = before
     return cast(F, compiled)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Annotated, Any, ClassVar
 
@@ -20,23 +21,23 @@ Size = Annotated[int, Field(ge=1, le=1 << 31)]
 Index = Annotated[int, Field(ge=0, le=1 << 31)]
 
 
-class Move:
+class Move(ABC):
     """What moving operators share: codes pass through, so input and output mean the same by the same code.
 
     Each says where elements go, for whole arrays and, for the oracle, one by one.
     """
 
+    @abstractmethod
     def moved_shape(self, shape: Shape, attributes: Any) -> Shape:
         """Return the shape of what is moved; ShapeError where it cannot be."""
-        raise NotImplementedError
 
+    @abstractmethod
     def moved(self, array: NDArray[Any], attributes: Any) -> NDArray[Any]:
         """Return an array moved."""
-        raise NotImplementedError
 
+    @abstractmethod
     def origin(self, place: Shape, shape: Shape, attributes: Any) -> Sequence[int] | None:
         """Return where in an input of `shape` the element at an output's place comes from; None: from nowhere."""
-        raise NotImplementedError
 
     def fill(self, output: TensorSpec, attributes: Any) -> int:
         """Return the code of what comes from nowhere: the one that means 0."""
@@ -97,8 +98,9 @@ class Reshape(Move):
     def moved(self, array: NDArray[Any], attributes: ReshapeAttributes) -> NDArray[Any]:
         return array.reshape(attributes.shape)
 
-    def oracle(self, inputs: Sequence[Operand], output: TensorSpec, attributes: ReshapeAttributes) -> Codes:
-        return np.array(listed(inputs[0])).reshape(attributes.shape)
+    def origin(self, place: Shape, shape: Shape, attributes: ReshapeAttributes) -> Sequence[int]:
+        number = flat_index(place, attributes.shape)
+        return [number // stride % size for stride, size in zip(strides_of(shape), shape, strict=True)]
 
     def work(self, inputs: Sequence[TensorSpec], output: TensorSpec, attributes: ReshapeAttributes) -> Work:
         return Work(passes=0, elements=math.prod(output.shape), actions=Actions())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import IO, Literal
 
@@ -47,22 +47,34 @@ def print_table(console: Console, table: Table) -> None:
         console.print(table)
         console.width = width
         return
+    for page in pages_of(console, table):
+        console.print(page)
+
+
+def pages_of(console: Console, table: Table) -> Iterator[Table]:
+    """Yield tables that are no wider than the console, each with the first column and some of the others.
+
+    >>> table = Table("layer", "MACs", "cycles")
+    >>> [len(page.columns) for page in pages_of(Console(width=20), table)]
+    [2, 2]
+    """
     first, *rest = table.columns
     first = replace(first, no_wrap=False, overflow="fold", max_width=max(5, console.width // 3))
     while rest:
         fitting = len(rest)
-        while fitting > 1 and _whole_width(console, _with_columns(table, [first, *rest[:fitting]])) > console.width:
+        page = _with_columns(table, [first, *rest])
+        while fitting > 1 and _whole_width(console, page) > console.width:
             fitting -= 1
-        page = _with_columns(table, [first, *rest[:fitting]])
-        for column in page.columns:  # where the terminal is too narrow even for one and the first
+            page = _with_columns(table, [first, *rest[:fitting]])
+        for column in page.columns:  # where the console is too narrow even for one and the first
             column.no_wrap, column.overflow = False, "fold"
-        console.print(page)
+        yield page
         rest = rest[fitting:]
 
 
 def _with_columns(table: Table, columns: Sequence[RichColumn]) -> Table:
     """Return the table with some of its columns only."""
-    page = Table(box=table.box, pad_edge=table.pad_edge, padding=table.padding)
+    page = Table(box=table.box, show_footer=table.show_footer, pad_edge=table.pad_edge, padding=table.padding)
     page.columns = [replace(column, _index=place) for place, column in enumerate(columns)]
     page.rows = table.rows
     return page
@@ -113,21 +125,14 @@ class Page:
     def table(self, title: str, columns: Sequence[Column], layers: Sequence[LayerReport], totals: Totals) -> None:
         """Print one table; several, each with the layers' names, where it is too wide: no number is ever cut."""
         self.line(title, "bold")  # not the table's own title, which would wrap at the table's width
-        rest = list(columns)
-        while rest:
-            fitting = len(rest)
-            table = self._table(rest, layers, totals)
-            while fitting > 1 and _whole_width(self._console, table) > self._console.width:
-                fitting -= 1
-                table = self._table(rest[:fitting], layers, totals)
-            self._console.print(table)
+        for page in pages_of(self._console, self._table(columns, layers, totals)):
+            self._console.print(page)
             if self._console.options.ascii_only:  # the other box ends with an empty line
                 self.line()
-            rest = rest[fitting:]
 
     def _table(self, columns: Sequence[Column], layers: Sequence[LayerReport], totals: Totals) -> Table:
         table = Table(box=box.SIMPLE_HEAD, show_footer=True, pad_edge=False, padding=(0, 1, 0, 0))
-        table.add_column("layer", "total", overflow="fold", min_width=5, max_width=max(5, self._console.width // 3))
+        table.add_column("layer", "total", min_width=5)
         for column in columns:
             footer = self.text(column.total(totals))
             table.add_column(self.text(column.title), footer, justify=column.justify, overflow="fold")

@@ -7,13 +7,12 @@ from typing import IO, Any
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
-from rich.measure import Measurement
 from rich.table import Table
 
 from accelsim.energy.curves import Curve, price_curves
 from accelsim.energy.operations import OPERATIONS
 from accelsim.energy.table import EnergyTable
-from accelsim.report.page import page_console
+from accelsim.report.page import page_console, pages_of
 
 SHOWN_BITS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32)
 SHOWN_BYTES = (128, 1024, 8192, 32768, 131072, 1048576, 16777216)
@@ -45,17 +44,8 @@ def print_prices(table: EnergyTable, file: IO[str] | None = None) -> None:
 
 def _print_curves(console: Console, title: str, curves: Sequence[Curve], shown: Sequence[int], name: Any = str) -> None:
     """Print a column a curve; several tables where they are too wide for the terminal: no number is ever cut."""
-    rest = list(curves)
-    while rest:
-        fitting = len(rest)
-        page = _curve_table(title, rest, shown, name)
-        while (
-            fitting > 1 and Measurement.get(console, console.options.update_width(10_000), page).maximum > console.width
-        ):
-            fitting -= 1
-            page = _curve_table(title, rest[:fitting], shown, name)
+    for page in pages_of(console, _curve_table(title, curves, shown, name)) if curves else ():
         console.print(page)
-        rest = rest[fitting:]
 
 
 def _curve_table(title: str, curves: Sequence[Curve], shown: Sequence[int], name: Any) -> Table:

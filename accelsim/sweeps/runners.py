@@ -158,7 +158,7 @@ def run_distributed(jobs: Jobs, client: Any) -> Iterator[tuple[str, Result]]:
             client.submit(run_job, {**job, "numerics": numerics}, key=f"accelsim-{key}", pure=False, retries=3): key
             for key, job in jobs.items()
         }
-        for future in as_completed(list(futures), loop=client.loop):  # type: ignore[no-untyped-call]
+        for future in as_completed(list(futures), loop=client.loop):
             if future.status == "finished":
                 result = future.result()
             elif future.status == "error":  # run_job catches what a point does: this is a worker's end, or Dask's own
@@ -211,7 +211,7 @@ def connected(address: str, timeout_s: float = 10.0) -> Iterator[Any]:
     _check_address(address)
     with _silent():
         try:
-            client = Client(address, timeout=timeout_s, set_as_default=False)  # type: ignore[no-untyped-call]
+            client = Client(address, timeout=timeout_s, set_as_default=False)
         except (OSError, ValueError, TypeError) as error:
             raise SweepError(
                 f"scheduler {address!r} cannot be reached within {timeout_s:g} s ({str(error).splitlines()[0][:200]}); "

@@ -6,6 +6,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -210,7 +211,7 @@ def test_several_processes_give_the_same_table():
 def die_once(job):
     """Stands for a point whose process is killed (by the system, for its memory)."""
     flag = job["flag"]
-    if job["dies"] and (job["dies"] == "always" or not os.path.exists(flag)):  # noqa: PTH110
+    if job["dies"] and (job["dies"] == "always" or not Path(flag).exists()):
         open(flag, "w").close()  # noqa: PTH123
         os.kill(os.getpid(), signal.SIGKILL)
     return {"rows": [{"name": job["name"]}], "error": None}
@@ -328,7 +329,7 @@ def test_an_unreachable_scheduler_is_one_message(monkeypatch):
 
 def test_the_command_writes_and_says_what_failed(tmp_path):
     spec = tmp_path / "sweep.yaml"
-    root = os.getcwd()  # noqa: PTH109
+    root = Path.cwd()
     spec.write_text(
         f"config: {root}/configs/int8_ws.yaml\ntrace: {root}/traces/digits_cnn_int8.npz\nbatch: 1\n"
         "grid: {array.weight.bits: [8, 4]}\n"
@@ -344,7 +345,7 @@ def test_the_command_writes_and_says_what_failed(tmp_path):
 
 def test_the_command_says_once_why_points_failed_alike(tmp_path):
     spec = tmp_path / "sweep.yaml"
-    root = os.getcwd()  # noqa: PTH109
+    root = Path.cwd()
     spec.write_text(
         f"config: {root}/configs/int8_ws.yaml\nnetwork: {root}/traces/digits_cnn_float.npz\nbatch: 1\n"
         "grid: {formats: ['*:int8', '*:int99', '*:int98'], clock_mhz: [1, 2, 3, 4, 5, 6]}\n"
@@ -361,7 +362,7 @@ def test_the_command_says_once_why_points_failed_alike(tmp_path):
 @pytest.mark.usefixtures("nothing_runs")
 def test_a_dry_run_lists_the_points(tmp_path):
     spec = tmp_path / "sweep.yaml"
-    root = os.getcwd()  # noqa: PTH109
+    root = Path.cwd()
     spec.write_text(
         f"config: {root}/configs/int8_ws.yaml\ntrace: {root}/traces/digits_cnn_int8.npz\n"
         "grid: {array.rows: [8, 0, 8]}\n"
